@@ -1,0 +1,1 @@
+"""The README's journey as a program."""

@@ -1,0 +1,1 @@
+"""PostgreSQL through psycopg 3: migrations, roles, queries. The only place that writes SQL."""

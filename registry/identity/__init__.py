@@ -1,0 +1,1 @@
+"""Organisations, people, tokens, and the one policy table."""

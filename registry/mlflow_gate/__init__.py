@@ -1,0 +1,1 @@
+"""MLflow inside our application, behind a gate that holds in the store itself."""

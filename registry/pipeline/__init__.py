@@ -1,0 +1,1 @@
+"""The durable steps that carry a submission from intake to verdict."""

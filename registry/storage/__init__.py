@@ -1,0 +1,1 @@
+"""Objects, write-once: a local directory or S3."""

@@ -1,0 +1,1 @@
+"""The life of a submission: states, attempts, review, promotion."""

@@ -1,0 +1,1 @@
+"""Running a model, at the facility and at the hospital."""

@@ -1,0 +1,1 @@
+"""What a hospital pulls: pack, verify, replay."""

@@ -1,0 +1,1 @@
+"""The science: from locked data and raw predictions to evidence and verdict."""

@@ -1,0 +1,1 @@
+"""A locked test cohort: ingest, seal, verify, stream."""

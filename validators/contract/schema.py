@@ -1,0 +1,77 @@
+"""The contract between a model and a cohort: named tensors in, named tensors out.
+
+    >>> contract = Contract.model_validate(yaml.safe_load(path.read_text()))
+    >>> contract.digest
+    'sha256:…'
+
+Rules
+-----
+1. Shapes leave out the leading batch axis, which every tensor has:
+   [1, 64, 64] means (N, 1, 64, 64).
+2. A model must take exactly these inputs and give at least the output named by `score`.
+3. The score is the model's probability of the positive reference, one finite number in
+   [0, 1] a case.
+4. Unknown fields are refused.
+"""
+
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from registry.trust.canonical import digest_of
+
+DataType = Literal["float32", "float64", "int64", "int32", "int16", "uint8", "bool"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
+Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.-]{0,31}$")]
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown fields, NaN and infinity."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, ignored_types=(cached_property,)
+    )
+
+
+class Tensor(Strict):
+    """One named tensor: its type, its shape without the batch axis, its unit and meaning."""
+
+    name: Name
+    dtype: DataType
+    shape: tuple[Annotated[int, Field(gt=0, le=1 << 20)], ...]
+    unit: str = ""
+    meaning: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class Contract(Strict):
+    """What a model must take and give to be run on a cohort."""
+
+    id: Identifier
+    version: Version
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    score: Name
+    tolerance: Annotated[float, Field(ge=0, le=0.01)] = 1e-5
+    """Largest difference of a score between two runs that counts as the same answer."""
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        for side in (self.inputs, self.outputs):
+            names = [tensor.name for tensor in side]
+            if len(set(names)) != len(names):
+                raise ValueError("two tensors of one side have the same name")
+        score = next((t for t in self.outputs if t.name == self.score), None)
+        if score is None:
+            raise ValueError(f"score names {self.score!r}, which is not among the outputs")
+        if score.shape not in ((), (1,)) or not score.dtype.startswith("float"):
+            raise ValueError("the score must be one float a case: shape [] or [1]")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the contract's canonical JSON: its identity."""
+        return digest_of(self.model_dump(mode="json"))

@@ -1,0 +1,169 @@
+"""The evidence of one run and the report built of it: the shapes that every room agrees on.
+
+A `Report` is what `report.json` holds. It is made of numbers about groups only; a value of
+one patient has no place in it. The facility's copy is complete; what leaves the facility has
+passed `validators.report.disclosure.release`.
+"""
+
+from typing import Literal
+
+from validators.contract.schema import Strict
+
+Outcome = Literal["pass", "fail", "insufficient_evidence", "not_judged"]
+Overall = Literal["pass", "conditional", "fail", "insufficient_evidence"]
+"""`conditional`: every gating rule passed but for insufficient ones that the protocol lets be."""
+
+
+class Interval(Strict):
+    """A two-sided interval at `level` (1 - 2 alpha) and the method that made it."""
+
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+class EndpointEvidence(Strict):
+    """One endpoint. `n` are cases; `clusters` are patients where the protocol clusters."""
+
+    metric: str
+    estimate: float | None
+    interval: Interval | None
+    n: int
+    positives: int
+    negatives: int
+    clusters: int | None
+    goal: float | None
+    role: str
+    rule: str
+    outcome: Outcome
+    reason: str
+
+
+class SubgroupEvidence(Strict):
+    """One group of one attribute: its own value, and its gap to the rest of the cohort.
+
+    `gap` is rest minus group: positive where the group is worse off.
+    `adjusted_p` is Holm's within the attribute, one-sided, for a gap of at least nothing.
+    """
+
+    attribute: str
+    group: str
+    metric: str
+    n: int
+    positives: int
+    negatives: int
+    clusters: int | None
+    estimate: float | None
+    interval: Interval | None
+    gap: float | None
+    gap_interval: Interval | None
+    adjusted_p: float | None
+    margin: float | None
+    floor: float | None
+    rule: str
+    outcome: Outcome
+    reason: str
+
+
+class CaseFlow(Strict):
+    """From what was sealed to what was scored, as STARD's flow asks."""
+
+    sealed: int
+    excluded: dict[str, int]
+    """Left out before sealing, by reason; not part of `sealed`."""
+    scored: int
+    failed: int
+    failed_by_code: dict[str, int]
+    positives: int
+    negatives: int
+    patients: int | None
+
+
+class CompleteCase(Strict):
+    """The same endpoint with failed cases left out: shown beside, never judged."""
+
+    metric: str
+    estimate: float | None
+    interval: Interval | None
+    n: int
+
+
+class RuleVerdict(Strict):
+    """One rule with its reason, in the words shown to people."""
+
+    id: str
+    gating: bool
+    outcome: Outcome
+    if_insufficient: Literal["block", "conditional"]
+    reason: str
+
+
+class Verdict(Strict):
+    """Computed, never edited."""
+
+    overall: Overall
+    reason: str
+    rules: tuple[RuleVerdict, ...]
+    conditions: tuple[str, ...]
+    """What a conditional certificate must state: one sentence an insufficient rule."""
+
+
+class CalibrationBin(Strict):
+    """Mean score against observed share in one bin of cases ordered by score."""
+
+    n: int
+    mean_score: float
+    observed: float
+
+
+class Curves(Strict):
+    """What the plots draw. Facility-internal: never released."""
+
+    roc: tuple[tuple[float, float], ...]
+    calibration: tuple[CalibrationBin, ...]
+
+
+class Digests(Strict):
+    """Everything the report was computed from, by name. None where there is none (`assess`)."""
+
+    model: str | None
+    protocol: str
+    cohort_root: str | None
+    predictions: str | None
+    code: str
+    environment: str
+
+
+class Environment(Strict):
+    """Where the predictions were made; all that a reader needs to reproduce them."""
+
+    versions: dict[str, str]
+    providers: tuple[str, ...] = ()
+    sandbox: dict[str, int | bool | str] = {}
+    """seccomp, landlock_abi, no_new_privileges, …: the level the run really had."""
+    repeatability: dict[str, int | float | bool | str] = {}
+    """Re-run at batch 1 in another order: cases compared, largest difference, decisions changed."""
+
+
+class Report(Strict):
+    """report.json."""
+
+    schema_id: Literal["touchstone/report/v1"] = "touchstone/report/v1"
+    protocol_id: str
+    protocol_version: str
+    title: str
+    intended_use: dict[str, str | float | None]
+    threshold: float
+    alpha: float
+    digests: Digests
+    case_flow: CaseFlow
+    endpoints: tuple[EndpointEvidence, ...]
+    complete_case: tuple[CompleteCase, ...]
+    subgroups: tuple[SubgroupEvidence, ...]
+    verdict: Verdict
+    curves: Curves | None
+    environment: Environment
+    attribution: str
+    """Citation and licence of the data, where its licence asks for it."""
+    statement: str = "Standalone performance; no human-factors evidence."

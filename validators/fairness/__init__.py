@@ -1,0 +1,1 @@
+"""Gaps of a group against the rest, judged by their interval."""

@@ -1,0 +1,1 @@
+"""Point estimates, one module a task type."""
