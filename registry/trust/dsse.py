@@ -1,0 +1,107 @@
+"""Signatures in the DSSE envelope (secure-systems-lab/dsse, v1), by keys with certificates.
+
+    >>> envelope = add_signature(unsigned(TYPE, payload), ada)
+    >>> [name for name, _ in verified_signers(envelope, TYPE, leaves, root, at=now)]
+
+Rules
+-----
+1. What is signed is the pre-authentication encoding of type and payload, never the JSON around it.
+2. A signature counts once a key; two key ids of one key are one key.
+3. A signature whose certificate does not lead to the given root counts for nothing: it is an error.
+4. The payload is looked at only after its signatures have been checked.
+"""
+
+import base64
+import binascii
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from registry.trust.errors import Invalid, Tampered
+from registry.trust.keys import Identity, check_leaf, key_id, signer_name
+
+Envelope = dict[str, Any]
+
+
+def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
+    """PAE(type, body) of DSSE v1: the bytes that are signed."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def unsigned(payload_type: str, payload: bytes) -> Envelope:
+    """An envelope without signatures yet."""
+    return {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": payload_type,
+        "signatures": [],
+    }
+
+
+def signature_over(payload_type: str, payload: bytes, signer: Identity) -> dict[str, str]:
+    """One entry for an envelope's `signatures`."""
+    signature = signer.key.sign(
+        pre_authentication_encoding(payload_type, payload), ec.ECDSA(hashes.SHA256())
+    )
+    return {"keyid": key_id(signer.certificate), "sig": base64.b64encode(signature).decode()}
+
+
+def add_signature(envelope: Envelope, signer: Identity) -> Envelope:
+    """The envelope with one more signature; the given one is left as it is."""
+    signature = signature_over(envelope["payloadType"], payload_of(envelope), signer)
+    return {**envelope, "signatures": [*envelope["signatures"], signature]}
+
+
+def payload_of(envelope: Envelope) -> bytes:
+    """The payload's bytes, unverified."""
+    try:
+        return base64.b64decode(envelope["payload"], validate=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Invalid("this is not a DSSE envelope: no base64 payload") from error
+
+
+def verified_signers(
+    envelope: Envelope,
+    payload_type: str,
+    leaves: Sequence[x509.Certificate],
+    root: x509.Certificate,
+    at: dt.datetime,
+) -> list[tuple[str, str]]:
+    """(person, organisation) of each distinct key whose signature holds, in envelope order.
+
+    Raises Tampered when a signature does not fit the payload or names no given certificate,
+    Refused when a certificate may not sign under `root`, Invalid for a malformed envelope.
+    """
+    if not isinstance(envelope, dict) or set(envelope) != {"payload", "payloadType", "signatures"}:
+        raise Invalid("this is not a DSSE envelope: payload, payloadType and signatures only")
+    if envelope["payloadType"] != payload_type:
+        raise Invalid(f"the envelope holds another kind of document than {payload_type}")
+    encoded = pre_authentication_encoding(payload_type, payload_of(envelope))
+    by_key = {key_id(leaf): leaf for leaf in leaves}
+    signers: dict[str, tuple[str, str]] = {}
+    entries = envelope["signatures"]
+    if not isinstance(entries, list):
+        raise Invalid("this is not a DSSE envelope: signatures is not a list")
+    for entry in entries:
+        leaf = by_key.get(entry.get("keyid")) if isinstance(entry, dict) else None
+        if leaf is None:
+            raise Tampered("a signature names a key that no certificate here holds")
+        check_leaf(leaf, root, at)
+        public = leaf.public_key()
+        try:
+            if not isinstance(public, ec.EllipticCurvePublicKey):
+                raise Tampered("a signing key is not an elliptic-curve key")
+            signature = base64.b64decode(entry["sig"], validate=True)
+            public.verify(signature, encoded, ec.ECDSA(hashes.SHA256()))
+        except (InvalidSignature, KeyError, TypeError, binascii.Error) as error:
+            person, _ = signer_name(leaf)
+            raise Tampered(
+                f"the signature of {person} does not fit this document", code="bad_signature"
+            ) from error
+        signers[key_id(leaf)] = signer_name(leaf)
+    return list(signers.values())
