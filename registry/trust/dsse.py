@@ -88,7 +88,7 @@ def verified_signers(
     if not isinstance(entries, list):
         raise Invalid("this is not a DSSE envelope: signatures is not a list")
     for entry in entries:
-        leaf = by_key.get(entry.get("keyid")) if isinstance(entry, dict) else None
+        leaf = by_key.get(str(entry.get("keyid"))) if isinstance(entry, dict) else None
         if leaf is None:
             raise Tampered("a signature names a key that no certificate here holds")
         check_leaf(leaf, root, at)

@@ -1,0 +1,164 @@
+"""The validation certificate: an in-toto Statement v1 that two assessors sign.
+
+    >>> statement = new_statement(subjects, predicate)       # canonical bytes, the same for both
+    >>> envelope = add_signature(add_signature(unsigned(STATEMENT_TYPE, statement), ada), ben)
+    >>> certificate = verified(envelope, leaves, root, at=now)
+
+Rules
+-----
+1. The subjects are every file of the bundle that carries meaning, by digest.
+2. Two different people sign, with two different keys, both under the facility's root, and
+   neither belongs to the organisation whose model it is.
+3. Only a verdict of `pass` or `conditional` can stand in a certificate, and a conditional one
+   states its conditions.
+4. It holds until `not_after` and says nothing afterwards.
+"""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from cryptography import x509
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from registry.trust.canonical import canonical, hex_of, parse_canonical
+from registry.trust.dsse import Envelope, payload_of, verified_signers
+from registry.trust.errors import Invalid, Refused
+
+STATEMENT_TYPE = "application/vnd.in-toto+json"
+_STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "urn:touchstone:validation-certificate:v1"
+SIGNERS_NEEDED = 2
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CertifiedModel(_Strict):
+    """Whose model, under which name and version, with which files."""
+
+    organisation: str
+    name: str
+    version: int
+    digest: Digest
+
+
+class CertifiedCohort(_Strict):
+    """What it was run on."""
+
+    id: str
+    version: str
+    root: Digest
+
+
+class CertifiedProtocol(_Strict):
+    """By which rules it was judged."""
+
+    id: str
+    version: str
+    digest: Digest
+
+
+class Predicate(_Strict):
+    """What the two assessors state about the subjects."""
+
+    submission: str
+    facility: str
+    model: CertifiedModel
+    cohort: CertifiedCohort
+    protocol: CertifiedProtocol
+    full_report: Digest
+    """The facility's complete report.json; the subject `report.json` is its released form."""
+    code: Digest
+    environment: Digest
+    overall: Literal["pass", "conditional"]
+    conditions: tuple[str, ...]
+    intended_use: dict[str, str | float | None]
+    pilot_mode: Literal["shadow", "assistive"]
+    issued: dt.datetime
+    not_after: dt.datetime
+    golden_tolerance: float
+
+
+class Certificate(_Strict):
+    """A certificate whose signatures have been checked."""
+
+    subjects: dict[str, Digest]
+    predicate: Predicate
+    signers: tuple[tuple[str, str], ...]
+
+
+def new_statement(subjects: Mapping[str, str], predicate: Predicate) -> bytes:
+    """The canonical bytes that both assessors sign."""
+    if predicate.overall == "conditional" and not predicate.conditions:
+        raise Refused("a conditional certificate must state its conditions")
+    return canonical(
+        {
+            "_type": _STATEMENT,
+            "subject": [
+                {"name": name, "digest": {"sha256": hex_of(digest)}}
+                for name, digest in sorted(subjects.items())
+            ],
+            "predicateType": PREDICATE,
+            "predicate": predicate.model_dump(mode="json"),
+        }
+    )
+
+
+def parse_statement(payload: bytes) -> tuple[dict[str, str], Predicate]:
+    """(subjects, predicate) of a statement, its form checked and nothing else."""
+    statement: Any = parse_canonical(payload)
+    try:
+        if statement["_type"] != _STATEMENT or statement["predicateType"] != PREDICATE:
+            raise Invalid("this statement is not a Touchstone validation certificate (v1)")
+        subjects = {
+            str(entry["name"]): "sha256:" + entry["digest"]["sha256"]
+            for entry in statement["subject"]
+        }
+        if len(subjects) != len(statement["subject"]):
+            raise Invalid("the certificate names one file twice")
+        predicate = Predicate.model_validate(statement["predicate"])
+    except (KeyError, TypeError) as error:
+        raise Invalid(f"this statement lacks a part of a certificate: {error}") from error
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise Invalid(f"the certificate's predicate is malformed at {place}") from error
+    return subjects, predicate
+
+
+def verified(
+    envelope: Envelope,
+    leaves: Sequence[x509.Certificate],
+    root: x509.Certificate,
+    at: dt.datetime,
+) -> Certificate:
+    """The certificate in the envelope, if two assessors signed it and it is in force at `at`.
+
+    Raises Invalid, Tampered or Refused with the first reason found; see `dsse.verified_signers`.
+    """
+    signers = verified_signers(envelope, STATEMENT_TYPE, leaves, root, at)
+    check_two_people(signers)
+    subjects, predicate = parse_statement(payload_of(envelope))
+    if any(organisation == predicate.model.organisation for _, organisation in signers):
+        raise Refused("a signer belongs to the organisation whose model it is", code="own_model")
+    if predicate.overall == "conditional" and not predicate.conditions:
+        raise Refused("a conditional certificate states no condition")
+    if at >= predicate.not_after:
+        raise Refused(
+            f"the certificate expired on {predicate.not_after:%Y-%m-%d}; ask the facility for a "
+            "newer one",
+            code="certificate_expired",
+        )
+    return Certificate(subjects=subjects, predicate=predicate, signers=tuple(signers))
+
+
+def check_two_people(signers: Sequence[tuple[str, str]]) -> None:
+    """Raise Refused unless at least two different people are among the signers."""
+    if len(set(signers)) < SIGNERS_NEEDED:
+        raise Refused(
+            f"{len(set(signers))} assessor has signed; {SIGNERS_NEEDED} different ones are needed",
+            code="one_signer",
+        )
