@@ -1,0 +1,118 @@
+"""Bring a database to the present shape, and no further.
+
+    >>> create_roles(superuser_dsn, {"touchstone_owner": "…", "touchstone_app": "…", …})
+    >>> migrate(owner_dsn)
+
+Rules
+-----
+1. Migrations are numbered files; each runs once, in order, all in one transaction.
+2. A file that has run is never edited: its digest is kept, and a changed file is an error.
+3. The owner's role migrates and is used for nothing else. No other role owns anything.
+4. Two that migrate at once: one waits for the other.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from registry.trust.canonical import sha256_bytes
+from registry.trust.errors import Conflict, Unavailable
+
+OWNER, APP, MLFLOW, GATE = (
+    "touchstone_owner",
+    "touchstone_app",
+    "touchstone_mlflow",
+    "touchstone_gate",
+)
+ROLES = (OWNER, APP, MLFLOW, GATE)
+_FOLDER = Path(__file__).parent / "migrations"
+_LOCK = 7460000
+
+
+def create_roles(superuser_dsn: str, passwords: Mapping[str, str]) -> None:
+    """Create the four roles where they are missing, and let the owner create schemas."""
+    with psycopg.connect(superuser_dsn, autocommit=True) as connection:
+        for role in ROLES:
+            exists = connection.execute(
+                "SELECT FROM pg_roles WHERE rolname = %s", (role,)
+            ).fetchone()
+            verb = sql.SQL("ALTER" if exists else "CREATE")
+            connection.execute(
+                sql.SQL("{} ROLE {} LOGIN NOINHERIT PASSWORD {}").format(
+                    verb, sql.Identifier(role), sql.Literal(passwords[role])
+                )
+            )
+        database = sql.Identifier(connection.info.dbname)
+        connection.execute(
+            sql.SQL("GRANT CREATE, CONNECT ON DATABASE {} TO {}").format(
+                database, sql.Identifier(OWNER)
+            )
+        )
+
+
+def migrate(owner_dsn: str) -> list[str]:
+    """Apply what is missing; returns the names of the migrations that ran."""
+    try:
+        with psycopg.connect(owner_dsn) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            connection.execute("CREATE SCHEMA IF NOT EXISTS touchstone")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS touchstone.migration ("
+                "name text PRIMARY KEY, digest text NOT NULL, ran_at timestamptz DEFAULT now())"
+            )
+            rows = connection.execute("SELECT name, digest FROM touchstone.migration").fetchall()
+            applied = {str(name): str(digest) for name, digest in rows}
+            ran = [
+                path.name
+                for path in sorted(_FOLDER.glob("[0-9]*.sql"))
+                if _apply(connection, path, applied)
+            ]
+            ran += _queue_schema(connection, applied)
+            return ran
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            f"the database can't be reached: {str(error).splitlines()[0]}; is it running?"
+        ) from error
+
+
+def _apply(connection: psycopg.Connection, path: Path, applied: Mapping[str, str]) -> bool:
+    text = path.read_bytes()
+    digest = sha256_bytes(text)
+    if path.name in applied:
+        if applied[path.name] != digest:
+            raise Conflict(
+                f"migration {path.name} was edited after it ran; restore it and add a new one"
+            )
+        return False
+    connection.execute(text)
+    _remember(connection, path.name, digest)
+    return True
+
+
+def _remember(connection: psycopg.Connection, name: str, digest: str) -> None:
+    connection.execute(
+        "INSERT INTO touchstone.migration (name, digest) VALUES (%s, %s)", (name, digest)
+    )
+
+
+def _queue_schema(connection: psycopg.Connection, applied: Mapping[str, str]) -> list[str]:
+    """Procrastinate's own tables, in a schema of their own."""
+    if "queue" in applied:
+        return []
+    from procrastinate.schema import SchemaManager
+
+    text = SchemaManager.get_schema().encode()
+    connection.execute("CREATE SCHEMA queue")
+    connection.execute("SET LOCAL search_path TO queue")
+    connection.execute(text)
+    connection.execute("SET LOCAL search_path TO public")
+    connection.execute(
+        "GRANT USAGE ON SCHEMA queue TO touchstone_app;"
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA queue TO touchstone_app;"
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA queue TO touchstone_app;"
+        "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA queue TO touchstone_app;"
+    )
+    _remember(connection, "queue", sha256_bytes(text))
+    return ["queue"]

@@ -1,0 +1,119 @@
+"""The connection to the record, and the named queries that are asked of it.
+
+    >>> record = Record(dsn)
+    >>> with record.transaction(actor="ada") as now:
+    ...     row = now.one("submission_by_id", id=submission)
+    ...     now.do("submission_move", id=submission, state="queued")
+
+Rules
+-----
+1. SQL lives in `sql/*.sql` under a name (`-- name: x`); outside this room it is asked by name.
+2. What belongs together is one transaction: it happens whole or not at all.
+3. A rule that the database refuses comes out as an error for people, never as a traceback.
+4. A lost connection is `Unavailable`: nothing was written, trying again is safe.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from registry.trust.errors import Conflict, NotFound, Refused, Unavailable
+
+Row = dict[str, Any]
+_FOLDER = Path(__file__).parent / "sql"
+
+
+@cache
+def named_queries() -> dict[str, LiteralString]:
+    """Every query of `sql/*.sql` by its name."""
+    queries: dict[str, LiteralString] = {}
+    for path in sorted(_FOLDER.glob("*.sql")):
+        parts = re.split(r"^-- name: ([a-z_]+)$", path.read_text(), flags=re.MULTILINE)
+        for name, body in zip(parts[1::2], parts[2::2], strict=True):
+            if name in queries:
+                raise ValueError(f"two queries are named {name}")
+            queries[name] = cast(LiteralString, body.strip())
+    return queries
+
+
+class Transaction:
+    """Named queries inside one transaction."""
+
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self._connection = connection
+
+    def all(self, query: str, /, **values: Any) -> list[Row]:
+        """Every row that the query gives."""
+        return self._connection.execute(named_queries()[query], values).fetchall()
+
+    def maybe(self, query: str, /, **values: Any) -> Row | None:
+        """The one row, or None."""
+        return self._connection.execute(named_queries()[query], values).fetchone()
+
+    def one(self, query: str, /, **values: Any) -> Row:
+        """The one row; NotFound without one."""
+        row = self.maybe(query, **values)
+        if row is None:
+            raise NotFound("there is no such thing")
+        return row
+
+    def do(self, query: str, /, **values: Any) -> int:
+        """Write; returns how many rows were touched."""
+        return self._connection.execute(named_queries()[query], values).rowcount
+
+
+class Record:
+    """A pool of connections as one database role."""
+
+    def __init__(self, dsn: str, *, size: int = 8) -> None:
+        self._pool = ConnectionPool[psycopg.Connection[Row]](
+            dsn,
+            min_size=0,
+            max_size=size,
+            timeout=10,
+            open=True,
+            check=ConnectionPool.check_connection,
+            kwargs={"row_factory": dict_row},
+            reconnect_timeout=5,
+        )
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self._pool.close()
+
+    @contextmanager
+    def transaction(self, actor: str = "touchstone") -> Iterator[Transaction]:
+        """One transaction; `actor` is who the log names for state changes inside it."""
+        try:
+            with self._pool.connection() as connection:
+                connection.execute("SELECT set_config('touchstone.actor', %s, true)", (actor,))
+                yield Transaction(connection)
+        except psycopg.errors.IntegrityError as error:
+            raise _for_people(error) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise Refused("the database refuses this to the role that asked") from error
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            raise Unavailable(
+                "the database is not reachable just now; nothing was written, try again"
+            ) from error
+
+
+def _for_people(error: psycopg.errors.IntegrityError) -> Refused | Conflict:
+    """The refusal in the words of the rule that was broken (0002_rules.sql writes them)."""
+    message = error.diag.message_primary or "the record refuses this"
+    if error.diag.constraint_name == "attempts_left":
+        return Refused(message, code="attempts_spent")
+    if isinstance(error, psycopg.errors.RestrictViolation):
+        return Refused(message, code="against_the_record")
+    if isinstance(error, psycopg.errors.UniqueViolation):
+        return Conflict(f"this exists already ({error.diag.table_name})")
+    if isinstance(error, psycopg.errors.ForeignKeyViolation):
+        return Conflict(f"what this refers to is not there ({error.diag.table_name})")
+    return Refused(f"the record refuses this value: {message}")

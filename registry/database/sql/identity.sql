@@ -1,0 +1,39 @@
+-- name: organisation_add
+INSERT INTO touchstone.organisation (id, kind, name) VALUES (%(id)s, %(kind)s, %(name)s)
+
+-- name: organisation_by_id
+SELECT * FROM touchstone.organisation WHERE id = %(id)s
+
+-- name: organisations
+SELECT * FROM touchstone.organisation ORDER BY id
+
+-- name: token_add
+INSERT INTO touchstone.token (id, organisation, role, person, secret_hash, expires_at)
+VALUES (%(id)s, %(organisation)s, %(role)s, %(person)s, %(secret_hash)s, %(expires_at)s)
+
+-- name: token_by_hash
+SELECT t.*, o.kind FROM touchstone.token t
+JOIN touchstone.organisation o ON o.id = t.organisation
+WHERE t.secret_hash = %(secret_hash)s
+
+-- name: token_used
+UPDATE touchstone.token SET last_used_at = now()
+WHERE id = %(id)s AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+
+-- name: token_revoke
+UPDATE touchstone.token SET revoked_at = now() WHERE id = %(id)s AND revoked_at IS NULL
+
+-- name: signer_add
+INSERT INTO touchstone.signer (key_id, organisation, person, pem)
+VALUES (%(key_id)s, %(organisation)s, %(person)s, %(pem)s)
+
+-- name: signer_by_key
+SELECT * FROM touchstone.signer WHERE key_id = %(key_id)s
+
+-- name: event_add
+SELECT touchstone.append_event(%(actor)s, %(organisation)s, %(kind)s, %(subject)s, %(detail)s) AS seq
+
+-- name: events
+SELECT *, touchstone.event_hash(previous, seq, at, actor, organisation, kind, subject, detail)
+       AS recomputed
+FROM touchstone.event WHERE seq > %(after)s ORDER BY seq LIMIT 10000

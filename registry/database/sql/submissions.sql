@@ -1,0 +1,149 @@
+-- name: cohort_add
+INSERT INTO touchstone.cohort (id, version, root, manifest_digest, manifest_path, title, positives,
+    negatives, patients, contract_digest, locked_by)
+VALUES (%(id)s, %(version)s, %(root)s, %(manifest_digest)s, %(manifest_path)s, %(title)s,
+    %(positives)s, %(negatives)s, %(patients)s, %(contract_digest)s, %(locked_by)s)
+
+-- name: cohorts
+SELECT * FROM touchstone.cohort ORDER BY id, locked_at
+
+-- name: cohort_latest
+SELECT * FROM touchstone.cohort
+WHERE id = %(id)s AND (%(version)s::text IS NULL OR version = %(version)s)
+ORDER BY locked_at DESC LIMIT 1
+
+-- name: protocol_add
+INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)
+VALUES (%(digest)s, %(id)s, %(version)s, %(body)s, %(attempts)s, %(locked_by)s)
+
+-- name: protocols
+SELECT digest, id, version, attempts, locked_by, locked_at FROM touchstone.protocol
+ORDER BY id, locked_at
+
+-- name: protocol_latest
+SELECT * FROM touchstone.protocol
+WHERE (id = %(id)s OR digest = %(id)s) AND (%(version)s::text IS NULL OR version = %(version)s)
+ORDER BY locked_at DESC LIMIT 1
+
+-- name: protocol_by_digest
+SELECT * FROM touchstone.protocol WHERE digest = %(digest)s
+
+-- name: submission_add
+INSERT INTO touchstone.submission (id, organisation, model_name, model_version, protocol_digest,
+    cohort_id, cohort_version, submitted_by, deadline)
+VALUES (%(id)s, %(organisation)s, %(model_name)s, %(model_version)s, %(protocol_digest)s,
+    %(cohort_id)s, %(cohort_version)s, %(submitted_by)s, %(deadline)s)
+
+-- name: submission_by_id
+SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
+    c.root AS cohort_root, c.manifest_path, c.manifest_digest,
+    (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id) AS decisions,
+    (SELECT count(*) FROM touchstone.attempt a WHERE a.family = s.organisation || '/' || p.id
+        AND a.cohort_id = s.cohort_id AND a.cohort_version = s.cohort_version
+        AND a.returned_at IS NULL) AS attempts_spent
+FROM touchstone.submission s
+JOIN touchstone.protocol p ON p.digest = s.protocol_digest
+JOIN touchstone.cohort c ON c.id = s.cohort_id AND c.version = s.cohort_version
+WHERE s.id = %(id)s
+
+-- name: submission_ids
+SELECT id FROM touchstone.submission
+WHERE %(organisation)s::text IS NULL OR organisation = %(organisation)s
+ORDER BY created_at DESC LIMIT %(limit)s
+
+-- name: submission_lock
+SELECT state FROM touchstone.submission WHERE id = %(id)s FOR UPDATE
+
+-- name: submission_move
+UPDATE touchstone.submission SET state = %(state)s, deadline = %(deadline)s WHERE id = %(id)s
+
+-- name: submission_model
+UPDATE touchstone.submission SET model_digest = %(model_digest)s WHERE id = %(id)s
+
+-- name: submission_uncertifiable
+UPDATE touchstone.submission SET certifiable = false WHERE id = %(id)s
+
+-- name: submission_assessed
+UPDATE touchstone.submission SET state = 'assessed', verdict = %(verdict)s,
+    report_digest = %(report_digest)s, deadline = %(deadline)s WHERE id = %(id)s
+
+-- name: submission_in_review
+UPDATE touchstone.submission SET state = 'in_review', statement_digest = %(statement_digest)s,
+    deadline = %(deadline)s WHERE id = %(id)s
+
+-- name: submission_failed
+UPDATE touchstone.submission SET state = 'technical_failure', failure_code = %(code)s,
+    failure_message = %(message)s, deadline = NULL WHERE id = %(id)s
+
+-- name: submissions_unfinished
+SELECT id FROM touchstone.submission
+WHERE state IN ('registered', 'intake', 'queued', 'running', 'assessed') ORDER BY created_at
+
+-- name: submissions_overdue
+SELECT id, state FROM touchstone.submission
+WHERE deadline < now()
+  AND state IN ('registered', 'intake', 'queued', 'running', 'assessed') ORDER BY created_at
+
+-- name: attempt_spend
+INSERT INTO touchstone.attempt (submission, family, cohort_id, cohort_version)
+SELECT %(submission)s, %(family)s, %(cohort_id)s, %(cohort_version)s
+WHERE NOT EXISTS (SELECT FROM touchstone.attempt WHERE submission = %(submission)s)
+
+-- name: attempt_return
+UPDATE touchstone.attempt SET returned_at = now(), returned_reason = %(reason)s
+WHERE submission = %(submission)s AND returned_at IS NULL
+
+-- name: family_lock
+SELECT pg_advisory_xact_lock(hashtextextended(%(family)s, 747))
+
+-- name: attempts_taken
+SELECT (SELECT count(*) FROM touchstone.attempt a WHERE a.family = %(family)s
+            AND a.cohort_id = %(cohort_id)s AND a.cohort_version = %(cohort_version)s
+            AND a.returned_at IS NULL)
+     + (SELECT count(*) FROM touchstone.submission s
+            JOIN touchstone.protocol p ON p.digest = s.protocol_digest
+            WHERE s.organisation || '/' || p.id = %(family)s AND s.cohort_id = %(cohort_id)s
+            AND s.cohort_version = %(cohort_version)s
+            AND s.state IN ('registered', 'intake', 'queued', 'running')
+            AND NOT EXISTS (SELECT FROM touchstone.attempt a WHERE a.submission = s.id)) AS taken
+
+-- name: step_done
+INSERT INTO touchstone.step (submission, name, output, seconds)
+VALUES (%(submission)s, %(name)s, %(output)s, %(seconds)s) ON CONFLICT DO NOTHING
+
+-- name: step_output
+SELECT output FROM touchstone.step WHERE submission = %(submission)s AND name = %(name)s
+
+-- name: steps
+SELECT name, output, seconds, finished_at FROM touchstone.step WHERE submission = %(submission)s
+ORDER BY finished_at
+
+-- name: decision_add
+INSERT INTO touchstone.decision (submission, key_id, person, outcome, reason, report_digest,
+    envelope, statement_signature)
+VALUES (%(submission)s, %(key_id)s, %(person)s, %(outcome)s, %(reason)s, %(report_digest)s,
+    %(envelope)s, %(statement_signature)s)
+
+-- name: decisions
+SELECT d.*, s.pem, s.organisation FROM touchstone.decision d
+JOIN touchstone.signer s ON s.key_id = d.key_id
+WHERE d.submission = %(submission)s ORDER BY d.decided_at
+
+-- name: certificate_add
+INSERT INTO touchstone.certificate (submission, organisation, model_name, model_version, envelope,
+    signers, not_after)
+VALUES (%(submission)s, %(organisation)s, %(model_name)s, %(model_version)s, %(envelope)s,
+    %(signers)s, %(not_after)s)
+
+-- name: certified_move
+UPDATE touchstone.submission SET state = %(state)s WHERE id = %(id)s
+
+-- name: certificates_in_force
+SELECT * FROM touchstone.certificate
+WHERE model_name = %(model_name)s AND in_force AND not_after > now()
+  AND (%(organisation)s::text IS NULL OR organisation = %(organisation)s)
+ORDER BY issued_at DESC
+
+-- name: registered_version
+SELECT * FROM touchstone.registration
+WHERE organisation = %(organisation)s AND model_name = %(model_name)s AND version = %(version)s

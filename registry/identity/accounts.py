@@ -1,0 +1,187 @@
+"""Organisations, and the tokens by which their people are known.
+
+    >>> add_organisation(record, admin, id="sme-a", kind="sme", name="Sme A")
+    >>> new = NewToken(organisation="sme-a", role="innovator", person="Eva")
+    >>> token = add_token(record, admin, new)
+    >>> authenticate(record, token.secret).role
+    'innovator'
+
+Rules
+-----
+1. A token is shown once and stored as its SHA-256 only: it has 256 random bits, so that a
+   slow hash would protect nothing.
+2. A token expires, can be revoked, and belongs to one role of one person of one organisation.
+3. An assessor's token comes with the certificate of a key that the server never sees; the
+   certificate must lead to the facility's root and name that person and organisation.
+4. A wrong, expired or revoked token is refused with the same status; the sentence says which,
+   because it is told only to somebody who holds the token.
+"""
+
+import datetime as dt
+import hashlib
+import secrets
+import uuid
+from dataclasses import dataclass
+from typing import Annotated, get_args
+
+from cryptography import x509
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.database.record import Record, Row, Transaction
+from registry.identity.caller import Caller, Kind, Role
+from registry.identity.policy import KIND_OF_ROLE, require
+from registry.trust.canonical import canonical
+from registry.trust.errors import Invalid, NotFound, Refused, Unauthenticated
+from registry.trust.keys import check_leaf, key_id, parse_certificate, pem_of, signer_name
+
+PREFIX = "tst_"
+SYSTEM_ADMIN = Caller("touchstone", "facility", "admin", "first start", "first-start")
+
+
+class NewOrganisation(BaseModel):
+    """What `org add` needs."""
+
+    model_config = ConfigDict(extra="forbid")
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
+    kind: Kind
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class NewToken(BaseModel):
+    """What `token add` needs; `certificate` is PEM, for an assessor."""
+
+    model_config = ConfigDict(extra="forbid")
+    organisation: str
+    role: Role
+    person: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    days: Annotated[int, Field(ge=1, le=366)] = 90
+    certificate: str | None = None
+
+
+@dataclass(frozen=True)
+class IssuedToken:
+    """A token's secret, shown this once."""
+
+    id: str
+    secret: str
+    expires_at: dt.datetime
+
+
+def note(
+    now: Transaction, caller: Caller, kind: str, subject: str, detail: dict[str, object]
+) -> None:
+    """One event in the log, by `caller`, in the transaction under way."""
+    now.one(
+        "event_add",
+        actor=caller.person,
+        organisation=caller.organisation,
+        kind=kind,
+        subject=subject,
+        detail=canonical(detail).decode(),
+    )
+
+
+def add_organisation(record: Record, caller: Caller, new: NewOrganisation) -> None:
+    """Add an organisation; Conflict if the id is taken."""
+    require(caller, "organisation.add")
+    with record.transaction(caller.person) as now:
+        now.do("organisation_add", id=new.id, kind=new.kind, name=new.name)
+        note(now, caller, "organisation-added", new.id, {"kind": new.kind})
+
+
+def add_token(
+    record: Record, caller: Caller, new: NewToken, root: x509.Certificate | None = None
+) -> IssuedToken:
+    """Issue a token. `root` is the facility's, needed for an assessor's certificate."""
+    require(caller, "token.add")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    token = IssuedToken(
+        str(uuid.uuid4()), secret, dt.datetime.now(dt.UTC) + dt.timedelta(days=new.days)
+    )
+    with record.transaction(caller.person) as now:
+        organisation = now.maybe("organisation_by_id", id=new.organisation)
+        if organisation is None:
+            raise NotFound(
+                f"there is no organisation {new.organisation!r}; add it with `touchstone org add`"
+            )
+        if organisation["kind"] not in KIND_OF_ROLE[new.role]:
+            raise Refused(
+                f"{new.role} is not a role of a {organisation['kind']}; "
+                f"it belongs to: {', '.join(KIND_OF_ROLE[new.role])}"
+            )
+        if new.role == "assessor":
+            _enrol(now, new, root)
+        now.do(
+            "token_add",
+            id=token.id,
+            organisation=new.organisation,
+            role=new.role,
+            person=new.person,
+            secret_hash=_hash(secret),
+            expires_at=token.expires_at,
+        )
+        note(
+            now,
+            caller,
+            "token-added",
+            token.id,
+            {"organisation": new.organisation, "role": new.role, "person": new.person},
+        )
+    return token
+
+
+def _enrol(now: Transaction, new: NewToken, root: x509.Certificate | None) -> None:
+    """Remember the assessor's certificate, if it is what it must be."""
+    if new.certificate is None or root is None:
+        raise Invalid(
+            "an assessor signs with a key of their own: give its certificate "
+            "(`touchstone key new` makes both)"
+        )
+    leaf = parse_certificate(new.certificate.encode())
+    check_leaf(leaf, root, dt.datetime.now(dt.UTC))
+    if signer_name(leaf) != (new.person, new.organisation):
+        raise Refused("the certificate names another person or organisation than the token")
+    if now.maybe("signer_by_key", key_id=key_id(leaf)) is None:
+        now.do(
+            "signer_add",
+            key_id=key_id(leaf),
+            organisation=new.organisation,
+            person=new.person,
+            pem=pem_of(leaf).decode(),
+        )
+
+
+def authenticate(record: Record, secret: str) -> Caller:
+    """The caller who holds this token; Unauthenticated otherwise."""
+    with record.transaction() as now:
+        row = now.maybe("token_by_hash", secret_hash=_hash(secret))
+        if row is None:
+            raise Unauthenticated("this token is not known here; check TOUCHSTONE_TOKEN")
+        _still_valid(row)
+        now.do("token_used", id=row["id"])
+    return Caller(row["organisation"], row["kind"], row["role"], row["person"], str(row["id"]))
+
+
+def _still_valid(row: Row) -> None:
+    if row["revoked_at"] is not None:
+        raise Unauthenticated("this token was revoked; ask your administrator for a new one")
+    if row["expires_at"] <= dt.datetime.now(dt.UTC):
+        raise Unauthenticated(
+            f"this token expired on {row['expires_at']:%Y-%m-%d}; ask your administrator for a "
+            "new one"
+        )
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def bearer(header: str | None) -> str:
+    """The token in an Authorization header; Unauthenticated without one."""
+    scheme, _, secret = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthenticated("no token: send `Authorization: Bearer …` (set TOUCHSTONE_TOKEN)")
+    return secret.strip()
+
+
+ROLES: tuple[Role, ...] = get_args(Role)
