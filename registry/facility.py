@@ -1,0 +1,54 @@
+"""The testing facility at work: the open handles that the rooms of the registry share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from registry.database.record import Record
+from registry.settings import Databases, Settings
+from registry.storage.local import LocalStore
+from registry.trust.errors import Unavailable
+from registry.trust.keys import load_certificate
+
+
+@dataclass(frozen=True)
+class Facility:
+    """Record, objects, MLflow's artifacts, and the root certificate."""
+
+    settings: Settings
+    databases: Databases
+    record: Record
+    gate: Record
+    store: LocalStore
+    root: x509.Certificate
+
+    @property
+    def artifacts(self) -> Path:
+        """Where MLflow's files lie."""
+        return self.settings.artifacts
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self.record.close()
+        self.gate.close()
+
+
+def open_facility(settings: Settings) -> Facility:
+    """Open what `settings` names; Unavailable when it was never set up."""
+    if settings.databases is None:
+        raise Unavailable(
+            "no database is named: start everything with `touchstone up`, "
+            "or set TOUCHSTONE_DATABASE_URL"
+        )
+    if not settings.root_certificate.exists():
+        raise Unavailable(f"{settings.home} is not set up; run `touchstone init` first")
+    settings.artifacts.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Facility(
+        settings=settings,
+        databases=settings.databases,
+        record=Record(settings.databases.app),
+        gate=Record(settings.databases.gate, size=2),
+        store=LocalStore(settings.objects),
+        root=load_certificate(settings.root_certificate),
+    )

@@ -1,0 +1,103 @@
+"""Where things are: read once from the environment, then passed on.
+
+| variable | meaning | default |
+|---|---|---|
+| TOUCHSTONE_HOME | data directory | the user's data directory |
+| TOUCHSTONE_SERVER | address of the registry, also MLflow's tracking URI | http://127.0.0.1:8400 |
+| TOUCHSTONE_TOKEN | the caller's token | none |
+| TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
+| TOUCHSTONE_*_DATABASE_URL | OWNER, GATE, MLFLOW; without infix: the application's role | embedded |
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_SERVER = "http://127.0.0.1:8400"
+
+# Third parties that would otherwise call home; set before any of them is imported.
+SILENCE = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "DO_NOT_TRACK": "1",
+}
+
+
+@dataclass(frozen=True)
+class Databases:
+    """One connection string a role; the owner's only where migrations run."""
+
+    app: str
+    gate: str
+    mlflow: str
+    owner: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """The variables that hand these to a child process (never the owner's)."""
+        return {
+            "TOUCHSTONE_DATABASE_URL": self.app,
+            "TOUCHSTONE_GATE_DATABASE_URL": self.gate,
+            "TOUCHSTONE_MLFLOW_DATABASE_URL": self.mlflow,
+        }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The environment, read."""
+
+    home: Path
+    server: str
+    token: str | None
+    keys: Path
+    databases: Databases | None
+
+    @property
+    def objects(self) -> Path:
+        """The local object store: cohorts, predictions, reports, bundles."""
+        return self.home / "objects"
+
+    @property
+    def artifacts(self) -> Path:
+        """What SMEs upload through MLflow; apart from the objects, so that neither reaches the other."""
+        return self.home / "artifacts"
+
+    @property
+    def root_certificate(self) -> Path:
+        """The facility's root, as the server knows it: the certificate alone."""
+        return self.home / "root.pem"
+
+    @property
+    def admin_token(self) -> Path:
+        """The first administrator's token, written by `init`."""
+        return self.keys / "admin.token"
+
+    @property
+    def cohort_keys(self) -> Path:
+        """The key-encryption key of the locked cohorts."""
+        return self.home / "cohort-keys"
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings that the environment asks for."""
+    from platformdirs import user_config_path, user_data_path
+
+    app = environment.get("TOUCHSTONE_DATABASE_URL")
+    databases = None
+    if app:
+        databases = Databases(
+            app=app,
+            gate=environment.get("TOUCHSTONE_GATE_DATABASE_URL", app),
+            mlflow=environment.get("TOUCHSTONE_MLFLOW_DATABASE_URL", app),
+            owner=environment.get("TOUCHSTONE_OWNER_DATABASE_URL"),
+        )
+    home = environment.get("TOUCHSTONE_HOME")
+    keys = environment.get("TOUCHSTONE_KEYS")
+    return Settings(
+        home=Path(home).absolute() if home else user_data_path("touchstone"),
+        server=environment.get("TOUCHSTONE_SERVER", DEFAULT_SERVER).rstrip("/"),
+        token=environment.get("TOUCHSTONE_TOKEN") or environment.get("MLFLOW_TRACKING_TOKEN"),
+        keys=Path(keys).absolute() if keys else user_config_path("touchstone") / "keys",
+        databases=databases,
+    )

@@ -1,0 +1,75 @@
+"""What a hospital pulls: the files of a certified model, by name.
+
+Rules
+-----
+1. Only a certificate in force is pulled; an expired or revoked one is not found.
+2. A name that two organisations certified must be asked for as ORGANISATION/NAME.
+3. The list gives each file's digest and size, so that a download can be resumed and checked.
+   The hospital trusts the certificate, not this list.
+"""
+
+from typing import Any
+
+from registry.database.record import Row
+from registry.facility import Facility
+from registry.identity.accounts import note
+from registry.identity.caller import Caller
+from registry.identity.policy import require
+from registry.submissions import places
+from registry.trust.canonical import canonical, sha256_bytes
+from registry.trust.errors import Conflict, NotFound
+
+
+def find(facility: Facility, caller: Caller, name: str) -> Row:
+    """The certificate in force of a model; the latest where a model has several versions."""
+    require(caller, "certified.pull")
+    organisation, _, model = name.rpartition("/")
+    with facility.record.transaction(caller.person) as now:
+        rows = now.all("certificates_in_force", model_name=model, organisation=organisation or None)
+    owners = sorted({row["organisation"] for row in rows})
+    if not rows:
+        raise NotFound(f"no model {name!r} is certified for clinical pilot at present")
+    if len(owners) > 1:
+        raise Conflict(
+            f"{name!r} is certified for {', '.join(owners)}: ask for ORGANISATION/{name}"
+        )
+    return rows[0]
+
+
+def listing(facility: Facility, caller: Caller, name: str) -> dict[str, Any]:
+    """Every file of the bundle with digest and size, and what it certifies."""
+    row = find(facility, caller, name)
+    files = {
+        path: {"digest": sha256_bytes(data), "size": len(data)}
+        for path, data in _signature_files(row).items()
+    }
+    prefix = places.bundle(str(row["submission"]))
+    for path in facility.store.list(prefix):
+        data = facility.store.get(path)
+        files[path.removeprefix(prefix)] = {"digest": sha256_bytes(data), "size": len(data)}
+    with facility.record.transaction(caller.person) as now:
+        note(now, caller, "bundle-pulled", str(row["submission"]), {"model": row["model_name"]})
+    return {
+        "submission": str(row["submission"]),
+        "organisation": row["organisation"],
+        "model": row["model_name"],
+        "version": row["model_version"],
+        "not_after": row["not_after"].isoformat(),
+        "files": dict(sorted(files.items())),
+    }
+
+
+def read_file(facility: Facility, caller: Caller, name: str, path: str) -> bytes:
+    """One file of the bundle."""
+    row = find(facility, caller, name)
+    made = _signature_files(row)
+    if path in made:
+        return made[path]
+    return facility.store.get(places.bundle(str(row["submission"])) + path)
+
+
+def _signature_files(row: Row) -> dict[str, bytes]:
+    return {
+        "certificate.json": canonical(row["envelope"]),
+        "signers.pem": row["signers"].encode(),
+    }

@@ -1,0 +1,130 @@
+"""Lock cohorts and protocols: the things that are fixed before the first run.
+
+Rules
+-----
+1. A cohort is locked by its manifest: the server reads every object's digest from its own store
+   before it writes the row, and never takes the caller's word.
+2. A protocol is locked after the cohort it names, and the cohort must have the counts and the
+   contract that the protocol asks for.
+3. Neither is ever changed. New content is a new version.
+"""
+
+from typing import Any
+
+from registry.database.record import Row
+from registry.facility import Facility
+from registry.identity.accounts import note
+from registry.identity.caller import Caller
+from registry.identity.policy import require
+from registry.trust.canonical import canonical, sha256_bytes
+from registry.trust.errors import Conflict, NotFound, Refused
+from validators.cohort.manifest import Manifest, parse_manifest
+from validators.cohort.verify import verify
+from validators.protocol.read import check_counts, parse_protocol
+from validators.protocol.schema import Protocol
+
+
+def lock_cohort(facility: Facility, caller: Caller, manifest_path: str) -> Row:
+    """Lock the cohort whose sealed objects and manifest lie in the store."""
+    require(caller, "cohort.lock")
+    data = facility.store.get(manifest_path)
+    manifest = parse_manifest(data)
+    verify(manifest, facility.store, None)
+    with facility.record.transaction(caller.person) as now:
+        now.do(
+            "cohort_add",
+            id=manifest.id,
+            version=manifest.version,
+            root=manifest.root,
+            manifest_digest=sha256_bytes(data),
+            manifest_path=manifest_path,
+            title=manifest.title,
+            positives=manifest.counts.positives,
+            negatives=manifest.counts.negatives,
+            patients=manifest.counts.patients,
+            contract_digest=manifest.contract_digest,
+            locked_by=caller.person,
+        )
+        note(now, caller, "cohort-locked", f"{manifest.id}/{manifest.version}",
+             {"root": manifest.root})  # fmt: skip
+    return cohort(facility, caller, manifest.id, manifest.version)
+
+
+def cohort(facility: Facility, caller: Caller, name: str, version: str | None = None) -> Row:
+    """One locked cohort's row, the latest version unless one is named."""
+    require(caller, "cohort.list")
+    with facility.record.transaction() as now:
+        row = now.maybe("cohort_latest", id=name, version=version)
+    if row is None:
+        raise NotFound(f"there is no locked cohort {name!r}; see `touchstone cohort list`")
+    return row
+
+
+def cohorts(facility: Facility, caller: Caller) -> list[Row]:
+    """Every locked cohort."""
+    require(caller, "cohort.list")
+    with facility.record.transaction() as now:
+        return now.all("cohorts")
+
+
+def load_manifest(facility: Facility, row: Row) -> Manifest:
+    """The manifest of a locked cohort, checked against the digest in the record."""
+    data = facility.store.get(row["manifest_path"])
+    if sha256_bytes(data) != row["manifest_digest"]:
+        raise Conflict(f"the manifest {row['manifest_path']} is not the one that was locked")
+    return parse_manifest(data)
+
+
+def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
+    """Lock a protocol; Conflict when its id and version are taken by another text."""
+    require(caller, "protocol.lock")
+    protocol = parse_protocol(body)
+    if protocol.contract is None or protocol.cohort is None:
+        raise Refused("a protocol that gates names its contract and its cohort")
+    with facility.record.transaction(caller.person) as now:
+        row = now.maybe("cohort_latest", id=protocol.cohort.id, version=protocol.cohort.version)
+        if row is None:
+            raise NotFound(
+                f"the protocol names the cohort {protocol.cohort.id!r}, which is not locked; "
+                "lock the cohort first"
+            )
+        check_fit(protocol, row)
+        if now.maybe("protocol_by_digest", digest=protocol.digest) is None:
+            now.do(
+                "protocol_add",
+                digest=protocol.digest,
+                id=protocol.id,
+                version=protocol.version,
+                body=canonical(protocol.model_dump(mode="json")).decode(),
+                attempts=protocol.attempts,
+                locked_by=caller.person,
+            )
+            note(now, caller, "protocol-locked", f"{protocol.id}/{protocol.version}",
+                 {"digest": protocol.digest})  # fmt: skip
+    return protocol
+
+
+def check_fit(protocol: Protocol, cohort_row: Row) -> None:
+    """Raise Refused unless the cohort has the counts and the contract that the protocol needs."""
+    check_counts(protocol, cohort_row["positives"], cohort_row["negatives"])
+    if protocol.contract is None or protocol.contract.digest != cohort_row["contract_digest"]:
+        raise Refused(
+            f"the cohort {cohort_row['id']} was sealed for another contract than the protocol's"
+        )
+
+
+def protocol_row(facility: Facility, caller: Caller, name: str, version: str | None = None) -> Row:
+    """One locked protocol by id (latest version) or digest."""
+    require(caller, "protocol.read")
+    with facility.record.transaction() as now:
+        row = now.maybe("protocol_latest", id=name, version=version)
+    if row is None:
+        raise NotFound(f"there is no locked protocol {name!r}; see `touchstone protocol list`")
+    return row
+
+
+def protocols(facility: Facility, caller: Caller) -> list[Row]:
+    """Every locked protocol, without its text."""
+    require(caller, "protocol.read")
+    with facility.record.transaction() as now:
+        return now.all("protocols")

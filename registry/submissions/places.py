@@ -1,0 +1,31 @@
+"""Where the objects of a submission lie in the store. Each is written once."""
+
+
+def predictions(submission: str) -> str:
+    """Raw predictions: read by the assess step alone."""
+    return f"submissions/{submission}/predictions.parquet"
+
+
+def report(submission: str) -> str:
+    """The complete report.json; facility-internal."""
+    return f"submissions/{submission}/report.json"
+
+
+def report_page(submission: str) -> str:
+    """The complete report.html; facility-internal."""
+    return f"submissions/{submission}/report.html"
+
+
+def statement(submission: str) -> str:
+    """The certificate's statement, as the assessors are asked to sign it."""
+    return f"submissions/{submission}/statement.json"
+
+
+def bundle(submission: str) -> str:
+    """The folder of what a hospital pulls, but for certificate.json and signers.pem."""
+    return f"submissions/{submission}/bundle/"
+
+
+def model(digest: str) -> str:
+    """The folder of a model's files, by the model's digest."""
+    return f"models/{digest.removeprefix('sha256:')}/"

@@ -1,0 +1,231 @@
+"""Two people's act on a verdict.
+
+    >>> review = documents(facility, caller, id)      # what the assessor reads and signs over
+    >>> decide(facility, caller, id, SignedDecision(envelope=…, statement_signature=…))
+
+Rules
+-----
+1. The server checks signatures; it can't make one.
+2. The signer is the caller, enrolled, of a facility, and not of the submitter's organisation.
+3. A decision stands on the report that stands: another digest is refused.
+4. Two assessors who agree finish a review. A fail can't be certified by anyone: the database
+   refuses it too (0002_rules.sql, rules 4 and 5).
+"""
+
+import datetime as dt
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+from pydantic import BaseModel, ConfigDict
+
+from registry.database.record import Row, Transaction
+from registry.facility import Facility
+from registry.identity.accounts import note
+from registry.identity.caller import Caller
+from registry.identity.policy import reach, require
+from registry.submissions import places
+from registry.submissions.submit import load, may_see_numbers, protocol_of, view
+from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
+from registry.trust.certificate import STATEMENT_TYPE, verified
+from registry.trust.decision import DECISION_TYPE, Decision, parse_decision
+from registry.trust.dsse import payload_of, unsigned, verified_signers
+from registry.trust.errors import Conflict, Invalid, Refused, Tampered
+from registry.trust.keys import parse_certificate
+from validators.evidence import Report
+from validators.report.disclosure import release
+
+_STATE_OF = {"certify": "certified", "conditional": "conditional", "reject": "not_certified"}
+_NEEDS = {"certify": "pass", "conditional": "conditional"}
+
+
+class SignedDecision(BaseModel):
+    """What an assessor sends: the signed decision and, for a certificate, the second signature."""
+
+    model_config = ConfigDict(extra="forbid")
+    envelope: dict[str, Any]
+    statement_signature: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What an assessor reads before signing. `statement` is None where nothing can be certified."""
+
+    report: bytes
+    statement: bytes | None
+
+
+def full_report(facility: Facility, row: Row) -> bytes:
+    """The complete report.json of a row, its digest re-checked."""
+    if row["report_digest"] is None:
+        raise Conflict(f"there is no report yet: the submission is {row['state']}")
+    data = facility.store.get(places.report(str(row["id"])))
+    if sha256_bytes(data) != row["report_digest"]:
+        raise Tampered("the stored report is not the one that was assessed; nothing can be decided")
+    return data
+
+
+def report_for(facility: Facility, caller: Caller, submission: str) -> bytes:
+    """report.json as far as the caller may read it: complete, rounded, or pass / not pass."""
+    row = load(facility, caller, submission)
+    data = full_report(facility, row)
+    if reach(caller, "report.read_full"):
+        with facility.record.transaction(caller.person) as now:
+            note(now, caller, "report-read", submission, {"digest": row["report_digest"]})
+        return data
+    require(caller, "report.read_released", owner=row["organisation"])
+    report = Report.model_validate(json.loads(data))
+    audience = "certified" if may_see_numbers(row) else "innovator_open"
+    return canonical(release(report, audience, protocol_of(row).disclosure))
+
+
+def report_page_for(facility: Facility, caller: Caller, submission: str) -> bytes:
+    """report.html, for those who may read the complete report."""
+    require(caller, "report.read_full")
+    row = load(facility, caller, submission)
+    full_report(facility, row)
+    return facility.store.get(places.report_page(submission))
+
+
+def documents(facility: Facility, caller: Caller, submission: str) -> Documents:
+    """Report and statement of a submission in review."""
+    require(caller, "submission.decide")
+    row = load(facility, caller, submission)
+    report = full_report(facility, row)
+    if row["statement_digest"] is None:
+        return Documents(report, None)
+    statement = facility.store.get(places.statement(submission))
+    if sha256_bytes(statement) != row["statement_digest"]:
+        raise Tampered("the stored statement is not the one that was prepared")
+    return Documents(report, statement)
+
+
+def decide(
+    facility: Facility, caller: Caller, submission: str, signed: SignedDecision
+) -> dict[str, Any]:
+    """Keep one assessor's decision; the second agreeing one finishes the review."""
+    require(caller, "submission.decide")
+    row = load(facility, caller, submission)
+    with facility.record.transaction(caller.person) as now:
+        decision, key = _checked(facility, now, caller, row, signed)
+        now.do(
+            "decision_add",
+            submission=submission,
+            key_id=key,
+            person=caller.person,
+            outcome=decision.outcome,
+            reason=decision.reason,
+            report_digest=decision.report,
+            envelope=Jsonb(signed.envelope),
+            statement_signature=(
+                Jsonb(signed.statement_signature) if signed.statement_signature else None
+            ),
+        )
+        note(now, caller, "decision-signed", submission,
+             {"outcome": decision.outcome, "report": decision.report})  # fmt: skip
+        agreeing = [
+            given
+            for given in now.all("decisions", submission=submission)
+            if given["outcome"] == decision.outcome
+        ]
+        finished = len({given["person"] for given in agreeing}) >= 2
+        if finished and decision.outcome == "reject":
+            now.do("submission_move", id=submission, state="not_certified", deadline=None)
+    if finished and decision.outcome != "reject":
+        issue(facility, submission)
+    return view(facility, caller, submission)
+
+
+def _checked(
+    facility: Facility, now: Transaction, caller: Caller, row: Row, signed: SignedDecision
+) -> tuple[Decision, str]:
+    """The decision and the key that signed it, after every check that Python can make."""
+    signatures = signed.envelope.get("signatures")
+    if not isinstance(signatures, list) or len(signatures) != 1:
+        raise Invalid("a decision carries exactly one signature")
+    key = str(signatures[0].get("keyid"))
+    signer = now.maybe("signer_by_key", key_id=key)
+    if signer is None or signer["person"] != caller.person:
+        raise Refused("this key is not enrolled for you; use the key that belongs to your token")
+    leaf = parse_certificate(signer["pem"].encode())
+    moment = dt.datetime.now(dt.UTC)
+    verified_signers(signed.envelope, DECISION_TYPE, [leaf], facility.root, moment)
+    decision = parse_decision(payload_of(signed.envelope))
+    if decision.submission != str(row["id"]) or decision.person != caller.person:
+        raise Refused("the decision names another submission or person")
+    if decision.report != row["report_digest"]:
+        raise Refused(
+            "the decision is on another report than the one that stands; read it again",
+            code="report_changed",
+        )
+    if decision.outcome == "reject":
+        return decision, key
+    if row["verdict"] != _NEEDS[decision.outcome] or not row["certifiable"]:
+        raise Refused(
+            f"the verdict is {row['verdict']}: it can't be turned into "
+            f"`{decision.outcome}` by anyone",
+            code="verdict_stands",
+        )
+    if signed.statement_signature is None or decision.statement != row["statement_digest"]:
+        raise Refused("the certificate's statement was not signed, or is another one")
+    statement = facility.store.get(places.statement(str(row["id"])))
+    verified_signers(
+        {**unsigned(STATEMENT_TYPE, statement), "signatures": [signed.statement_signature]},
+        STATEMENT_TYPE,
+        [leaf],
+        facility.root,
+        moment,
+    )
+    return decision, key
+
+
+def issue(facility: Facility, submission: str) -> None:
+    """Write the certificate from two agreeing decisions and open the gate. Safe to repeat."""
+    from registry.mlflow_gate.promotion import set_clinical_pilot
+
+    with facility.record.transaction() as now:
+        row = now.one("submission_by_id", id=submission)
+        given = [
+            decision
+            for decision in now.all("decisions", submission=submission)
+            if decision["outcome"] == ("certify" if row["verdict"] == "pass" else "conditional")
+        ]
+    if row["state"] == "in_review":
+        statement = facility.store.get(places.statement(submission))
+        envelope = {
+            **unsigned(STATEMENT_TYPE, statement),
+            "signatures": [decision["statement_signature"] for decision in given],
+        }
+        pems = [decision["pem"] for decision in given]
+        checked = verified(
+            envelope,
+            [parse_certificate(pem.encode()) for pem in pems],
+            facility.root,
+            dt.datetime.now(dt.UTC),
+        )
+        _check_statement(checked.predicate.full_report, row, statement)
+        with facility.gate.transaction() as now:
+            now.do(
+                "certificate_add",
+                submission=submission,
+                organisation=row["organisation"],
+                model_name=row["model_name"],
+                model_version=row["model_version"],
+                envelope=Jsonb(envelope),
+                signers="".join(pems),
+                not_after=checked.predicate.not_after,
+            )
+            state = _STATE_OF["certify" if row["verdict"] == "pass" else "conditional"]
+            now.do("certified_move", id=submission, state=state)
+    set_clinical_pilot(
+        facility.databases.gate, row["organisation"], row["model_name"], row["model_version"]
+    )
+
+
+def _check_statement(full_report_digest: str, row: Row, statement: bytes) -> None:
+    if full_report_digest != row["report_digest"]:
+        raise Tampered("the statement names another report than the one that stands")
+    predicate = parse_canonical(statement)["predicate"]
+    if predicate["submission"] != str(row["id"]) or predicate["overall"] != row["verdict"]:
+        raise Tampered("the statement names another submission or verdict")

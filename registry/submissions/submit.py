@@ -1,0 +1,175 @@
+"""Submit a registered model version, and see how far it has come.
+
+    >>> id = submit(facility, caller, model="nodule-net", version=3, protocol="lidc", cohort="lidc")
+    >>> view(facility, caller, id)["state"]
+
+Rules
+-----
+1. A submission binds one model version, one protocol (by digest) and one cohort version.
+2. Attempts under way count as taken, so that ten submissions at once are not ten attempts.
+3. A submitter sees pass or not pass, and nothing else about the locked cohort, until certified or
+   out of attempts.
+"""
+
+import datetime as dt
+import re
+import uuid
+from typing import Any
+
+from registry.database.record import Row
+from registry.facility import Facility
+from registry.identity.caller import Caller
+from registry.identity.policy import reach, require
+from registry.submissions.lock import check_fit, cohort, protocol_row
+from registry.submissions.states import CERTIFIED, deadline, family, meaning, outcome
+from registry.trust.errors import Invalid, NotFound, Refused
+from validators.protocol.read import parse_protocol
+from validators.protocol.schema import Protocol
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+
+
+def submit(
+    facility: Facility,
+    caller: Caller,
+    *,
+    model: str,
+    version: int,
+    protocol: str,
+    cohort_name: str,
+) -> str:
+    """Bind model, protocol and cohort; returns the submission's id. The pipeline takes it on."""
+    require(caller, "submission.add")
+    if not MODEL_NAME.match(model):
+        raise Invalid(f"{model[:80]!r} can't be a model's name: letters, digits, '.', '_' and '-'")
+    chosen = protocol_row(facility, caller, protocol)
+    target = cohort(facility, caller, cohort_name)
+    rules = protocol_of(chosen)
+    if rules.cohort is None or rules.cohort.id != target["id"]:
+        raise Refused(
+            f"the protocol {rules.id} was written for the cohort "
+            f"{rules.cohort.id if rules.cohort else 'of a table'}, not for {target['id']}"
+        )
+    if rules.cohort.version is not None and rules.cohort.version != target["version"]:
+        target = cohort(facility, caller, cohort_name, rules.cohort.version)
+    check_fit(rules, target)
+    kin = family(caller.organisation, rules.id)
+    submission = str(uuid.uuid4())
+    with facility.record.transaction(caller.person) as now:
+        if now.maybe("registered_version", organisation=caller.organisation, model_name=model,
+                     version=version) is None:  # fmt: skip
+            raise NotFound(
+                f"{caller.organisation} has no registered model {model!r} version {version}; "
+                "register it with the MLflow client first"
+            )
+        now.one("family_lock", family=kin)
+        taken = now.one(
+            "attempts_taken", family=kin, cohort_id=target["id"], cohort_version=target["version"]
+        )["taken"]
+        if taken >= rules.attempts:
+            raise Refused(
+                f"all {rules.attempts} attempts of {caller.organisation} on the cohort "
+                f"{target['id']} {target['version']} are spent or under way",
+                code="attempts_spent",
+            )
+        now.do(
+            "submission_add",
+            id=submission,
+            organisation=caller.organisation,
+            model_name=model,
+            model_version=version,
+            protocol_digest=chosen["digest"],
+            cohort_id=target["id"],
+            cohort_version=target["version"],
+            submitted_by=caller.person,
+            deadline=deadline("registered", dt.datetime.now(dt.UTC)),
+        )
+    return submission
+
+
+def protocol_of(row: Row) -> Protocol:
+    """The protocol in a row that carries `body` or `protocol_body`."""
+    import json
+
+    return parse_protocol(json.loads(row.get("body") or row["protocol_body"]))
+
+
+def load(facility: Facility, caller: Caller, submission: str) -> Row:
+    """A submission's row, if the caller may see it. What may not be seen is not found."""
+    require(caller, "submission.read")
+    missing = NotFound(f"there is no submission {submission[:40]!r} that you may see")
+    try:
+        uuid.UUID(submission)
+    except ValueError:
+        raise missing from None
+    with facility.record.transaction() as now:
+        row = now.maybe("submission_by_id", id=submission)
+    if row is None or (
+        reach(caller, "submission.read") == "own" and row["organisation"] != caller.organisation
+    ):
+        raise missing
+    return row
+
+
+def view(facility: Facility, caller: Caller, submission: str) -> dict[str, Any]:
+    """What the caller may know of a submission, ready for JSON."""
+    return describe(load(facility, caller, submission), caller)
+
+
+def views(facility: Facility, caller: Caller, limit: int = 100) -> list[dict[str, Any]]:
+    """The latest submissions that the caller may see."""
+    require(caller, "submission.read")
+    own = caller.organisation if reach(caller, "submission.read") == "own" else None
+    with facility.record.transaction() as now:
+        rows = [
+            now.one("submission_by_id", id=row["id"])
+            for row in now.all("submission_ids", organisation=own, limit=limit)
+        ]
+    return [describe(row, caller) for row in rows]
+
+
+def describe(row: Row, caller: Caller) -> dict[str, Any]:
+    """The view of one row: complete for the facility, pass or not pass for the submitter."""
+    shown: dict[str, Any] = {
+        "id": str(row["id"]),
+        "organisation": row["organisation"],
+        "model": {
+            "name": row["model_name"],
+            "version": row["model_version"],
+            "digest": row["model_digest"],
+        },
+        "protocol": {
+            "id": row["protocol_id"],
+            "version": row["protocol_version"],
+            "digest": row["protocol_digest"],
+        },
+        "cohort": {"id": row["cohort_id"], "version": row["cohort_version"]},
+        "state": row["state"],
+        "meaning": meaning(row["state"]),
+        "outcome": outcome(row["state"], row["verdict"]),
+        "failure": (
+            {"code": row["failure_code"], "message": row["failure_message"]}
+            if row["failure_code"]
+            else None
+        ),
+        "attempts": {"allowed": row["attempts"], "spent": row["attempts_spent"]},
+        "created_at": row["created_at"].isoformat(),
+        "changed_at": row["changed_at"].isoformat(),
+    }
+    if reach(caller, "submission.read") == "all":
+        shown |= {
+            "verdict": row["verdict"],
+            "report_digest": row["report_digest"],
+            "statement_digest": row["statement_digest"],
+            "cohort_root": row["cohort_root"],
+            "certifiable": row["certifiable"],
+            "decisions": row["decisions"],
+        }
+    return shown
+
+
+def may_see_numbers(row: Row) -> bool:
+    """Whether the submitter's attempts are closed, or the model certified."""
+    return row["state"] in CERTIFIED or (
+        row["verdict"] is not None and row["attempts_spent"] >= row["attempts"]
+    )
