@@ -6,7 +6,7 @@
 | TOUCHSTONE_SERVER | address of the registry, also MLflow's tracking URI | http://127.0.0.1:8400 |
 | TOUCHSTONE_TOKEN | the caller's token | none |
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
-| TOUCHSTONE_*_DATABASE_URL | OWNER, GATE, MLFLOW; without infix: the application's role | embedded |
+| TOUCHSTONE_[OWNER_|GATE_|MLFLOW_]DATABASE_URL | one a role; bare: the application | embedded |
 """
 
 import os
@@ -60,7 +60,7 @@ class Settings:
 
     @property
     def artifacts(self) -> Path:
-        """What SMEs upload through MLflow; apart from the objects, so that neither reaches the other."""
+        """What SMEs upload through MLflow, apart from the objects: neither reaches the other."""
         return self.home / "artifacts"
 
     @property

@@ -22,6 +22,7 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.json import JsonbDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from registry.trust.errors import Conflict, NotFound, Refused, Unavailable
@@ -81,6 +82,7 @@ class Record:
             open=True,
             check=ConnectionPool.check_connection,
             kwargs={"row_factory": dict_row},
+            configure=_dicts_are_json,
             reconnect_timeout=5,
         )
 
@@ -103,6 +105,10 @@ class Record:
             raise Unavailable(
                 "the database is not reachable just now; nothing was written, try again"
             ) from error
+
+
+def _dicts_are_json(connection: psycopg.Connection[Row]) -> None:
+    connection.adapters.register_dumper(dict, JsonbDumper)
 
 
 def _for_people(error: psycopg.errors.IntegrityError) -> Refused | Conflict:

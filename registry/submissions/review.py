@@ -17,7 +17,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
 from registry.database.record import Row, Transaction
@@ -117,10 +116,8 @@ def decide(
             outcome=decision.outcome,
             reason=decision.reason,
             report_digest=decision.report,
-            envelope=Jsonb(signed.envelope),
-            statement_signature=(
-                Jsonb(signed.statement_signature) if signed.statement_signature else None
-            ),
+            envelope=signed.envelope,
+            statement_signature=signed.statement_signature,
         )
         note(now, caller, "decision-signed", submission,
              {"outcome": decision.outcome, "report": decision.report})  # fmt: skip
@@ -212,7 +209,7 @@ def issue(facility: Facility, submission: str) -> None:
                 organisation=row["organisation"],
                 model_name=row["model_name"],
                 model_version=row["model_version"],
-                envelope=Jsonb(envelope),
+                envelope=envelope,
                 signers="".join(pems),
                 not_after=checked.predicate.not_after,
             )
