@@ -15,7 +15,7 @@ from pydantic import Field
 
 from validators.contract.schema import Strict
 
-Text = Annotated[str, Field(max_length=256, pattern=r"^[ -~]*\Z")]
+Text = Annotated[str, Field(max_length=256, pattern=r"^[ -~]*$")]
 Count = Annotated[int, Field(ge=0, le=1 << 62)]
 Dimension = Annotated[int, Field(ge=0, le=1 << 40)] | Text | None
 

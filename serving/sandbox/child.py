@@ -1,0 +1,98 @@
+"""The locked process itself: one socket, one model, one thread.
+
+Rules
+-----
+1. Everything is imported before the lockdown; nothing of the model is received before it.
+2. Answers carry codes. Text about the model goes out while inspecting and loading, and never
+   once patient data came in.
+3. It leaves when the socket closes, or when a call outlasts its alarm (should the parent be
+   gone); the parent's own clock is the one that counts.
+"""
+
+import os
+import signal
+import socket
+from typing import Any
+
+from serving.sandbox import framing
+from serving.sandbox.lockdown import SOCKET_FD, load_libraries, lock_down
+
+_RUNTIME_MEMORY_WORDS = ("allocate memory", "bad_alloc", "out of memory", "Failed to allocate")
+
+
+def main(descriptor: int) -> None:
+    """Lock this process down and serve the socket `descriptor` until it closes."""
+    if descriptor != SOCKET_FD:
+        os.dup2(descriptor, SOCKET_FD)
+        os.close(descriptor)
+    sock = socket.socket(fileno=SOCKET_FD)
+    seccomp, landlock = load_libraries()
+    import numpy
+    import onnx
+    import onnxruntime
+
+    from serving.sandbox.model import Model
+
+    versions = {
+        "numpy": numpy.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+    request, _ = framing.receive(sock, 0)
+    try:
+        level = lock_down(
+            seccomp,
+            landlock,
+            memory_bytes=request["memory_bytes"],
+            cpu_seconds=request["cpu_seconds"],
+            landlock_cap=request["landlock_cap"],
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        framing.send(sock, {"error": "lockdown", "detail": str(error)})
+        return
+    framing.send(sock, {"level": level, "versions": versions})
+    _serve(sock, Model(), float(request["grace_seconds"]), request["payload_limit"])
+
+
+def _serve(sock: socket.socket, model: Any, grace: float, payload_limit: int) -> None:
+    while True:
+        try:
+            request, payload = framing.receive(sock, payload_limit)
+        except (framing.ClosedError, framing.ProtocolError):
+            return
+        except MemoryError:
+            # The rest of the frame is still in the pipe: only a fresh process can go on.
+            framing.send(sock, {"error": "model_out_of_memory", "detail": ""})
+            return
+        signal.setitimer(signal.ITIMER_REAL, float(request["seconds"]) + grace)
+        header, parts = _answer(model, request, payload)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        del request, payload
+        framing.send(sock, header, parts)
+        del parts
+
+
+def _answer(
+    model: Any, request: dict[str, Any], payload: bytearray
+) -> tuple[dict[str, Any], list[Any]]:
+    from serving.sandbox.inspection import Refusal
+
+    operation = request["operation"]
+    try:
+        if operation == "inspect":
+            return {"description": model.inspect(request["files"], payload)}, []
+        if operation == "load":
+            return {"session": model.load(request["files"], payload)}, []
+        rows, parts = model.run(request["inputs"], request["outputs"], payload)
+        return {"outputs": rows}, parts
+    except Refusal as refusal:
+        return {"error": refusal.code, "detail": refusal.detail}, []
+    except MemoryError:
+        return {"error": "model_out_of_memory", "detail": ""}, []
+    except Exception as error:  # noqa: BLE001: whatever hostile bytes provoke is one outcome
+        text = str(error)
+        if any(word in text for word in _RUNTIME_MEMORY_WORDS):
+            return {"error": "model_out_of_memory", "detail": ""}, []
+        if operation == "run":
+            return {"error": "model_raised", "detail": ""}, []
+        return {"error": "model_not_loadable", "detail": text.strip().split("\n", 1)[0]}, []

@@ -1,0 +1,72 @@
+"""The model inside the locked process: inspected, loaded, run."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from serving.sandbox.framing import tensor_rows
+from serving.sandbox.inspection import Refusal, inspect
+
+
+class Model:
+    """At most one session at a time, on one thread, with everything fixed that moves bits."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._outputs: list[str] = []
+
+    def inspect(self, files: list[list[Any]], payload: bytearray) -> dict[str, Any]:
+        """The description of the model in `payload`; raises Refusal."""
+        description, _ = inspect(_split(files, payload))
+        return description
+
+    def load(self, files: list[list[Any]], payload: bytearray) -> dict[str, Any]:
+        """Inspect and open the model; raises Refusal, or whatever onnxruntime raises."""
+        description, data = inspect(_split(files, payload))
+        del payload
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.use_deterministic_compute = True
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        session = onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=None
+        )
+        session.disable_fallback()
+        if session.get_providers() != ["CPUExecutionProvider"]:
+            raise Refusal("model_not_loadable", "another provider than the CPU's was chosen")
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        return {"providers": session.get_providers(), "description": description}
+
+    def run(
+        self, rows: list[list[Any]], outputs: list[str] | None, payload: bytearray
+    ) -> tuple[list[list[Any]], list[Any]]:
+        """One call: output rows [name, dtype, shape] and their buffers."""
+        feeds = {}
+        position = 0
+        for name, dtype, shape, size in tensor_rows(rows, len(payload)):
+            flat = np.frombuffer(payload, dtype, size // np.dtype(dtype).itemsize, position)
+            feeds[name] = flat.reshape(shape)
+            position += size
+        wanted = self._outputs if outputs is None else outputs
+        answered = self._session.run(wanted, feeds)
+        out_rows, parts = [], []
+        for name, array in zip(wanted, answered, strict=True):
+            plain = np.ascontiguousarray(array)
+            out_rows.append([name, plain.dtype.name, list(array.shape)])
+            parts.append(memoryview(plain.reshape(-1).view(np.uint8)))
+        return out_rows, parts
+
+
+def _split(files: list[list[Any]], payload: bytearray) -> dict[str, memoryview]:
+    view = memoryview(payload)
+    split, position = {}, 0
+    for name, size in files:
+        split[name] = view[position : position + size]
+        position += size
+    return split
