@@ -1,0 +1,83 @@
+"""The bundle and the statement, made before anyone signs: a pure function of what was assessed.
+
+Every subject of the certificate exists before the statement does, so that an assessor signs over
+the bytes that the hospital will check.
+"""
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING
+
+from registry.submissions import places
+from registry.trust.canonical import canonical
+from registry.trust.certificate import (
+    CertifiedCohort,
+    CertifiedModel,
+    CertifiedProtocol,
+    Predicate,
+    new_statement,
+)
+from serving.bundle.golden import make_inputs, record
+from serving.bundle.pack import bundle_files, subjects
+from validators.evidence import Report
+from validators.report.disclosure import release
+from validators.report.label import model_label
+
+if TYPE_CHECKING:
+    from registry.pipeline.steps import Work
+
+
+def bundle_and_statement(work: "Work") -> tuple[dict[str, bytes], bytes]:
+    """(files of the bundle by path, canonical bytes of the statement)."""
+    row, protocol, contract = work.row, work.protocol, work.contract
+    report = Report.model_validate(json.loads(work.facility.store.get(places.report(work.id))))
+    released = release(report, "certified", protocol.disclosure)
+    # The moment of assessment, from the record: preparing again gives the same statement.
+    issued: dt.datetime = row["changed_at"].astimezone(dt.UTC).replace(microsecond=0)
+    not_after = issued + dt.timedelta(days=protocol.validity_days)
+    files = work.model_files()
+    with work.start_sandbox() as sandbox:
+        sandbox.load(files)
+        golden = record(sandbox, make_inputs(contract, seed=protocol.digest), contract)
+    packed = bundle_files(
+        model_files=files,
+        contract=canonical(contract.model_dump(mode="json")),
+        protocol=canonical(protocol.model_dump(mode="json")),
+        report=canonical(released),
+        label=model_label(
+            released,
+            model=f"{row['organisation']}/{row['model_name']} {row['model_version']}",
+            conditions=report.verdict.conditions,
+            not_after=not_after,
+        ),
+        golden=golden,
+    )
+    overall = report.verdict.overall
+    assert overall in ("pass", "conditional"), "nothing else is prepared for signing"
+    predicate = Predicate(
+        submission=work.id,
+        facility=work.facility.root.subject.rfc4514_string(),
+        model=CertifiedModel(
+            organisation=row["organisation"],
+            name=row["model_name"],
+            version=row["model_version"],
+            digest=row["model_digest"],
+        ),
+        cohort=CertifiedCohort(
+            id=row["cohort_id"], version=row["cohort_version"], root=row["cohort_root"]
+        ),
+        protocol=CertifiedProtocol(
+            id=protocol.id, version=protocol.version, digest=protocol.digest
+        ),
+        full_report=row["report_digest"],
+        code=report.digests.code,
+        environment=report.digests.environment,
+        overall=overall,
+        conditions=report.verdict.conditions,
+        intended_use=dict(report.intended_use),
+        pilot_mode="shadow",
+        issued=issued,
+        not_after=not_after,
+        golden_tolerance=contract.tolerance,
+    )
+    return packed, new_statement(subjects(packed), predicate)

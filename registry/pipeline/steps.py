@@ -1,0 +1,378 @@
+"""The steps that carry a submission from intake to review. Each may be run again at any time.
+
+Rules
+-----
+1. A step reads things named by digest and writes one new one; what it wrote stays, so that a
+   second run finds it and gives the same bytes.
+2. The run step holds the input key and never the reference key; the assess step the other way.
+3. The attempt is spent in the moment before the first locked shard is decrypted.
+4. The model's failures are the model's: they end the submission with a code. A damaged cohort or
+   a fault of ours gives the attempt back.
+5. Only what a hospital may see goes into the bundle.
+"""
+
+import datetime as dt
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from registry.database.record import Row
+from registry.facility import Facility
+from registry.mlflow_gate.artifacts_of import model_directory
+from registry.pipeline.certificate_draft import bundle_and_statement
+from registry.submissions import places
+from registry.submissions.lock import load_manifest
+from registry.submissions.states import deadline, family
+from registry.submissions.submit import protocol_of
+from registry.trust.canonical import digest_of, sha256_bytes
+from registry.trust.errors import Refused, Tampered
+from registry.trust.model_files import model_digest
+from serving.client import predict, repeat
+from serving.sandbox.launcher import Sandbox
+from serving.sandbox.limits import Limits
+from validators.cases import CaseTable
+from validators.cohort.keys import open_keys
+from validators.cohort.stream import read_reference, stream
+from validators.contract.schema import Contract
+from validators.evaluate import evaluate
+from validators.evidence import Digests, Environment
+from validators.intake.decide import decide
+from validators.intake.files import files_from_directory
+from validators.protocol.schema import Protocol
+from validators.report.build import build_report, code_digest, environment_digest, report_bytes
+from validators.report.html import report_html
+
+BATCH = 64
+REPEATED_CASES = 64
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One submission under way."""
+
+    facility: Facility
+    row: Row
+    allow_unsandboxed: bool = False
+    progress: Progress = lambda done, total: None
+
+    @property
+    def id(self) -> str:
+        """The submission's id."""
+        return str(self.row["id"])
+
+    @property
+    def protocol(self) -> Protocol:
+        """The locked protocol."""
+        return protocol_of(self.row)
+
+    @property
+    def contract(self) -> Contract:
+        """The protocol's contract; a protocol that gates has one."""
+        contract = self.protocol.contract
+        if contract is None:
+            raise Refused("the protocol has no contract")
+        return contract
+
+    def start_sandbox(self) -> Sandbox:
+        """A fresh process for the model."""
+        return Sandbox.start(limits=Limits(), allow_unsandboxed=self.allow_unsandboxed)
+
+    def output_of(self, step: str) -> dict[str, Any] | None:
+        """What an earlier step wrote down, if it has run."""
+        with self.facility.record.transaction() as now:
+            row = now.maybe("step_output", submission=self.id, name=step)
+        return None if row is None else dict(row["output"])
+
+    def model_files(self) -> dict[str, bytes]:
+        """The model's files from the store, checked against the digest in the record."""
+        prefix = places.model(self.row["model_digest"])
+        store = self.facility.store
+        files = {path.removeprefix(prefix): store.get(path) for path in store.list(prefix)}
+        if model_digest(files) != self.row["model_digest"]:
+            raise Tampered("the stored model is not the one that passed intake")
+        return files
+
+
+def begin(work: Work) -> None:
+    """registered → intake."""
+    _move(work, "intake")
+
+
+def intake(work: Work) -> None:
+    """intake → queued: may this file be run at all? Keeps the files by their digest."""
+    started = time.monotonic()
+    directory = model_directory(
+        work.facility.artifacts,
+        work.facility.databases.mlflow,
+        work.row["organisation"],
+        work.row["model_name"],
+        work.row["model_version"],
+    )
+    files = files_from_directory(directory)
+    with work.start_sandbox() as sandbox:
+        description = sandbox.inspect(files)
+    decide(description, work.contract)
+    digest = model_digest(files)
+    for name, data in files.items():
+        work.facility.store.put(places.model(digest) + name, data)
+    with work.facility.record.transaction() as now:
+        if work.row["model_digest"] is None:
+            now.do("submission_model", id=work.id, model_digest=digest)
+        now.do(
+            "step_done",
+            submission=work.id,
+            name="intake",
+            output={"model": digest, "files": {n: sha256_bytes(d) for n, d in files.items()}},
+            seconds=time.monotonic() - started,
+        )
+        now.do("submission_move", id=work.id, state="queued", deadline=_due("queued"))
+
+
+def begin_run(work: Work) -> None:
+    """queued → running."""
+    _move(work, "running")
+
+
+def run(work: Work) -> None:
+    """Stream the locked cohort through the sandboxed model; keep raw predictions."""
+    if work.output_of("run") is not None:
+        return
+    started = time.monotonic()
+    manifest = load_manifest(work.facility, work.row)
+    if manifest.root != work.row["cohort_root"]:
+        raise Tampered("the cohort's root is not the one that was locked")
+    input_key = open_keys(work.facility.settings.cohort_keys, manifest).inputs()
+    files, contract = work.model_files(), work.contract
+    seed = digest_of([work.row["model_digest"], work.protocol.digest, manifest.root])
+
+    def shards() -> Any:
+        return stream(manifest, work.facility.store, input_key, before_decrypt=lambda: _spend(work))
+
+    with work.start_sandbox() as sandbox:
+        _check_level(work, sandbox)
+        session = sandbox.load(files)
+        predictions = predict(
+            sandbox,
+            shards(),
+            contract,
+            batch_size=BATCH,
+            order_seed=seed,
+            total=manifest.counts.cases,
+            on_progress=work.progress,
+        )
+        level = dict(sandbox.level)
+    with work.start_sandbox() as fresh:
+        fresh.load(files)
+        again = repeat(
+            fresh,
+            shards(),
+            contract,
+            predictions,
+            threshold=work.protocol.threshold,
+            cases=REPEATED_CASES,
+            order_seed=seed,
+        )
+    if not again.agrees:
+        raise Refused(
+            f"the model is not repeatable: {again.decisions_changed} of {again.compared} decisions "
+            "changed when the same cases came one by one in another order",
+            code="not_repeatable",
+        )
+    data = _predictions_file(predictions.cases, predictions.scores, predictions.failures)
+    work.facility.store.put(places.predictions(work.id), data)
+    environment = Environment(
+        versions=dict(session.versions),
+        providers=tuple(session.providers),
+        sandbox=level,
+        repeatability={
+            "compared": again.compared,
+            "largest_difference": again.largest_difference,
+            "decisions_changed": again.decisions_changed,
+        },
+    )
+    with work.facility.record.transaction() as now:
+        now.do(
+            "step_done",
+            submission=work.id,
+            name="run",
+            output={
+                "predictions": sha256_bytes(data),
+                "environment": environment.model_dump(mode="json"),
+            },
+            seconds=time.monotonic() - started,
+        )
+        if not level.get("seccomp"):
+            now.do("submission_uncertifiable", id=work.id)
+
+
+def assess(work: Work) -> None:
+    """running → assessed: evidence, verdict and report from predictions and reference standard."""
+    started = time.monotonic()
+    ran = work.output_of("run")
+    if ran is None:
+        raise Refused("there are no predictions to assess")
+    store, protocol = work.facility.store, work.protocol
+    manifest = load_manifest(work.facility, work.row)
+    reference_key = open_keys(work.facility.settings.cohort_keys, manifest).reference()
+    data = store.get(places.predictions(work.id))
+    if sha256_bytes(data) != ran["predictions"]:
+        raise Tampered("the stored predictions are not those of the run")
+    table = case_table(data, read_reference(manifest, store, reference_key), protocol, manifest)
+    environment = Environment.model_validate(ran["environment"])
+    report = build_report(
+        evaluate(table, protocol),
+        protocol,
+        Digests(
+            model=work.row["model_digest"],
+            protocol=protocol.digest,
+            cohort_root=manifest.root,
+            predictions=ran["predictions"],
+            code=code_digest(),
+            environment=environment_digest(environment),
+        ),
+        environment,
+        manifest.citation,
+    )
+    document = report_bytes(report)
+    store.put(places.report(work.id), document)
+    store.put(places.report_page(work.id), report_html(report).encode())
+    with work.facility.record.transaction() as now:
+        now.do(
+            "step_done",
+            submission=work.id,
+            name="assess",
+            output={"report": sha256_bytes(document), "verdict": report.verdict.overall},
+            seconds=time.monotonic() - started,
+        )
+        now.do(
+            "submission_assessed",
+            id=work.id,
+            verdict=report.verdict.overall,
+            report_digest=sha256_bytes(document),
+            deadline=_due("assessed"),
+        )
+
+
+def run_and_assess(work: Work) -> None:
+    """running → assessed, in two steps that can each be resumed."""
+    run(work)
+    assess(work)
+
+
+def prepare(work: Work) -> None:
+    """assessed → in_review: the bundle and the statement that assessors are asked to sign."""
+    started = time.monotonic()
+    digest = None
+    if work.row["verdict"] in ("pass", "conditional") and work.row["certifiable"]:
+        files, statement = bundle_and_statement(work)
+        for name, data in files.items():
+            work.facility.store.put(places.bundle(work.id) + name, data)
+        work.facility.store.put(places.statement(work.id), statement)
+        digest = sha256_bytes(statement)
+    with work.facility.record.transaction() as now:
+        now.do(
+            "step_done",
+            submission=work.id,
+            name="prepare",
+            output={"statement": digest},
+            seconds=time.monotonic() - started,
+        )
+        now.do("submission_in_review", id=work.id, statement_digest=digest, deadline=None)
+
+
+def case_table(predictions: bytes, reference: Any, protocol: Protocol, manifest: Any) -> CaseTable:
+    """Predictions joined to the reference standard, case by case; Tampered unless they match."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    scored = pq.read_table(io.BytesIO(predictions))
+    position = {case: i for i, case in enumerate(scored["case"].to_pylist())}
+    cases = reference["case"].to_pylist()
+    if len(position) != len(cases) or set(position) != set(cases):
+        raise Tampered("the predictions are not of the cases of this cohort")
+    order = np.array([position[case] for case in cases])
+    score = scored["score"].to_numpy(zero_copy_only=False)[order]
+    failures = [code for code in scored["failure"].to_pylist() if code]
+    patients = reference["patient"].to_pylist()
+    codes = {patient: i for i, patient in enumerate(sorted(set(patients)))}
+    known = {"case", "patient", "reference"}
+    return CaseTable(
+        reference=reference["reference"].to_numpy().astype(np.int8),
+        score=score.astype(np.float64),
+        patient=np.array([codes[patient] for patient in patients]) if protocol.cluster else None,
+        attributes={
+            name: np.array(reference[name].to_pylist(), dtype=str)
+            for name in reference.column_names
+            if name not in known
+        },
+        failed_by_code={code: failures.count(code) for code in sorted(set(failures))},
+        excluded=dict(manifest.case_flow),
+    )
+
+
+def _predictions_file(cases: Any, scores: Any, failures: Any) -> bytes:
+    """Parquet of case, score, failure; in the order of the case ids, so that bytes repeat."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    order = np.argsort(np.array(cases))
+    table = pa.table(
+        {
+            "case": [cases[i] for i in order],
+            "score": np.asarray(scores, dtype=np.float64)[order],
+            "failure": [failures.get(cases[i], "") for i in order],
+        }
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _spend(work: Work) -> None:
+    with work.facility.record.transaction() as now:
+        now.do(
+            "attempt_spend",
+            submission=work.id,
+            family=family(work.row["organisation"], work.row["protocol_id"]),
+            cohort_id=work.row["cohort_id"],
+            cohort_version=work.row["cohort_version"],
+        )
+
+
+def _check_level(work: Work, sandbox: Sandbox) -> None:
+    needed, found = work.protocol.minimum_landlock_abi, int(sandbox.level.get("landlock_abi", 0))
+    if found < needed:
+        raise Refused(
+            f"the protocol asks for Landlock ABI {needed}, this host offers {found}; "
+            "run the worker on a newer kernel",
+            code="sandbox_level",
+        )
+
+
+def _move(work: Work, state: str) -> None:
+    with work.facility.record.transaction() as now:
+        now.do("submission_move", id=work.id, state=state, deadline=_due(state))
+
+
+def _due(state: str) -> dt.datetime | None:
+    return deadline(state, dt.datetime.now(dt.UTC))
+
+
+STEPS: dict[str, Callable[[Work], None]] = {
+    "registered": begin,
+    "intake": intake,
+    "queued": begin_run,
+    "running": run_and_assess,
+    "assessed": prepare,
+}
+
+
+def parsed_report(data: bytes) -> dict[str, Any]:
+    """report.json as a plain value."""
+    value: dict[str, Any] = json.loads(data)
+    return value
