@@ -16,12 +16,18 @@ from typing import Any
 
 from serving.sandbox import framing
 from serving.sandbox.lockdown import SOCKET_FD, load_libraries, lock_down
+from serving.sandbox.shared import map_read_only
 
 _RUNTIME_MEMORY_WORDS = ("allocate memory", "bad_alloc", "out of memory", "Failed to allocate")
 
 
-def main(descriptor: int) -> None:
-    """Lock this process down and serve the socket `descriptor` until it closes."""
+def main(descriptor: int, shared: int) -> None:
+    """Lock this process down and serve the socket `descriptor` until it closes.
+
+    `shared` is the descriptor of the inputs' memory.
+    """
+    memory = map_read_only(shared)
+    os.close(shared)
     if descriptor != SOCKET_FD:
         os.dup2(descriptor, SOCKET_FD)
         os.close(descriptor)
@@ -51,7 +57,7 @@ def main(descriptor: int) -> None:
         framing.send(sock, {"error": "lockdown", "detail": str(error)})
         return
     framing.send(sock, {"level": level, "versions": versions})
-    _serve(sock, Model(), float(request["grace_seconds"]), request["payload_limit"])
+    _serve(sock, Model(memory), float(request["grace_seconds"]), request["payload_limit"])
 
 
 def _serve(sock: socket.socket, model: Any, grace: float, payload_limit: int) -> None:
@@ -89,7 +95,8 @@ def _answer(
         return {"error": refusal.code, "detail": refusal.detail}, []
     except MemoryError:
         return {"error": "model_out_of_memory", "detail": ""}, []
-    except Exception as error:  # noqa: BLE001: whatever hostile bytes provoke is one outcome
+    except Exception as error:  # noqa: BLE001
+        # Whatever hostile bytes provoke is one outcome: the model failed.
         text = str(error)
         if any(word in text for word in _RUNTIME_MEMORY_WORDS):
             return {"error": "model_out_of_memory", "detail": ""}, []

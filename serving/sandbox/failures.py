@@ -43,7 +43,7 @@ MESSAGES: Final[dict[str, str]] = {
     "external_data": "the model refers to data outside its own files{detail}: only one "
     "<name>.data beside model.onnx is taken, as mlflow.onnx.log_model writes it",
     "model_opset": "the model imports an operator set that is not accepted{detail}: use ai.onnx 9 "
-    "to 25 and ai.onnx.ml 1 to 5",
+    "to 26 and ai.onnx.ml 1 to 5",
     "custom_domain": "the model uses an operator domain that is not accepted{detail}: only "
     "ai.onnx and ai.onnx.ml are run",
     "model_functions": "the model carries functions of its own: export it with functions inlined",

@@ -64,7 +64,10 @@ def send(
         raise ProtocolError("header too long")
     total = sum(memoryview(part).nbytes for part in payload)
     try:
-        for part in (PREFIX.pack(MAGIC, len(text), total) + text, *payload):
+        first = PREFIX.pack(MAGIC, len(text), total) + text
+        # One send wakes the other side once.
+        parts = [b"".join((first, *payload))] if total < 1 << 16 else [first, *payload]
+        for part in parts:
             if deadline is not None:
                 sock.settimeout(_remaining(deadline))
             sock.sendall(part)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import onnx
 import onnx.checker
 import onnx.shape_inference
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from serving.sandbox.operators import ALLOWED, DEFAULT_DOMAIN, OPSETS
 from serving.sandbox.tensors import inline, refuse_external, tensors_of
@@ -89,7 +89,7 @@ def inspect(files: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         "operators": dict(sorted(walk.operators.items())),
         "nodes": walk.nodes,
         "initializers": walk.initializers,
-        "parameters": sum(math.prod(t.dims) for t in model.graph.initializer),
+        "parameters": min(sum(math.prod(t.dims) for t in model.graph.initializer), 1 << 62),
         "model_bytes": len(data),
         "largest_tensor": largest,
     }
@@ -189,7 +189,7 @@ class _Walk:
 
 
 def _refuse_training(node: Any, constants: Mapping[str, Any]) -> None:
-    """Dropout with a training_mode input that isn't a constant False; BatchNormalization likewise."""
+    """Refuse Dropout whose training_mode isn't a constant False, and BatchNormalization alike."""
     if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
         mode = constants.get(node.input[2])
         off = mode is not None and (

