@@ -1,0 +1,271 @@
+"""Predictions of a sandboxed model for whole shards, case by case accounted for.
+
+    predictions = predict(sandbox, shards, contract, batch_size=64, order_seed=seed)
+    check = repeat(sandbox, shards, contract, predictions, threshold=0.5, order_seed=seed)
+
+Rules
+-----
+1. The order of cases and the composition of batches are a function of the seed, the shard's
+   index, its case ids and the batch size. The same digests give the same batches.
+2. Batches never cross shards, and each has exactly `batch_size` rows: the last one of a shard
+   is filled with cases of its own, whose answers are thrown away.
+3. Nobody sees an answer that was not checked against the contract.
+4. A case that can't be answered is recorded by code with the score NaN, never dropped. A batch
+   that fails is halved until the case is found, at the same number of rows.
+5. A model that crashes, hangs or eats its memory gets a fresh process, a bounded number of
+   times; then the run fails with that code.
+6. No message and no repr holds a score or a case.
+"""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.trust.errors import Invalid
+from serving.sandbox.failures import ModelFailure
+from serving.sandbox.outputs import bad_rows, scores_of
+from serving.sandbox.process import Sandbox
+from validators.contract.schema import Contract
+
+Arrays = Mapping[str, NDArray[Any]]
+HALVINGS = 2048
+"""Extra calls that a run may spend on finding failing cases inside failing batches."""
+
+
+class Shard(Protocol):
+    """What `validators.cohort.stream` yields: some cases and their inputs, row by row."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def cases(self) -> tuple[str, ...]: ...
+    @property
+    def inputs(self) -> Arrays: ...
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One score a case in the order of the shards; `failures` holds a code or None a case."""
+
+    cases: tuple[str, ...] = field(repr=False)
+    scores: NDArray[np.float64] = field(repr=False)
+    failures: tuple[str | None, ...] = field(repr=False)
+    restarts: int = 0
+    seconds: float = 0.0
+
+    @property
+    def failed_by_code(self) -> dict[str, int]:
+        """How many cases failed, by code."""
+        return dict(sorted(Counter(code for code in self.failures if code).items()))
+
+
+@dataclass(frozen=True)
+class Repeatability:
+    """The locked subset, answered again one by one, in another order, by a fresh process.
+
+    `largest_difference` is over cases that were answered both times; a case answered only once
+    counts as a changed decision.
+    """
+
+    compared: int
+    largest_difference: float
+    decisions_changed: int
+    agrees: bool
+
+
+def predict(
+    sandbox: Sandbox,
+    shards: Iterable[Shard],
+    contract: Contract,
+    *,
+    batch_size: int = 64,
+    order_seed: str = "",
+    maximum_restarts: int = 16,
+    on_progress: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Run every case of `shards` through the model that is loaded in `sandbox`.
+
+    order_seed: a digest that the run is bound to. on_progress is told the cases done so far.
+    Raises ModelFailure when the model keeps crashing, hanging or eating memory; Invalid when a
+    shard lacks an input of the contract or its rows don't match its cases.
+    """
+    if batch_size < 1:
+        raise Invalid("batch_size must be at least 1")
+    started = time.monotonic()
+    run = _Run(sandbox, contract, batch_size, maximum_restarts)
+    cases: list[str] = []
+    scores: list[NDArray[np.float64]] = []
+    codes: list[str | None] = []
+    for shard in shards:
+        inputs = _cast(contract, shard)
+        run.begin(inputs, len(shard.cases))
+        order = _order(order_seed, shard.index, shard.cases)
+        for batch in _batches(order, batch_size):
+            run.batch(batch)
+        cases.extend(shard.cases)
+        scores.append(run.scores)
+        codes.extend(run.codes)
+        if on_progress is not None:
+            on_progress(len(cases))
+    return Predictions(
+        cases=tuple(cases),
+        scores=np.concatenate(scores) if scores else np.empty(0),
+        failures=tuple(codes),
+        restarts=run.restarts,
+        seconds=time.monotonic() - started,
+    )
+
+
+def repeat(
+    sandbox: Sandbox,
+    shards: Iterable[Shard],
+    contract: Contract,
+    predictions: Predictions,
+    *,
+    threshold: float,
+    order_seed: str,
+    cases: int = 64,
+) -> Repeatability:
+    """Answer a subset again at batch 1, in another order, in a fresh process, and compare.
+
+    The subset is the `cases` cases that come first by a hash of the seed, so nobody can choose
+    it and the model can't tell. It agrees when no score moved by more than the contract's
+    tolerance and no decision at `threshold` changed. `sandbox` is restarted first.
+    """
+    first = dict(zip(predictions.cases, predictions.scores, strict=True))
+    chosen = set(sorted(first, key=lambda case: _key(order_seed, "subset", case))[:cases])
+    sandbox.restart()
+    again = predict(
+        sandbox,
+        _subset(shards, chosen),
+        contract,
+        batch_size=1,
+        order_seed=f"again {order_seed}",
+    )
+    before = np.array([first[case] for case in again.cases])
+    both = np.isfinite(before) & np.isfinite(again.scores)
+    differences = np.abs(before[both] - again.scores[both])
+    largest = float(differences.max()) if differences.size else 0.0
+    changed = int(((before[both] >= threshold) != (again.scores[both] >= threshold)).sum())
+    changed += int((np.isfinite(before) != np.isfinite(again.scores)).sum())
+    return Repeatability(
+        compared=len(again.cases),
+        largest_difference=largest,
+        decisions_changed=changed,
+        agrees=largest <= contract.tolerance and changed == 0,
+    )
+
+
+class _Run:
+    """The state of one run: one shard's answers at a time, and what failing may still cost."""
+
+    def __init__(
+        self, sandbox: Sandbox, contract: Contract, batch_size: int, maximum_restarts: int
+    ) -> None:
+        self.restarts = 0
+        self.scores: NDArray[np.float64] = np.empty(0)
+        self.codes: list[str | None] = []
+        self._sandbox = sandbox
+        self._contract = contract
+        self._rows = batch_size
+        self._maximum_restarts = maximum_restarts
+        self._halvings = HALVINGS
+        self._inputs: Arrays = {}
+        self._score = next(t for t in contract.outputs if t.name == contract.score)
+
+    def begin(self, inputs: Arrays, cases: int) -> None:
+        self._inputs = inputs
+        self.scores = np.full(cases, np.nan)
+        self.codes = [None] * cases
+
+    def batch(self, rows: Sequence[int]) -> None:
+        """Answer the cases at `rows`, halving as long as the model fails as a whole."""
+        try:
+            values = self._call(rows)
+        except ModelFailure as failure:
+            self._failed(rows, failure)
+            return
+        marks = bad_rows(self._contract, self._score, values)
+        flat = values.reshape(-1).astype(np.float64)
+        for position, row in enumerate(rows):
+            code = next((code for code, bad in marks.items() if bad[position]), None)
+            self.codes[row] = code
+            self.scores[row] = np.nan if code else flat[position]
+
+    def _call(self, rows: Sequence[int]) -> NDArray[Any]:
+        padded = np.resize(np.asarray(rows), self._rows)
+        feeds = {name: array[padded] for name, array in self._inputs.items()}
+        outputs = self._sandbox.run(feeds, [self._contract.score])
+        return scores_of(self._contract, outputs, self._rows)[: len(rows)]
+
+    def _failed(self, rows: Sequence[int], failure: ModelFailure) -> None:
+        if failure.fatal:
+            if self.restarts >= self._maximum_restarts:
+                raise failure
+            self.restarts += 1
+            self._sandbox.restart()
+        if len(rows) == 1 or self._halvings <= 0:
+            for row in rows:
+                self.codes[row] = failure.code
+                self.scores[row] = np.nan
+            return
+        self._halvings -= 2
+        middle = len(rows) // 2
+        self.batch(rows[:middle])
+        self.batch(rows[middle:])
+
+
+def _cast(contract: Contract, shard: Shard) -> dict[str, NDArray[Any]]:
+    """The contract's inputs of a shard, in the contract's types; shapes are checked."""
+    inputs = {}
+    for tensor in contract.inputs:
+        if tensor.name not in shard.inputs:
+            raise Invalid(
+                f"shard {shard.index} has no input {tensor.name!r}, which the contract asks for: "
+                "cohort and contract don't belong together"
+            )
+        array = shard.inputs[tensor.name]
+        if array.shape != (len(shard.cases), *tensor.shape):
+            raise Invalid(
+                f"input {tensor.name!r} of shard {shard.index} has shape {list(array.shape)}, "
+                f"expected {[len(shard.cases), *tensor.shape]}"
+            )
+        inputs[tensor.name] = array.astype(tensor.dtype, copy=False)
+    return inputs
+
+
+def _key(*parts: object) -> bytes:
+    return hashlib.sha256("\0".join(str(part) for part in parts).encode()).digest()
+
+
+def _order(seed: str, index: int, cases: Sequence[str]) -> list[int]:
+    return sorted(range(len(cases)), key=lambda row: _key(seed, index, cases[row]))
+
+
+def _batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+@dataclass(frozen=True)
+class _Part:
+    index: int
+    cases: tuple[str, ...]
+    inputs: Arrays
+
+
+def _subset(shards: Iterable[Shard], chosen: set[str]) -> Iterator[Shard]:
+    for shard in shards:
+        rows = [row for row, case in enumerate(shard.cases) if case in chosen]
+        if rows:
+            yield _Part(
+                shard.index,
+                tuple(shard.cases[row] for row in rows),
+                {name: array[rows] for name, array in shard.inputs.items()},
+            )
