@@ -1,0 +1,61 @@
+"""`pull`, `verify` and `serve`: what a hospital types. Needs nothing of the registry's parts."""
+
+import datetime as dt
+from pathlib import Path
+
+from registry.cli.client import Client
+from registry.cli.output import console, print_json, show
+from registry.settings import read_settings
+from registry.trust.errors import Invalid
+from registry.trust.keys import load_certificate
+
+
+def pull(name: str, to: Path, as_json: bool) -> None:
+    """Fetch every file of a bundle; the folder is complete afterwards, or absent."""
+    from serving.bundle.pack import download
+
+    client = Client(read_settings())
+    listing = client.get("/certified", name=name)
+    download(
+        listing["files"],
+        lambda path, start: client.stream("/certified/file", start, name=name, path=path),
+        to,
+    )
+    shown = {key: listing[key] for key in ("organisation", "model", "version", "not_after")}
+    show(
+        shown | {"directory": str(to), "files": len(listing["files"])},
+        as_json,
+        f"{to}: {listing['organisation']}/{listing['model']} {listing['version']}, "
+        f"{len(listing['files'])} files. Unverified until `touchstone verify {to}` has passed.",
+    )
+
+
+def pinned_root(root: Path | None) -> Path:
+    """The root that the hospital pinned; never one that came with the bundle."""
+    if root is None:
+        raise Invalid(
+            "name the facility's root certificate that you pinned: --root FILE or TOUCHSTONE_ROOT"
+        )
+    return root
+
+
+def verify(bundle: Path, root: Path | None, as_json: bool) -> None:
+    """Every check in order, one line each; the first that fails ends it."""
+    from serving.bundle.verify import verify as check
+
+    result = check(bundle, load_certificate(pinned_root(root)), dt.datetime.now(dt.UTC))
+    if as_json:
+        print_json(result.as_json())
+    else:
+        for step in result.steps:
+            console.print(f"{'ok  ' if step.ok else 'FAIL'}  {step.name}: {step.sentence}",
+                          markup=False)  # fmt: skip
+    result.raise_if_failed()
+
+
+def serve(bundle: Path, root: Path | None, host: str, port: int, as_json: bool) -> None:
+    """Verify, then serve in the foreground."""
+    from serving.server import serve as run
+
+    run(bundle, load_certificate(pinned_root(root)), host=host, port=port)
+    show({"stopped": True}, as_json, "stopped")

@@ -1,0 +1,107 @@
+"""`init`, `up`, and what a cluster runs: `server`, `worker`, `migrate`."""
+
+import asyncio
+import logging
+import os
+
+from registry.cli.output import console, show
+from registry.settings import SILENCE, read_settings
+from registry.trust.errors import Unavailable
+
+
+def init(as_json: bool) -> None:
+    """Set everything up and stop again."""
+    from registry.setup import embedded_databases, set_up
+
+    settings = read_settings()
+    if settings.databases is not None:
+        made = set_up(settings, settings.databases)
+    else:
+        with embedded_databases(settings) as (_, databases):
+            made = set_up(settings, databases)
+    root = settings.keys / "root.pem"
+    show(
+        {
+            "home": str(settings.home),
+            "root": str(root),
+            "admin_token_file": str(settings.admin_token),
+            "migrations": made.migrations,
+            "demo_root": made.demo_root,
+        },
+        as_json,
+        f"data directory  {settings.home}\nroot            {root}"
+        f"{' (a demo root: not for patients)' if made.demo_root else ''}\n"
+        f"administrator   {settings.admin_token}\nNext: touchstone up",
+    )
+
+
+def up(host: str, port: int, allow_unsandboxed: bool, as_json: bool) -> None:
+    """Everything in one terminal."""
+    from registry.up import up as run
+
+    settings = read_settings()
+    run(
+        settings,
+        host=host,
+        port=port,
+        allow_unsandboxed=allow_unsandboxed,
+        announce=lambda line: (
+            None if as_json else console.print(line, markup=False, soft_wrap=True)
+        ),
+    )
+    show({"stopped": True}, as_json, "stopped")
+
+
+def server(host: str, port: int) -> None:
+    """The registry, until SIGINT or SIGTERM."""
+    import uvicorn
+
+    from registry.api.app import create_app
+    from registry.facility import open_facility
+
+    os.environ.update(SILENCE)
+    _log()
+    facility = open_facility(read_settings())
+    try:
+        uvicorn.run(
+            create_app(facility),
+            host=host,
+            port=port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+    finally:
+        facility.close()
+
+
+def worker(allow_unsandboxed: bool) -> None:
+    """One worker, until SIGINT or SIGTERM."""
+    from registry.facility import open_facility
+    from registry.pipeline.queue import work
+
+    os.environ.update(SILENCE)
+    _log()
+    facility = open_facility(read_settings())
+    try:
+        asyncio.run(work(facility, allow_unsandboxed=allow_unsandboxed))
+    finally:
+        facility.close()
+
+
+def migrate(as_json: bool) -> None:
+    """Migrate the database named in the environment."""
+    from registry.setup import migrate_all
+
+    databases = read_settings().databases
+    if databases is None:
+        raise Unavailable("name the database: TOUCHSTONE_OWNER_DATABASE_URL and the others")
+    ran = migrate_all(databases)
+    show({"ran": ran}, as_json, f"{len(ran)} migrations ran")
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for noisy in ("httpx", "alembic", "procrastinate", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,171 @@
+"""`submit`, `status`, `report` and `decide`."""
+
+import datetime as dt
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from registry.cli.client import Client
+from registry.cli.output import console, print_json, progress_bar, show, show_table
+from registry.settings import read_settings
+from registry.trust.canonical import parse_canonical, sha256_bytes
+from registry.trust.errors import Invalid, Refused, Tampered
+
+_WAITING = ("registered", "intake", "queued", "running", "assessed")
+_MODEL_URI = re.compile(r"models:/([^/@]+)/([1-9][0-9]{0,8})\Z")
+
+
+def submit(
+    model: str, protocol: str, cohort: str, name: str | None, wait: bool, as_json: bool
+) -> None:
+    """Submit; registers a path first."""
+    settings = read_settings()
+    client = Client(settings)
+    match = _MODEL_URI.match(model)
+    if match:
+        model_name, version = match[1], int(match[2])
+    elif model.startswith("models:"):
+        raise Invalid(f"{model!r} is not models:/NAME/VERSION with a version number")
+    elif Path(model).exists():
+        from registry.mlflow_gate.register import register_path
+
+        path = Path(model)
+        model_name = name or re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)
+        version = register_path(path, model_name, settings.server, settings.token or "")
+    else:
+        raise Invalid(f"there is no file {model}, and it is not models:/NAME/VERSION")
+    shown = client.post(
+        "/submissions",
+        {"model": model_name, "version": version, "protocol": protocol, "cohort": cohort},
+    )
+    if wait:
+        shown = wait_for(client, shown["id"], as_json)
+    if as_json:
+        print_json(shown)
+    else:
+        _print_one(shown)
+
+
+def wait_for(client: Client, submission: str, as_json: bool) -> dict[str, Any]:
+    """Poll until nobody but people can take the submission on."""
+    with progress_bar("waiting for the run", as_json) as advance:
+        while True:
+            shown: dict[str, Any] = client.get(f"/submissions/{submission}")
+            if shown["state"] not in _WAITING:
+                return shown
+            advance(_WAITING.index(shown["state"]), len(_WAITING))
+            time.sleep(0.3)
+
+
+def status(submission: str | None, as_json: bool) -> None:
+    """One submission, or all that the caller may see."""
+    client = Client(read_settings())
+    if submission is not None:
+        shown = client.get(f"/submissions/{submission}")
+        if as_json:
+            print_json(shown)
+        else:
+            _print_one(shown)
+        return
+    rows = client.get("/submissions")
+    if as_json:
+        print_json({"submissions": rows})
+        return
+    flat = [
+        row | {"name": f"{row['model']['name']} {row['model']['version']}",
+               "on": row["cohort"]["id"], "by": row["protocol"]["id"]}
+        for row in rows
+    ]  # fmt: skip
+    columns = {"id": "submission", "name": "model", "by": "protocol", "on": "cohort",
+               "state": "state", "outcome": "outcome"}  # fmt: skip
+    show_table(flat, columns, f"{len(rows)} submissions")
+
+
+def _print_one(shown: dict[str, Any]) -> None:
+    model, attempts = shown["model"], shown["attempts"]
+    lines = [
+        f"{shown['id']}  {model['name']} {model['version']}",
+        f"  state     {shown['state']}: {shown['meaning']}",
+    ]
+    if shown["outcome"]:
+        lines.append(f"  outcome   {shown['outcome'].replace('_', ' ')}")
+    if shown["failure"]:
+        lines.append(f"  failure   {shown['failure']['code']}: {shown['failure']['message']}")
+    lines.append(f"  attempts  {attempts['spent']} of {attempts['allowed']} spent")
+    console.print("\n".join(lines), markup=False)
+
+
+def report(submission: str, out: Path | None, as_json: bool) -> None:
+    """report.json, and report.html for those who may read it, into `out` or on the screen."""
+    client = Client(read_settings())
+    data = client.get_bytes(f"/submissions/{submission}/report")
+    value = parse_canonical(data)
+    if out is None:
+        if as_json:
+            print_json(value)
+        else:
+            console.print(json.dumps(value, indent=2, ensure_ascii=False), markup=False)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / "report.json"]
+    paths[0].write_bytes(data)
+    try:
+        page = client.get_bytes(f"/submissions/{submission}/report.html")
+    except Refused:
+        pass  # a submitter's released report has no page of its own
+    else:
+        paths.append(out / "report.html")
+        paths[1].write_bytes(page)
+    show({"files": [str(path) for path in paths], "digest": sha256_bytes(data)}, as_json,
+         "\n".join(str(path) for path in paths))  # fmt: skip
+
+
+def decide(submission: str, outcome: str, reason: str, key: Path, as_json: bool) -> None:
+    """Fetch the report, recompute its digest, sign here, send the signatures."""
+    from registry.trust.certificate import STATEMENT_TYPE, parse_statement
+    from registry.trust.decision import DECISION_TYPE, Decision, DecisionOutcome, new_decision
+    from registry.trust.dsse import add_signature, signature_over, unsigned
+    from registry.trust.keys import load_identity, signer_name
+
+    identity = load_identity(key)
+    person, organisation = signer_name(identity.certificate)
+    client = Client(read_settings())
+    shown = client.get(f"/submissions/{submission}")
+    report_bytes = client.get_bytes(f"/submissions/{submission}/report")
+    digest = sha256_bytes(report_bytes)
+    if digest != shown["report_digest"]:
+        raise Tampered("the report that came is not the one on record; nothing was signed")
+    overall = parse_canonical(report_bytes)["verdict"]["overall"]
+    kind: DecisionOutcome = outcome  # type: ignore[assignment]
+    statement = None
+    if kind != "reject":
+        statement = client.get_bytes(f"/submissions/{submission}/statement") or None
+        if statement is None:
+            raise Refused(
+                f"the verdict is {overall}: it can't be turned into `{kind}` by anyone; "
+                "sign --reject",
+                code="verdict_stands",
+            )
+        _, predicate = parse_statement(statement)
+        if predicate.full_report != digest or predicate.overall != overall:
+            raise Tampered("the statement is not about this report; nothing was signed")
+    decision = Decision(
+        submission=submission,
+        report=digest,
+        statement=sha256_bytes(statement) if statement else None,
+        outcome=kind,
+        reason=reason,
+        person=person,
+        organisation=organisation,
+        decided_at=dt.datetime.now(dt.UTC),
+    )
+    body: dict[str, Any] = {
+        "envelope": add_signature(unsigned(DECISION_TYPE, new_decision(decision)), identity)
+    }
+    if statement:
+        body["statement_signature"] = signature_over(STATEMENT_TYPE, statement, identity)
+    shown = client.post(f"/submissions/{submission}/decisions", body)
+    show(shown, as_json, f"signed as {person}: {kind}. The submission is {shown['state']}: "
+         f"{shown['meaning']}")  # fmt: skip
