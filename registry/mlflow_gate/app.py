@@ -1,0 +1,47 @@
+"""The ASGI application that SMEs reach with the stock MLflow client.
+
+    >>> app = create_app(mlflow_url="postgresql+psycopg://touchstone_mlflow:…@/touchstone?host=…",
+    ...                  artifacts=Path("/var/lib/touchstone/artifacts"), authenticate=authenticate)
+
+Rules
+-----
+1. It answers the paths for which `routes.belongs_to_mlflow` holds, at the server's root.
+2. One a process: MLflow keeps its stores in globals.
+3. An organisation's workspace is made when its first caller comes.
+"""
+
+import threading
+from pathlib import Path
+
+from registry.identity.caller import Caller
+from registry.mlflow_gate.front import App, Authenticate, Front
+from registry.mlflow_gate.schema import ensure_workspace
+
+
+def create_app(*, mlflow_url: str, artifacts: Path, authenticate: Authenticate) -> App:
+    """MLflow behind the gate. Takes seconds: it imports MLflow.
+
+    `mlflow_url` is PostgreSQL's address as the role `touchstone_mlflow`, in a database that
+    `schema.prepare_schema` has prepared; `artifacts` a directory that only this application
+    writes; `authenticate` turns a token into a caller or raises Unauthenticated.
+    """
+    from registry.mlflow_gate.server import install
+
+    inner = install(mlflow_url=mlflow_url, artifacts=artifacts)
+    return Front(authenticate=authenticate, admit=_Workspaces(mlflow_url).admit, inner=inner)
+
+
+class _Workspaces:
+    """Sees to it, once a process, that a caller's organisation has its workspace."""
+
+    def __init__(self, mlflow_url: str) -> None:
+        self._url = mlflow_url
+        self._known: set[str] = set()
+        self._lock = threading.Lock()
+
+    def admit(self, caller: Caller) -> None:
+        if caller.organisation in self._known:
+            return
+        with self._lock:
+            ensure_workspace(self._url, caller.organisation)
+            self._known.add(caller.organisation)
