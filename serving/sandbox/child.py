@@ -9,6 +9,7 @@ Rules
    gone); the parent's own clock is the one that counts.
 """
 
+import importlib
 import os
 import signal
 import socket
@@ -22,9 +23,20 @@ _RUNTIME_MEMORY_WORDS = ("allocate memory", "bad_alloc", "out of memory", "Faile
 
 
 def main(descriptor: int, shared: int) -> None:
-    """Lock this process down and serve the socket `descriptor` until it closes.
+    """Lock this process down and serve the socket `descriptor` until it closes."""
+    entered = enter(descriptor, shared)
+    if entered is None:
+        return
+    from serving.sandbox.model import Model
 
-    `shared` is the descriptor of the inputs' memory.
+    sock, memory, request = entered
+    _serve(sock, Model(memory), float(request["grace_seconds"]), request["payload_limit"])
+
+
+def enter(descriptor: int, shared: int) -> tuple[socket.socket, Any, dict[str, Any]] | None:
+    """Import everything, lock this process down, and tell the other side how far that went.
+
+    `shared` is the descriptor of the inputs' memory. None where the lockdown failed.
     """
     memory = map_read_only(shared)
     os.close(shared)
@@ -37,8 +49,7 @@ def main(descriptor: int, shared: int) -> None:
     import onnx
     import onnxruntime
 
-    from serving.sandbox.model import Model
-
+    importlib.import_module("serving.sandbox.model")
     versions = {
         "numpy": numpy.__version__,
         "onnx": onnx.__version__,
@@ -55,9 +66,9 @@ def main(descriptor: int, shared: int) -> None:
         )
     except (OSError, RuntimeError, ValueError) as error:
         framing.send(sock, {"error": "lockdown", "detail": str(error)})
-        return
+        return None
     framing.send(sock, {"level": level, "versions": versions})
-    _serve(sock, Model(memory), float(request["grace_seconds"]), request["payload_limit"])
+    return sock, memory, request
 
 
 def _serve(sock: socket.socket, model: Any, grace: float, payload_limit: int) -> None:

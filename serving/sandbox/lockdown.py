@@ -15,6 +15,7 @@ Rules
 """
 
 import ctypes.util
+import errno
 import importlib
 import mmap
 import os
@@ -161,12 +162,20 @@ def _filter_calls(seccomp: Any) -> bool:
     """Install the allow-list on every thread. False where this kernel or system has none."""
     if seccomp is None:
         return False
-    rules = seccomp.SyscallFilter(seccomp.ERRNO(1))
+    try:
+        _allow_list(seccomp).load()
+    except OSError:  # libseccomp says so at the first attribute that the kernel lacks
+        return False
+    return True
+
+
+def _allow_list(seccomp: Any) -> Any:
+    rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     rules.set_attr(seccomp.Attr.CTL_TSYNC, 1)
     rules.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
     for call in ALLOWED_CALLS:
         number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, call)
-        if number >= 0:
+        if number >= 0:  # not every architecture has every call
             rules.add_rule(seccomp.ALLOW, number)
     not_executable = seccomp.Arg(2, seccomp.MASKED_EQ, mmap.PROT_EXEC, 0)
     anonymous = seccomp.Arg(3, seccomp.MASKED_EQ, _MAP_ANONYMOUS, _MAP_ANONYMOUS)
@@ -174,8 +183,4 @@ def _filter_calls(seccomp: Any) -> bool:
     rules.add_rule(seccomp.ALLOW, "mprotect", not_executable)
     # abort() signals its own process: without this a crash would look like another one.
     rules.add_rule(seccomp.ALLOW, "tgkill", seccomp.Arg(0, seccomp.EQ, os.getpid()))
-    try:
-        rules.load()
-    except OSError:
-        return False
-    return True
+    return rules

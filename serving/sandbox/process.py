@@ -263,17 +263,16 @@ class Sandbox:
 
     def _verified_level(self, claimed: dict[str, Any]) -> dict[str, int | bool | str]:
         """The process's claim, overruled by what the kernel says about it."""
-        status = {}
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            key, _, value = line.partition(":")
-            status[key] = value.split()
-        if status["Threads"] != ["1"]:
+        status, own = _status(self.pid), _status("self")
+        if status["Threads"] != "1":
             raise Unavailable("the sandboxed process has several threads", code="sandbox_start")
+        # Inside a container every process is filtered: the process must have one filter more.
+        more = int(status.get("Seccomp_filters", "1")) > int(own.get("Seccomp_filters", "0"))
         return {
             **claimed,
-            "seccomp": claimed["seccomp"] and status.get("Seccomp") == ["2"],
-            "no_new_privileges": status.get("NoNewPrivs") == ["1"],
-            "uid_dropped": claimed["uid_dropped"] and "0" not in status["Uid"],
+            "seccomp": bool(claimed["seccomp"]) and status.get("Seccomp") == "2" and more,
+            "no_new_privileges": status.get("NoNewPrivs") == "1",
+            "uid_dropped": bool(claimed["uid_dropped"]) and "0" not in status["Uid"].split(),
             "allow_unsandboxed": self._allow_unsandboxed,
         }
 
@@ -328,6 +327,11 @@ class Sandbox:
         if status in (-signal.SIGXCPU, -signal.SIGALRM):
             return "model_timeout"
         return "model_crashed"
+
+
+def _status(pid: int | str | None) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def _description(sandbox: Sandbox, value: object) -> ModelDescription:
