@@ -1,0 +1,100 @@
+"""Putting a bundle together, before anyone signs, and onto a disk, complete or not at all.
+
+    files = bundle_files(model_files=…, contract=…, protocol=…, report=…, label=…, golden=…)
+    statement = new_statement(subjects(files), predicate)      # two assessors sign this
+    write_bundle(files | {"certificate.json": …, "signers.pem": …}, Path("nodules-3"))
+
+Rules
+-----
+1. Packing changes no byte: what is certified is what was given.
+2. A bundle on disk is complete, written through to the disk, or absent. Nothing is overwritten.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from registry.trust.canonical import parse_canonical, sha256_bytes
+from registry.trust.errors import Conflict, Invalid, Unavailable
+from serving.bundle.download import download
+from serving.bundle.files import settle
+from serving.bundle.layout import (
+    CONTRACT,
+    GOLDEN_EXPECTED,
+    GOLDEN_INPUTS,
+    LABEL,
+    MODEL_PREFIX,
+    PROTOCOL,
+    REPORT,
+    UNSIGNED,
+    check_paths,
+    check_subjects,
+)
+
+__all__ = ["bundle_files", "download", "subjects", "write_bundle"]
+
+
+def bundle_files(
+    *,
+    model_files: Mapping[str, bytes],
+    contract: bytes,
+    protocol: bytes,
+    report: bytes,
+    label: str | bytes,
+    golden: Mapping[str, bytes],
+) -> dict[str, bytes]:
+    """Every file that is signed over, by its path.
+
+    `contract`, `protocol` and `report` (the released form) are canonical JSON; `golden` is what
+    `golden.record` gave. Raises Invalid or Refused when something is not what a bundle holds.
+    """
+    if set(golden) != {GOLDEN_INPUTS, GOLDEN_EXPECTED}:
+        raise Invalid("the golden vectors are the two files that golden.record gives")
+    for name, data in ((CONTRACT, contract), (PROTOCOL, protocol), (REPORT, report)):
+        if not isinstance(parse_canonical(data), dict):
+            raise Invalid(f"{name} must hold a JSON object")
+    files = {
+        CONTRACT: contract,
+        PROTOCOL: protocol,
+        REPORT: report,
+        LABEL: label.encode() if isinstance(label, str) else label,
+        **golden,
+        **{MODEL_PREFIX + name: data for name, data in model_files.items()},
+    }
+    check_subjects(files)
+    return files
+
+
+def subjects(files: Mapping[str, bytes]) -> dict[str, str]:
+    """{path: digest} of what the certificate signs over: all but the signatures themselves."""
+    signed = {path: sha256_bytes(data) for path, data in files.items() if path not in UNSIGNED}
+    check_subjects(signed)
+    return signed
+
+
+def write_bundle(files: Mapping[str, bytes], directory: Path) -> Path:
+    """Write `files` as a new directory; returns it. Conflict when the directory exists."""
+    check_paths(files)
+    if os.path.lexists(directory):
+        raise Conflict(f"{directory} exists already: choose another place", code="target_exists")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        partial.chmod(0o755)  # mkdtemp's 0700 would keep the server's own user out
+        try:
+            for path, data in files.items():
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                with (partial / path).open("xb") as stream:
+                    stream.write(data)
+            settle(partial, directory)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise Unavailable(
+            f"{directory} could not be written ({error.strerror}); nothing was left behind",
+            code="not_written",
+        ) from error
+    return directory

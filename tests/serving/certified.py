@@ -1,0 +1,211 @@
+"""A real certified model, small: an ONNX file, a root, two assessors, and the bundle of it."""
+
+import datetime as dt
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from registry.trust.canonical import canonical, sha256_bytes
+from registry.trust.certificate import STATEMENT_TYPE, Predicate, new_statement
+from registry.trust.dsse import add_signature, unsigned
+from registry.trust.keys import Identity, issue, new_root, pem_of
+from registry.trust.model_files import model_digest
+from serving.bundle.golden import make_inputs, record
+from serving.bundle.pack import bundle_files, subjects
+from serving.sandbox import Sandbox
+from validators.contract.schema import Contract, Tensor
+from validators.evidence import CaseFlow, Digests, Environment, Report, Verdict
+from validators.protocol.schema import Endpoint, IntendedUse, Protocol
+
+NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
+NOT_AFTER = NOW + dt.timedelta(days=365)
+
+CONTRACT = Contract(
+    id="nodule",
+    version="1",
+    inputs=(
+        Tensor(name="image", dtype="float32", shape=(1, 8, 8), minimum=0, maximum=1),
+        Tensor(name="descriptors", dtype="float32", shape=(3,), minimum=1, maximum=5),
+    ),
+    outputs=(Tensor(name="probability", dtype="float32", shape=(1,)),),
+    score="probability",
+)
+PROTOCOL = Protocol(
+    id="nodule-triage",
+    version="1",
+    intended_use=IntendedUse(purpose="triage of nodules", population="adults", setting="CT"),
+    reference_standard="median rating",
+    contract=CONTRACT,
+    threshold=0.5,
+    endpoints=(Endpoint(metric="auc", goal=0.8),),
+)
+
+
+def model(*, extra: int = 0, sign: float = 1.0, divide: bool = False) -> bytes:
+    """Logistic regression on both inputs.
+
+    extra: floats of ballast that make the file larger; divide: 0/0 on an image that is all zero.
+    """
+    weights = np.random.default_rng(7)
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Concat", ["flat", "descriptors"], ["all"], axis=1),
+        helper.make_node("Gemm", ["all", "w", "b"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["probability"]),
+    ]
+    initializers = [
+        numpy_helper.from_array(
+            (sign * weights.normal(size=(67, 1))).astype(np.float32) * 0.2, "w"
+        ),
+        numpy_helper.from_array(np.array([0.1], np.float32), "b"),
+    ]
+    if extra:
+        # Joined to the bias, so that it is no dead weight that an optimiser may drop.
+        zeros = np.zeros(extra, np.float32)
+        initializers.append(numpy_helper.from_array(zeros, "ballast"))
+        nodes.insert(2, helper.make_node("ReduceMax", ["ballast"], ["nothing"], keepdims=1))
+        nodes.insert(3, helper.make_node("Add", ["b", "nothing"], ["b2"]))
+        nodes[4] = helper.make_node("Gemm", ["all", "w", "b2"], ["logit"])
+    if divide:
+        nodes[0:0] = [
+            helper.make_node("ReduceMax", ["image"], ["top"], axes=[1, 2, 3], keepdims=1),
+            helper.make_node("Div", ["image", "top"], ["scaled"]),
+        ]
+        nodes[2] = helper.make_node("Flatten", ["scaled"], ["flat"])
+    graph = helper.make_graph(
+        nodes,
+        "nodule",
+        [
+            helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, 8, 8]),
+            helper.make_tensor_value_info("descriptors", TensorProto.FLOAT, ["n", 3]),
+        ],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n", 1])],
+        initializers,
+    )
+    opset = helper.make_opsetid("", 17)
+    return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString())
+
+
+def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
+    """A report.json in its released form."""
+    value = Report(
+        protocol_id=PROTOCOL.id,
+        protocol_version=PROTOCOL.version,
+        title="",
+        intended_use=PROTOCOL.intended_use.model_dump(),
+        threshold=0.5,
+        alpha=0.025,
+        digests=Digests(
+            model=model_id,
+            protocol=PROTOCOL.digest,
+            cohort_root=sha256_bytes(b"cohort"),
+            predictions=None,
+            code=sha256_bytes(b"code"),
+            environment=sha256_bytes(b"environment"),
+        ),
+        case_flow=CaseFlow(
+            sealed=200,
+            excluded={},
+            scored=200,
+            failed=0,
+            failed_by_code={},
+            positives=100,
+            negatives=100,
+            patients=None,
+        ),
+        endpoints=(),
+        complete_case=(),
+        subgroups=(),
+        verdict=Verdict.model_validate(
+            {"overall": overall, "reason": "r", "rules": (), "conditions": ()}
+        ),
+        curves=None,
+        environment=Environment(versions={}),
+        attribution="",
+    )
+    return value.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Facility:
+    """A root and two assessors."""
+
+    root: Identity
+    ada: Identity
+    ben: Identity
+
+
+def facility(*, demo: bool = False) -> Facility:
+    """A facility of its own."""
+    root = new_root("tef", demo=demo)
+    return Facility(
+        root, issue(root, "Ada", organisation="tef"), issue(root, "Ben", organisation="tef")
+    )
+
+
+def golden_of(model_files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The golden vectors as the facility records them, in a real sandbox."""
+    with Sandbox.start() as sandbox:
+        sandbox.load(model_files)
+        return record(sandbox, make_inputs(CONTRACT, seed=PROTOCOL.digest), CONTRACT)
+
+
+def packed(data: bytes, *, golden: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+    """The signed-over files of a bundle for the model `data`."""
+    files = {"model.onnx": data}
+    return bundle_files(
+        model_files=files,
+        contract=canonical(CONTRACT.model_dump(mode="json")),
+        protocol=canonical(PROTOCOL.model_dump(mode="json")),
+        report=canonical(report(model_digest(files))),
+        label="Nodule triage. Investigational.\n",
+        golden=golden or golden_of(files),
+    )
+
+
+def predicate(files: Mapping[str, bytes], **changes: object) -> Predicate:
+    """What is certified about the model in `files`."""
+    names = {p.removeprefix("model/"): d for p, d in files.items() if p.startswith("model/")}
+    values: dict[str, object] = {
+        "submission": "s-1",
+        "facility": "tef",
+        "model": {"organisation": "sme-a", "name": "nodule", "version": 3,
+                  "digest": model_digest(names)},
+        "cohort": {"id": "lidc", "version": "1", "root": sha256_bytes(b"cohort")},
+        "protocol": {"id": PROTOCOL.id, "version": "1", "digest": PROTOCOL.digest},
+        "full_report": sha256_bytes(b"full"),
+        "code": sha256_bytes(b"code"),
+        "environment": sha256_bytes(b"environment"),
+        "overall": "pass",
+        "conditions": (),
+        "intended_use": {"purpose": "triage of nodules"},
+        "pilot_mode": "shadow",
+        "issued": NOW,
+        "not_after": NOT_AFTER,
+        "golden_tolerance": 1e-5,
+    }  # fmt: skip
+    return Predicate.model_validate(values | changes)
+
+
+def signed(files: Mapping[str, bytes], *signers: Identity, **changes: object) -> dict[str, bytes]:
+    """The bundle with its two unsigned files, signed by `signers`."""
+    statement = new_statement(subjects(files), predicate(files, **changes))
+    envelope = unsigned(STATEMENT_TYPE, statement)
+    for signer in signers:
+        envelope = add_signature(envelope, signer)
+    leaves = {pem_of(signer.certificate): None for signer in signers}
+    return {
+        **files,
+        "certificate.json": canonical(envelope),
+        "signers.pem": b"".join(leaves),
+    }
+
+
+def copy_of(bundle: Path, directory: Path) -> Path:
+    """A copy to be tampered with."""
+    return Path(shutil.copytree(bundle, directory, symlinks=True))
