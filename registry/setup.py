@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from registry.database.embedded import Cluster, start
+from registry.database.embedded import EmbeddedPostgres
 from registry.database.migrate import APP, GATE, MLFLOW, OWNER, ROLES, create_roles
 from registry.database.migrate import migrate as migrate_record
 from registry.database.record import Record
@@ -46,17 +46,14 @@ class Made:
 
 
 @contextmanager
-def embedded_databases(settings: Settings) -> Iterator[tuple[Cluster, Databases]]:
+def embedded_databases(settings: Settings) -> Iterator[tuple[EmbeddedPostgres, Databases]]:
     """The embedded Postgres, running, with one connection string a role; stopped on leaving."""
     _make_home(settings)
-    cluster = start(settings.home / "postgres")
-    try:
+    with EmbeddedPostgres(settings.home / "postgres") as cluster:
         yield cluster, databases_of(settings, cluster)
-    finally:
-        cluster.stop()
 
 
-def databases_of(settings: Settings, cluster: Cluster) -> Databases:
+def databases_of(settings: Settings, cluster: EmbeddedPostgres) -> Databases:
     """Create the roles where they are missing; the connection string of each."""
     passwords = _passwords(settings)
     create_roles(cluster.superuser_dsn, passwords)
@@ -97,7 +94,9 @@ def set_up(settings: Settings, databases: Databases) -> Made:
 
 def _make_home(settings: Settings) -> None:
     try:
-        for folder in (settings.home, settings.artifacts, settings.keys):
+        # 0711: as root, PostgreSQL runs as `nobody` and must get through; nothing inside is open.
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o711)
+        for folder in (settings.artifacts, settings.keys):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise Unavailable(

@@ -21,9 +21,9 @@ from types import FrameType
 
 import httpx
 
-from registry.database.embedded import Cluster, start
+from registry.database.embedded import EmbeddedPostgres
 from registry.settings import SILENCE, Databases, Settings
-from registry.setup import databases_of, embedded_databases, set_up
+from registry.setup import embedded_databases, set_up
 from registry.trust.errors import Conflict, Unavailable
 
 READY_SECONDS = 90.0
@@ -121,7 +121,7 @@ def up(
 
 def _watch(
     settings: Settings,
-    cluster: Cluster,
+    cluster: EmbeddedPostgres,
     databases: Databases,
     parts: list[Part],
     stopping: list[int],
@@ -131,17 +131,12 @@ def _watch(
     while not stopping:
         if not cluster.alive():
             announce("the database stopped; starting it again")
-            cluster.adopt(start(settings.home / "postgres"))
-            fresh = databases_of(settings, cluster)
-            if fresh != databases:
-                databases = fresh
-                for part in parts:
-                    part.stop()
+            cluster.start()
         for part in parts:
             if not part.alive():
                 announce(f"the {part.name} stopped; starting it again (log {part.log})")
                 part.start(_environment(settings, databases))
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def _environment(settings: Settings, databases: Databases) -> dict[str, str]:

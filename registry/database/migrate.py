@@ -36,7 +36,7 @@ def create_roles(superuser_dsn: str, passwords: Mapping[str, str]) -> None:
     with psycopg.connect(superuser_dsn, autocommit=True) as connection:
         for role in ROLES:
             exists = connection.execute(
-                "SELECT FROM pg_roles WHERE rolname = %s", (role,)
+                "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)
             ).fetchone()
             verb = sql.SQL("ALTER" if exists else "CREATE")
             connection.execute(
