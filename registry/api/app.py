@@ -44,7 +44,7 @@ class SealedCohort(BaseModel):
 def create_app(facility: Facility) -> ASGI:
     """The whole application: our routes, and MLflow behind its gate."""
     from registry.mlflow_gate.app import create_app as create_gate
-    from registry.mlflow_gate.workspaces import ensure_workspace
+    from registry.mlflow_gate.schema import ensure_workspace
 
     app = FastAPI(
         title="Touchstone", version="1", docs_url=None, redoc_url=None,

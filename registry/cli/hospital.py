@@ -4,7 +4,7 @@ import datetime as dt
 from pathlib import Path
 
 from registry.cli.client import Client
-from registry.cli.output import console, print_json, show
+from registry.cli.output import console, print_json, progress_bar, show
 from registry.settings import read_settings
 from registry.trust.errors import Invalid
 from registry.trust.keys import load_certificate
@@ -16,11 +16,13 @@ def pull(name: str, to: Path, as_json: bool) -> None:
 
     client = Client(read_settings())
     listing = client.get("/certified", name=name)
-    download(
-        listing["files"],
-        lambda path, start: client.stream("/certified/file", start, name=name, path=path),
-        to,
-    )
+    with progress_bar(f"pulling {name}", as_json) as advance:
+        download(
+            listing["files"],
+            lambda path, start: client.stream("/certified/file", start, name=name, path=path),
+            to,
+            on_progress=advance,
+        )
     shown = {key: listing[key] for key in ("organisation", "model", "version", "not_after")}
     show(
         shown | {"directory": str(to), "files": len(listing["files"])},

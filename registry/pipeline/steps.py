@@ -13,7 +13,6 @@ Rules
 
 import datetime as dt
 import io
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 
 from registry.database.record import Row
 from registry.facility import Facility
-from registry.mlflow_gate.artifacts_of import model_directory
+from registry.mlflow_gate.versions import model_directory
 from registry.pipeline.certificate_draft import bundle_and_statement
 from registry.submissions import places
 from registry.submissions.lock import load_manifest
@@ -31,16 +30,14 @@ from registry.trust.canonical import digest_of, sha256_bytes
 from registry.trust.errors import Refused, Tampered
 from registry.trust.model_files import model_digest
 from serving.client import predict, repeat
-from serving.sandbox.launcher import Sandbox
-from serving.sandbox.limits import Limits
+from serving.sandbox.process import Sandbox
 from validators.cases import CaseTable
 from validators.cohort.keys import open_keys
 from validators.cohort.stream import read_reference, stream
 from validators.contract.schema import Contract
 from validators.evaluate import evaluate
 from validators.evidence import Digests, Environment
-from validators.intake.decide import decide
-from validators.intake.files import files_from_directory
+from validators.intake import decide, files_from_directory
 from validators.protocol.schema import Protocol
 from validators.report.build import build_report, code_digest, environment_digest, report_bytes
 from validators.report.html import report_html
@@ -79,7 +76,7 @@ class Work:
 
     def start_sandbox(self) -> Sandbox:
         """A fresh process for the model."""
-        return Sandbox.start(limits=Limits(), allow_unsandboxed=self.allow_unsandboxed)
+        return Sandbox.start(allow_unsandboxed=self.allow_unsandboxed)
 
     def output_of(self, step: str) -> dict[str, Any] | None:
         """What an earlier step wrote down, if it has run."""
@@ -161,14 +158,11 @@ def run(work: Work) -> None:
             contract,
             batch_size=BATCH,
             order_seed=seed,
-            total=manifest.counts.cases,
-            on_progress=work.progress,
+            on_progress=lambda done: work.progress(done, manifest.counts.cases),
         )
         level = dict(sandbox.level)
-    with work.start_sandbox() as fresh:
-        fresh.load(files)
-        again = repeat(
-            fresh,
+        again = repeat(  # in a fresh process, which it starts
+            sandbox,
             shards(),
             contract,
             predictions,
@@ -325,7 +319,7 @@ def _predictions_file(cases: Any, scores: Any, failures: Any) -> bytes:
         {
             "case": [cases[i] for i in order],
             "score": np.asarray(scores, dtype=np.float64)[order],
-            "failure": [failures.get(cases[i], "") for i in order],
+            "failure": [failures[i] or "" for i in order],
         }
     )
     buffer = io.BytesIO()
@@ -370,9 +364,3 @@ STEPS: dict[str, Callable[[Work], None]] = {
     "running": run_and_assess,
     "assessed": prepare,
 }
-
-
-def parsed_report(data: bytes) -> dict[str, Any]:
-    """report.json as a plain value."""
-    value: dict[str, Any] = json.loads(data)
-    return value

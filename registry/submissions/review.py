@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from registry.database.mlflow_gate import set_clinical_pilot
 from registry.database.record import Row, Transaction
 from registry.facility import Facility
 from registry.identity.accounts import note
@@ -179,8 +180,6 @@ def _checked(
 
 def issue(facility: Facility, submission: str) -> None:
     """Write the certificate from two agreeing decisions and open the gate. Safe to repeat."""
-    from registry.mlflow_gate.promotion import set_clinical_pilot
-
     with facility.record.transaction() as now:
         row = now.one("submission_by_id", id=submission)
         given = [
