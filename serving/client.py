@@ -236,6 +236,11 @@ def _cast(contract: Contract, shard: Shard) -> dict[str, NDArray[Any]]:
                 f"input {tensor.name!r} of shard {shard.index} has shape {list(array.shape)}, "
                 f"expected {[len(shard.cases), *tensor.shape]}"
             )
+        if not np.can_cast(array.dtype, tensor.dtype, "same_kind"):
+            raise Invalid(
+                f"input {tensor.name!r} of shard {shard.index} is {array.dtype}, which can't "
+                f"become {tensor.dtype} without losing its meaning"
+            )
         inputs[tensor.name] = array.astype(tensor.dtype, copy=False)
     return inputs
 

@@ -79,8 +79,7 @@ def _serve(sock: socket.socket, model: Any, grace: float, payload_limit: int) ->
             return
         except MemoryError:
             # The rest of the frame is still in the pipe: only a fresh process can go on.
-            framing.send(sock, {"error": "model_out_of_memory", "detail": ""})
-            return
+            os._exit(framing.OUT_OF_MEMORY_STATUS)
         signal.setitimer(signal.ITIMER_REAL, float(request["seconds"]) + grace)
         header, parts = _answer(model, request, payload)
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -21,6 +21,8 @@ from typing import Any, Final
 PREFIX: Final = struct.Struct("<4sIQ")
 MAGIC: Final = b"TSX1"
 HEADER_LIMIT: Final = 1 << 20
+OUT_OF_MEMORY_STATUS: Final = 77
+"""Exit status of a process that had no memory for the frame that it was being sent."""
 Buffer = bytes | bytearray | memoryview
 
 DTYPES: Final[dict[str, int]] = {

@@ -1,5 +1,6 @@
 """What a model answered, held against the contract before anyone looks at it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ def bad_rows(
     contract: Contract, tensor: Tensor, array: NDArray[Any]
 ) -> dict[str, NDArray[np.bool_]]:
     """Which rows of a well-formed `array` break a rule, by code."""
-    flat = array.reshape(len(array), -1)
+    flat = array.reshape(len(array), math.prod(array.shape[1:]))  # -1 fails on no rows
     with np.errstate(invalid="ignore"):
         infinite = ~np.isfinite(flat).all(axis=1)
         low, high = tensor.minimum, tensor.maximum

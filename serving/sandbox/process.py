@@ -153,6 +153,8 @@ class Sandbox:
         The arrays are this process's own copies; their names, types and sizes add up, and
         nothing else was checked: see `check_outputs`. Raises ModelFailure.
         """
+        if self._socket is None:
+            raise Conflict("this sandbox is closed: start another one")
         if self._files is None:
             raise Conflict("no model is loaded in this sandbox")
         rows = []
@@ -322,7 +324,8 @@ class Sandbox:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 status = process.wait(GRACE_SECONDS)
         self.close()
-        if status == -signal.SIGKILL:  # nobody here sent it: the kernel ran out of memory
+        # Nobody here sent SIGKILL: the kernel ran out of memory.
+        if status in (-signal.SIGKILL, framing.OUT_OF_MEMORY_STATUS):
             return "model_out_of_memory"
         if status in (-signal.SIGXCPU, -signal.SIGALRM):
             return "model_timeout"

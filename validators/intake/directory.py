@@ -91,13 +91,14 @@ def _read(path: Path, left: int) -> bytes:
             "a link or a file without permission is not taken",
             code="model_link",
         ) from error
-    with open(descriptor, "rb", buffering=0) as stream:  # noqa: PTH123
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise Refused(
-                f"{_shown(path.name)} is not a plain file with one name: copy the file itself",
-                code="model_link",
-            )
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(descriptor)
+        raise Refused(
+            f"{_shown(path.name)} is not a plain file with one name: copy the file itself",
+            code="model_link",
+        )
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
         if status.st_size > left:
             raise Refused(
                 f"{_shown(path.name)} has {status.st_size / 1e9:.1f} GB: a model may have 2 GB "

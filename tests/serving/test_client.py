@@ -1,0 +1,200 @@
+"""Every case of a shard is answered or accounted for, the same way each time."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from registry.trust.errors import Invalid
+from serving.client import predict, repeat
+from serving.sandbox import Limits, ModelFailure, Sandbox
+from tests.serving import hostile
+
+SEED = "sha256:" + "5" * 64
+
+
+@dataclass(frozen=True)
+class Shard:
+    index: int
+    cases: tuple[str, ...]
+    inputs: dict[str, np.ndarray[Any, Any]]
+
+
+def shards(*sizes: int, odd: tuple[int, ...] = ()) -> list[Shard]:
+    """Shards of cases; those at the positions `odd` have 9 as their first descriptor."""
+    made, start = [], 0
+    for index, size in enumerate(sizes):
+        inputs = hostile.cases(size, seed=index)
+        inputs["descriptors"] = np.minimum(inputs["descriptors"], 1.9)
+        for position in odd:
+            if start <= position < start + size:
+                inputs["descriptors"][position - start, 0] = 9
+        made.append(Shard(index, tuple(f"case-{start + n}" for n in range(size)), inputs))
+        start += size
+    return made
+
+
+def run(data: bytes, parts: list[Shard], limits: Limits | None = None, **options: Any) -> Any:
+    with Sandbox.start(limits) as sandbox:
+        sandbox.load({"model.onnx": data})
+        return predict(sandbox, parts, hostile.contract(), order_seed=SEED, **options)
+
+
+def test_scores_come_back_in_the_order_of_the_cases():
+    parts = shards(100, 1, 64, 0, 37)
+    progress: list[int] = []
+    found = run(hostile.honest(), parts, batch_size=32, on_progress=progress.append)
+    expected = np.concatenate([hostile.honest_score(p.inputs)[:, 0] for p in parts])
+    assert found.cases == tuple(f"case-{n}" for n in range(202))
+    np.testing.assert_allclose(found.scores, expected, atol=1e-6)
+    assert found.scores.dtype == np.float64
+    assert set(found.failures) == {None}
+    assert progress == [100, 101, 165, 165, 202]
+    assert found.restarts == 0
+
+
+class Recorder:
+    """Passes everything to a real sandbox and notes the batches that it was given."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.batches: list[np.ndarray[Any, Any]] = []
+
+    def run(self, inputs: Any, outputs: Any = None) -> Any:
+        self.batches.append(inputs["descriptors"].copy())
+        return self.sandbox.run(inputs, outputs)
+
+
+def batches_of(seed: str, parts: list[Shard]) -> list[np.ndarray[Any, Any]]:
+    with Sandbox.start() as sandbox:
+        sandbox.load({"model.onnx": hostile.honest()})
+        recorder = Recorder(sandbox)
+        predict(recorder, parts, hostile.contract(), batch_size=16, order_seed=seed)  # type: ignore[arg-type]
+    return recorder.batches
+
+
+def test_batches_are_a_function_of_the_seed_and_all_of_one_size():
+    parts = shards(40, 20)
+    first, again, other = (batches_of(seed, parts) for seed in (SEED, SEED, SEED + "x"))
+    assert [len(batch) for batch in first] == [16] * 5
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert not all((a == b).all() for a, b in zip(first, other, strict=True))
+
+
+def test_the_order_is_not_the_order_of_the_shard():
+    parts = shards(40)
+    (batch, *_) = batches_of(SEED, parts)
+    assert not (batch == parts[0].inputs["descriptors"][:16]).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (hostile.not_finite(float("nan")), "output_not_finite"),
+        (hostile.not_finite(2.0), "output_range"),
+        (hostile.drops_rows(), "output_shape"),
+        (hostile.raises(), "model_raised"),
+    ],
+    ids=["nan", "range", "dropped rows", "raises"],
+)
+def test_only_the_failing_cases_fail_and_by_code(data, code):
+    parts = shards(70, 30, odd=(3, 4, 69, 99))
+    found = run(data, parts, batch_size=16)
+    assert found.failed_by_code == {code: 4}
+    failed = [n for n, failure in enumerate(found.failures) if failure]
+    assert failed == [3, 4, 69, 99]
+    assert np.isnan(found.scores[failed]).all()
+    fine = np.setdiff1d(np.arange(100), failed)
+    expected = np.concatenate([hostile.honest_score(p.inputs)[:, 0] for p in parts])
+    np.testing.assert_allclose(found.scores[fine], expected[fine], atol=1e-6)
+    assert found.restarts == 0
+
+
+def test_a_model_that_fails_every_case_ends_in_bounded_time():
+    parts = shards(300, odd=tuple(range(300)))
+    assert run(hostile.raises(), parts, batch_size=64).failed_by_code == {"model_raised": 300}
+
+
+def test_a_case_that_hangs_the_model_is_found_with_fresh_processes():
+    parts = shards(20, odd=(7,))
+    found = run(hostile.slow_when(2.0), parts, Limits(wall_seconds=0.3), batch_size=8)
+    assert found.failed_by_code == {"model_timeout": 1}
+    assert found.failures[7] == "model_timeout"
+    assert found.restarts == 4
+    assert np.isfinite(np.delete(found.scores, 7)).all()
+
+
+def test_a_model_that_always_hangs_fails_the_run_with_its_code():
+    with pytest.raises(ModelFailure) as caught:
+        run(
+            hostile.loop(2**31 - 1), shards(20), Limits(wall_seconds=0.2),
+            batch_size=8, maximum_restarts=2,
+        )  # fmt: skip
+    assert caught.value.code == "model_timeout"
+
+
+def test_a_model_that_always_eats_its_memory_fails_the_run_with_its_code():
+    with pytest.raises(ModelFailure) as caught:
+        run(
+            hostile.huge_by_data(), shards(4), Limits(memory_bytes=1 << 29),
+            batch_size=4, maximum_restarts=2,
+        )  # fmt: skip
+    assert caught.value.code == "model_out_of_memory"
+
+
+def repeated(data: bytes, parts: list[Shard]) -> Any:
+    with Sandbox.start() as sandbox:
+        sandbox.load({"model.onnx": data})
+        first = predict(sandbox, parts, hostile.contract(), order_seed=SEED)
+        before = sandbox.pid
+        answer = repeat(
+            sandbox, parts, hostile.contract(), first, threshold=0.5, order_seed=SEED, cases=40
+        )
+        assert sandbox.pid != before, "it is asked again in a fresh process"
+        return answer
+
+
+def test_an_honest_model_repeats_itself():
+    answer = repeated(hostile.honest(), shards(90, 30))
+    assert answer.compared == 40
+    assert answer.largest_difference <= 1e-6
+    assert answer.decisions_changed == 0
+    assert answer.agrees
+
+
+def test_a_model_that_answers_otherwise_at_batch_1_is_caught():
+    answer = repeated(hostile.batch_switch(), shards(90, 30))
+    assert answer.largest_difference > 0.1
+    assert answer.decisions_changed > 0
+    assert not answer.agrees
+
+
+def test_cases_that_fail_both_times_agree():
+    answer = repeated(hostile.not_finite(float("nan")), shards(60, odd=tuple(range(0, 60, 2))))
+    assert answer.agrees
+
+
+def test_inputs_are_cast_as_the_contract_says_and_never_truncated():
+    parts = shards(5)
+    wide = Shard(0, parts[0].cases, {k: v.astype(np.float64) for k, v in parts[0].inputs.items()})
+    assert (run(hostile.honest(), [wide]).scores == run(hostile.honest(), parts).scores).all()
+    images = {"image": np.ones((5, 1, 8, 8), np.complex64)}
+    with pytest.raises(Invalid, match="can't become float32"):
+        run(hostile.honest(), [Shard(0, parts[0].cases, parts[0].inputs | images)])
+
+
+def test_a_shard_that_does_not_fit_the_contract_is_invalid():
+    (part,) = shards(5)
+    lacking = {"image": part.inputs["image"]}
+    with pytest.raises(Invalid, match="'descriptors'"):
+        run(hostile.honest(), [Shard(0, part.cases, lacking)])
+    short = part.inputs | {"image": part.inputs["image"][:4]}
+    with pytest.raises(Invalid, match="shape"):
+        run(hostile.honest(), [Shard(0, part.cases, short)])
+
+
+def test_no_score_and_no_case_shows_in_a_repr():
+    found = run(hostile.honest(), shards(3))
+    assert "case" not in repr(found)
+    assert "scores" not in repr(found)
