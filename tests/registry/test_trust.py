@@ -65,7 +65,8 @@ def signed(*signers: keys.Identity, **changes: object) -> dsse.Envelope:
 
 def test_rfc_8785_sorts_and_formats_numbers_as_the_standard_does() -> None:
     value = {"numbers": [333333333.33333329, 1e30, 4.50, 2e-3, 1e-27], "literals": [None, True]}
-    expected = b'{"literals":[null,true],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27]}'  # RFC 8785, 3.2.2
+    expected = b'{"literals":[null,true],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27]}'
+    # RFC 8785, section 3.2.2
     assert canonical.canonical(value) == expected
 
 
