@@ -19,7 +19,7 @@ Rules
 
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ from serving.sandbox.process import Sandbox
 from validators.contract.schema import Contract
 
 Arrays = Mapping[str, NDArray[Any]]
+Rows = NDArray[np.intp]
 HALVINGS = 2048
 """Extra calls that a run may spend on finding failing cases inside failing batches."""
 
@@ -106,8 +107,7 @@ def predict(
         inputs = _cast(contract, shard)
         run.begin(inputs, len(shard.cases))
         order = _order(order_seed, shard.index, shard.cases)
-        for batch in _batches(order, batch_size):
-            run.batch(batch)
+        run.answer(_batches(order, batch_size))
         cases.extend(shard.cases)
         scores.append(run.scores)
         codes.extend(run.codes)
@@ -176,6 +176,7 @@ class _Run:
         self._rows = batch_size
         self._maximum_restarts = maximum_restarts
         self._halvings = HALVINGS
+        self._depth = 1
         self._inputs: Arrays = {}
         self._score = next(t for t in contract.outputs if t.name == contract.score)
 
@@ -184,32 +185,38 @@ class _Run:
         self.scores = np.full(cases, np.nan)
         self.codes = [None] * cases
 
-    def batch(self, rows: Sequence[int]) -> None:
-        """Answer the cases at `rows`, halving as long as the model fails as a whole."""
+    def answer(self, batches: Iterable[Rows]) -> None:
+        """Answer all batches of the shard, one being computed while the next is handed over."""
+        waiting, flying = deque(batches), deque[Rows]()
+        troubled: list[tuple[Rows, ModelFailure]] = []
+        while waiting or flying:
+            try:
+                while waiting and len(flying) < self._depth:
+                    flying.append(waiting[0])
+                    self._begin(waiting.popleft())
+                values = self._finish(flying[0])
+                self._record(flying.popleft(), values)
+            except ModelFailure as failure:
+                # Calls are answered in order: it was the oldest one that failed.
+                troubled.append((flying.popleft(), failure))
+                if failure.fatal:
+                    waiting.extendleft(reversed(flying))
+                    flying.clear()
+                    self._restart(failure)
+        for rows, cause in troubled:
+            self._halve(rows, cause)
+
+    def _again(self, rows: Rows) -> None:
+        """One part of a batch that failed, by itself."""
         try:
-            values = self._call(rows)
+            self._begin(rows)
+            self._record(rows, self._finish(rows))
         except ModelFailure as failure:
-            self._failed(rows, failure)
-            return
-        marks = bad_rows(self._contract, self._score, values)
-        flat = values.reshape(-1).astype(np.float64)
-        for position, row in enumerate(rows):
-            code = next((code for code, bad in marks.items() if bad[position]), None)
-            self.codes[row] = code
-            self.scores[row] = np.nan if code else flat[position]
+            if failure.fatal:
+                self._restart(failure)
+            self._halve(rows, failure)
 
-    def _call(self, rows: Sequence[int]) -> NDArray[Any]:
-        padded = np.resize(np.asarray(rows), self._rows)
-        feeds = {name: array[padded] for name, array in self._inputs.items()}
-        outputs = self._sandbox.run(feeds, [self._contract.score])
-        return scores_of(self._contract, outputs, self._rows)[: len(rows)]
-
-    def _failed(self, rows: Sequence[int], failure: ModelFailure) -> None:
-        if failure.fatal:
-            if self.restarts >= self._maximum_restarts:
-                raise failure
-            self.restarts += 1
-            self._sandbox.restart()
+    def _halve(self, rows: Rows, failure: ModelFailure) -> None:
         if len(rows) == 1 or self._halvings <= 0:
             for row in rows:
                 self.codes[row] = failure.code
@@ -217,8 +224,31 @@ class _Run:
             return
         self._halvings -= 2
         middle = len(rows) // 2
-        self.batch(rows[:middle])
-        self.batch(rows[middle:])
+        self._again(rows[:middle])
+        self._again(rows[middle:])
+
+    def _restart(self, failure: ModelFailure) -> None:
+        if self.restarts >= self._maximum_restarts:
+            raise failure
+        self.restarts += 1
+        self._sandbox.restart()
+
+    def _begin(self, rows: Rows) -> None:
+        padded = np.resize(rows, self._rows)
+        feeds = {name: array[padded] for name, array in self._inputs.items()}
+        self._depth = 2 if self._sandbox.fits(feeds) else 1
+        self._sandbox.begin(feeds, [self._contract.score])
+
+    def _finish(self, rows: Rows) -> NDArray[Any]:
+        outputs = self._sandbox.finish()
+        return scores_of(self._contract, outputs, self._rows)[: len(rows)]
+
+    def _record(self, rows: Rows, values: NDArray[Any]) -> None:
+        self.scores[rows] = values.reshape(-1)
+        for code, bad in bad_rows(self._contract, self._score, values).items():
+            for row in rows[bad]:
+                self.codes[row] = code
+                self.scores[row] = np.nan
 
 
 def _cast(contract: Contract, shard: Shard) -> dict[str, NDArray[Any]]:
@@ -249,11 +279,13 @@ def _key(*parts: object) -> bytes:
     return hashlib.sha256("\0".join(str(part) for part in parts).encode()).digest()
 
 
-def _order(seed: str, index: int, cases: Sequence[str]) -> list[int]:
-    return sorted(range(len(cases)), key=lambda row: _key(seed, index, cases[row]))
+def _order(seed: str, index: int, cases: Sequence[str]) -> Rows:
+    """A permutation that anybody can recompute: Philox's raw stream is fixed for good."""
+    key = int.from_bytes(_key(seed, index, *cases)[:16], "big")
+    return np.argsort(np.random.Philox(key=key).random_raw(len(cases)), kind="stable")
 
 
-def _batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def _batches(order: Rows, size: int) -> Iterator[Rows]:
     for start in range(0, len(order), size):
         yield order[start : start + size]
 

@@ -99,7 +99,7 @@ def _answer(
             return {"description": model.inspect(request["files"], payload)}, []
         if operation == "load":
             return {"session": model.load(request["files"], payload)}, []
-        rows, parts = model.run(request["inputs"], request["outputs"], payload)
+        rows, parts = model.run(request["inputs"], request["outputs"], payload, request["slot"])
         return {"outputs": rows}, parts
     except Refusal as refusal:
         return {"error": refusal.code, "detail": refusal.detail}, []

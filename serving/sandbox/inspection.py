@@ -23,11 +23,10 @@ import onnx.checker
 import onnx.shape_inference
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
+from registry.trust.model_files import MAXIMUM_BYTES, MODEL_FILE
 from serving.sandbox.operators import ALLOWED, DEFAULT_DOMAIN, OPSETS
 from serving.sandbox.tensors import inline, refuse_external, tensors_of
 
-MODEL_FILE: Final = "model.onnx"
-MAXIMUM_BYTES: Final = 2_000_000_000
 MAXIMUM_NODES: Final = 50_000
 MAXIMUM_DEPTH: Final = 8
 MAXIMUM_ELEMENTS: Final = 1 << 30

@@ -8,7 +8,7 @@ import onnxruntime
 
 from serving.sandbox.framing import DTYPES, tensor_rows
 from serving.sandbox.inspection import Refusal, inspect
-from serving.sandbox.shared import offsets
+from serving.sandbox.shared import SLOT, offsets
 
 
 class Model:
@@ -45,20 +45,20 @@ class Model:
         return {"providers": session.get_providers(), "description": description}
 
     def run(
-        self, rows: list[list[Any]], outputs: list[str] | None, payload: bytearray
+        self, rows: list[list[Any]], outputs: list[str] | None, payload: bytearray, slot: int
     ) -> tuple[list[list[Any]], list[Any]]:
         """One call: output rows [name, dtype, shape] and their buffers.
 
-        Inputs lie in the payload, or in the shared memory where the payload is empty.
+        Inputs lie in the payload, or in that slot of the memory where the payload is empty.
         """
         total = sum(DTYPES[dtype] * math.prod(shape) for _, dtype, shape in rows)
         checked = tensor_rows(rows, total)
-        source = payload if payload else self._shared
+        source, base = (payload, 0) if payload else (self._shared, slot * SLOT)
         feeds = {}
         for (name, dtype, shape, size), offset in zip(
             checked, offsets([row[3] for row in checked]), strict=False
         ):
-            flat = np.frombuffer(source, dtype, size // DTYPES[dtype], offset)
+            flat = np.frombuffer(source, dtype, size // DTYPES[dtype], base + offset)
             feeds[name] = flat.reshape(shape)
         wanted = self._outputs if outputs is None else outputs
         answered = self._session.run(wanted, feeds)

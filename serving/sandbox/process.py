@@ -1,4 +1,4 @@
-"""The trusted side: starts the locked process, speaks with it, and buries it.
+"""The trusted side of the sandbox: what the pipeline and the hospital call.
 
     with Sandbox.start() as sandbox:
         sandbox.load({"model.onnx": data})
@@ -6,48 +6,31 @@
 
 Rules
 -----
-1. The process starts with an environment of four harmless variables, one socket, no other
-   descriptor, in a session of its own, in `/`.
-2. What it says about its lockdown is checked with the kernel (/proc) before a byte is sent.
-3. Each call has a deadline. Whoever misses it, breaks the protocol or dies is killed by its own
-   process id and reaped; the failure has a code.
-4. Without seccomp nothing is run, unless the operator allowed it; the level then says so.
+1. A process holds one model. After a fatal failure, `restart` gives a fresh process.
+2. Each call has a deadline; see serving.sandbox.launch for what happens at it.
+3. Without seccomp nothing is run, unless the operator allowed it; the level then says so.
+4. Two calls may be under way (`begin`, `begin`, `finish`, `finish`), so that the process needn't
+   wait for its next inputs.
 """
 
-import contextlib
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from registry.trust.errors import Conflict, Refused, Unavailable
+from registry.trust.errors import Conflict, Refused
 from registry.trust.model_files import MAXIMUM_BYTES, check_names
 from serving.sandbox import framing, shared
-from serving.sandbox.failures import MESSAGES, ModelFailure, plain_text
+from serving.sandbox.failures import ModelFailure
+from serving.sandbox.launch import LockedProcess
 from serving.sandbox.limits import Limits
 from validators.contract.description import ModelDescription
 
-ENVIRONMENT: Final = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-}
-START_SECONDS: Final = 60.0
-GRACE_SECONDS: Final = 2.0
-_ROOT: Final = Path(__file__).resolve().parents[2]
-_PROGRAM: Final = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from serving.sandbox.child import main; main(int(sys.argv[2]), int(sys.argv[3]))"
-)
+PROVIDERS: Final = ("CPUExecutionProvider",)
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +43,11 @@ class SessionInfo:
 
 
 class Sandbox:
-    """One locked process and the one model in it. Use it as a context manager."""
+    """One locked process and the one model in it. Use it as a context manager.
+
+    level: what the process could lock down (seccomp, landlock_abi, no_new_privileges,
+    uid_dropped, rlimits, memory_bytes, allow_unsandboxed), for the evidence.
+    """
 
     def __init__(self, limits: Limits, *, allow_unsandboxed: bool, landlock_abi: int) -> None:
         self.limits = limits
@@ -69,9 +56,9 @@ class Sandbox:
         self._allow_unsandboxed = allow_unsandboxed
         self._landlock_abi = landlock_abi
         self._files: dict[str, bytes] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
-        self._region: shared.Region | None = None
+        self._process: LockedProcess | None = None
+        self._under_way: list[tuple[str, ...] | None] = []
+        self._slot = 0
 
     @classmethod
     def start(
@@ -90,7 +77,7 @@ class Sandbox:
         sandbox = cls(
             limits or Limits(), allow_unsandboxed=allow_unsandboxed, landlock_abi=landlock_abi
         )
-        sandbox._start()
+        sandbox._launch()
         return sandbox
 
     def __enter__(self) -> Self:
@@ -102,25 +89,18 @@ class Sandbox:
     @property
     def pid(self) -> int | None:
         """The process's id while it lives."""
-        return self._process.pid if self._process else None
+        alive = self._process is not None and self._process.socket is not None
+        return self._process.process.pid if self._process and alive else None
 
     def close(self) -> None:
         """Kill the process by its own id and reap it. Safe to call twice."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if self._region is not None:
-            self._region.close()
-            self._region = None
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+            self._process.close()
 
     def restart(self) -> None:
         """A fresh process under the same limits, with the same model loaded again if one was."""
         self.close()
-        self._start()
+        self._launch()
         if self._files is not None:
             self.load(self._files)
 
@@ -130,215 +110,112 @@ class Sandbox:
         Raises ModelFailure with the code of the first offence, Refused where the files are not
         model.onnx and at most one `<name>.data`.
         """
-        header, _ = self._send_files("inspect", files)
-        return _description(self, header.get("description"))
+        return self._description(self._send_files("inspect", files).get("description"))
 
     def load(self, files: Mapping[str, bytes]) -> SessionInfo:
         """Inspect the model and open it. One model a process: a second load is a Conflict."""
         if self._files is not None and self._files is not files:
             raise Conflict("this sandbox holds a model already: start another one")
-        header, _ = self._send_files("load", files)
-        session = header.get("session")
-        if not isinstance(session, dict) or session.get("providers") != ["CPUExecutionProvider"]:
-            raise self._broken()
-        description = _description(self, session.get("description"))
+        session = self._send_files("load", files).get("session")
+        if not isinstance(session, dict) or session.get("providers") != list(PROVIDERS):
+            raise self._alive().broken()
+        description = self._description(session.get("description"))
         self._files = files if isinstance(files, dict) else dict(files)
-        return SessionInfo(("CPUExecutionProvider",), dict(self.versions), description)
+        return SessionInfo(PROVIDERS, dict(self.versions), description)
 
-    def run(
-        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
-    ) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """One call of the model; `outputs` names those that are wanted (None: all).
 
         The arrays are this process's own copies; their names, types and sizes add up, and
         nothing else was checked: see `check_outputs`. Raises ModelFailure.
         """
-        if self._socket is None:
-            raise Conflict("this sandbox is closed: start another one")
+        if self._under_way:
+            raise Conflict("a call is under way: finish it first")
+        self.begin(inputs, outputs)
+        return self.finish()
+
+    def fits(self, inputs: Arrays) -> bool:
+        """Whether a second call with such inputs may begin before the first is finished."""
+        *_, end = shared.offsets([array.nbytes for array in inputs.values()])
+        return end <= shared.SLOT
+
+    def begin(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> None:
+        """Hand over the inputs of a call; `finish` gives its answer. Two may be under way."""
+        process = self._alive()
         if self._files is None:
             raise Conflict("no model is loaded in this sandbox")
+        if len(self._under_way) >= (shared.SLOTS if self.fits(inputs) else 1):
+            raise Conflict("too many calls are under way: finish one first")
         rows = []
         for name, array in inputs.items():
             if array.dtype.name not in framing.DTYPES:
                 raise TypeError(f"input {name} has type {array.dtype}, which can't be sent")
             rows.append([name, array.dtype.name, list(array.shape)])
-        parts = self._place(list(inputs.values()))
+        self._slot = (self._slot + 1) % shared.SLOTS
         request = {
             "operation": "run",
             "inputs": rows,
+            "slot": self._slot,
             "outputs": None if outputs is None else list(outputs),
         }
-        header, payload = self._call(request, parts, self.limits.wall_seconds)
+        parts = process.region.place(list(inputs.values()), self._slot)
+        process.send(request, parts, self.limits.wall_seconds)
+        self._under_way.append(None if outputs is None else tuple(outputs))
+
+    def finish(self) -> dict[str, NDArray[Any]]:
+        """The answer of the call that began first. After a fatal failure the others are lost."""
+        process = self._alive()
+        if not self._under_way:
+            raise Conflict("no call is under way")
+        wanted = self._under_way.pop(0)
+        header, payload = process.receive(self.limits.wall_seconds, tell_reasons=False)
         try:
-            checked = framing.tensor_rows(header.get("outputs"), len(payload))
+            rows = framing.tensor_rows(header.get("outputs"), len(payload))
         except framing.ProtocolError as error:
-            raise self._broken() from error
-        if outputs is not None and {row[0] for row in checked} != set(outputs):
-            raise self._broken()
+            raise process.broken() from error
+        if wanted is not None and {row[0] for row in rows} != set(wanted):
+            raise process.broken()
         answers, position = {}, 0
-        for name, dtype, shape, size in checked:
+        for name, dtype, shape, size in rows:
             kind = "uint8" if dtype == "bool" else dtype
             flat = np.frombuffer(payload, kind, size // framing.DTYPES[dtype], position)
             answers[name] = (flat != 0 if dtype == "bool" else flat).reshape(shape)
             position += size
         return answers
 
-    # -- below: the process and the pipe ------------------------------------------------------
-
-    def _place(self, arrays: list[NDArray[Any]]) -> list[framing.Buffer]:
-        """Write arrays where the process reads them; give what must go through the socket."""
-        assert self._region is not None
-        *starts, end = shared.offsets([array.nbytes for array in arrays])
-        padded: list[framing.Buffer] = []
-        if end > shared.SIZE:
-            for array, start, after in zip(arrays, starts, [*starts[1:], end], strict=True):
-                padded.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-                padded.append(bytes(after - start - array.nbytes))
-            return padded
-        for array, start in zip(arrays, starts, strict=True):
-            np.frombuffer(self._region.view, array.dtype, array.size, start).reshape(array.shape)[
-                ...
-            ] = array
-        return []
-
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        region = shared.Region()
-        descriptors = (theirs.fileno(), region.descriptor)
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), *map(str, descriptors)],
-                    env=ENVIRONMENT,
-                    cwd="/",
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=descriptors,
-                    start_new_session=True,
-                )
-            except BaseException:
-                ours.close()
-                region.close()
-                raise
-        region.close_descriptor()
-        self._region = region
-        self._socket = ours
-        try:
-            self._shake_hands()
-        except BaseException:
-            self.close()
-            raise
-
-    def _shake_hands(self) -> None:
-        assert self._socket is not None
-        deadline = time.monotonic() + START_SECONDS
-        limits = {
-            "memory_bytes": self.limits.memory_bytes,
-            "cpu_seconds": self.limits.cpu_seconds,
-            "landlock_cap": self._landlock_abi,
-            "grace_seconds": GRACE_SECONDS,
-            "payload_limit": MAXIMUM_BYTES,
-        }
-        try:
-            framing.send(self._socket, limits, (), deadline)
-            answer, _ = framing.receive(self._socket, 0, deadline)
-        except (framing.ClosedError, framing.DeadlineError, framing.ProtocolError) as error:
-            raise Unavailable(
-                "the sandboxed process did not start: is onnxruntime installed "
-                "(extra [hospital] or [gpu]), and is there memory left?",
-                code="sandbox_start",
-            ) from error
-        if "error" in answer:
-            raise Unavailable(
-                f"the sandboxed process could not lock itself down: {answer.get('detail')}",
-                code="sandbox_start",
-            )
-        self.versions = answer["versions"]
-        self.level = self._verified_level(answer["level"])
+    def _launch(self) -> None:
+        self._under_way = []
+        self._process = LockedProcess(self.limits, self._landlock_abi)
+        self.versions = self._process.versions
+        self.level = self._process.level | {"allow_unsandboxed": self._allow_unsandboxed}
         if not self.level["seccomp"] and not self._allow_unsandboxed:
+            self.close()
             raise Refused(
                 "this system offers no seccomp, so an untrusted model can't be run here: install "
                 "libseccomp2, or start with --allow-unsandboxed (the result can't be certified)",
                 code="sandbox_unavailable",
             )
 
-    def _verified_level(self, claimed: dict[str, Any]) -> dict[str, int | bool | str]:
-        """The process's claim, overruled by what the kernel says about it."""
-        status, own = _status(self.pid), _status("self")
-        if status["Threads"] != "1":
-            raise Unavailable("the sandboxed process has several threads", code="sandbox_start")
-        # Inside a container every process is filtered: the process must have one filter more.
-        more = int(status.get("Seccomp_filters", "1")) > int(own.get("Seccomp_filters", "0"))
-        return {
-            **claimed,
-            "seccomp": bool(claimed["seccomp"]) and status.get("Seccomp") == "2" and more,
-            "no_new_privileges": status.get("NoNewPrivs") == "1",
-            "uid_dropped": bool(claimed["uid_dropped"]) and "0" not in status["Uid"].split(),
-            "allow_unsandboxed": self._allow_unsandboxed,
-        }
+    def _alive(self) -> LockedProcess:
+        if self._process is None or self._process.socket is None:
+            raise Conflict("this sandbox is closed: start another one")
+        return self._process
 
-    def _send_files(
-        self, operation: str, files: Mapping[str, bytes]
-    ) -> tuple[dict[str, Any], bytearray]:
+    def _send_files(self, operation: str, files: Mapping[str, bytes]) -> dict[str, Any]:
         check_names(files)
         if sum(len(data) for data in files.values()) > MAXIMUM_BYTES:
             raise ModelFailure("model_too_large")
+        if self._under_way:
+            raise Conflict("a call is under way: finish it first")
+        process = self._alive()
         rows = [[name, len(data)] for name, data in files.items()]
-        request = {"operation": operation, "files": rows}
-        return self._call(request, list(files.values()), self.limits.load_seconds)
+        seconds = self.limits.load_seconds
+        process.send({"operation": operation, "files": rows}, list(files.values()), seconds)
+        header, _ = process.receive(seconds, tell_reasons=True)
+        return header
 
-    def _call(
-        self, request: dict[str, Any], payload: Sequence[framing.Buffer], seconds: float
-    ) -> tuple[dict[str, Any], bytearray]:
-        if self._socket is None:
-            raise Conflict("this sandbox is closed: start another one")
-        deadline = time.monotonic() + seconds
+    def _description(self, value: object) -> ModelDescription:
         try:
-            framing.send(self._socket, {**request, "seconds": seconds}, payload, deadline)
-            header, answer = framing.receive(self._socket, self.limits.output_bytes, deadline)
-        except framing.DeadlineError as error:
-            self.close()
-            raise ModelFailure("model_timeout") from error
-        except framing.ClosedError as error:
-            raise ModelFailure(self._cause_of_death()) from error
-        except framing.ProtocolError as error:
-            raise self._broken() from error
-        if "error" not in header:
-            return header, answer
-        code, detail = header["error"], header.get("detail")
-        if not isinstance(code, str) or code not in MESSAGES or not isinstance(detail, str):
-            raise self._broken()
-        if code == "model_out_of_memory":
-            self.close()
-        raise ModelFailure(code, "" if request["operation"] == "run" else plain_text(detail))
-
-    def _broken(self) -> ModelFailure:
-        self.close()
-        return ModelFailure("model_crashed")
-
-    def _cause_of_death(self) -> str:
-        process = self._process
-        status: int | None = None
-        if process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                status = process.wait(GRACE_SECONDS)
-        self.close()
-        # Nobody here sent SIGKILL: the kernel ran out of memory.
-        if status in (-signal.SIGKILL, framing.OUT_OF_MEMORY_STATUS):
-            return "model_out_of_memory"
-        if status in (-signal.SIGXCPU, -signal.SIGALRM):
-            return "model_timeout"
-        return "model_crashed"
-
-
-def _status(pid: int | str | None) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def _description(sandbox: Sandbox, value: object) -> ModelDescription:
-    try:
-        return ModelDescription.model_validate(value)
-    except ValidationError as error:
-        raise sandbox._broken() from error
+            return ModelDescription.model_validate(value)
+        except ValidationError as error:
+            raise self._alive().broken() from error

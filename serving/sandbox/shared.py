@@ -4,8 +4,9 @@ Rules
 -----
 1. The trusted side never reads it: answers come back through the socket alone.
 2. The kernel holds its size and forbids the process a writable mapping (memfd seals).
-3. Tensors lie at multiples of 64 bytes in the order of their rows; what does not fit travels
-   through the socket.
+3. Two slots, so that one call's inputs can be written while another one's are read. Tensors
+   lie at multiples of 64 bytes in the order of their rows; what does not fit into a slot
+   travels through the socket, laid out alike.
 """
 
 import fcntl
@@ -14,8 +15,14 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-SIZE: Final = 64 << 20
-SHARED_FD: Final = 4
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.sandbox.framing import Buffer
+
+SLOTS: Final = 2
+SLOT: Final = 32 << 20
+SIZE: Final = SLOTS * SLOT
 _ALIGNMENT: Final = 64
 _F_ADD_SEALS: Final = 1033
 _SEAL, _SHRINK, _GROW, _FUTURE_WRITE = 0x1, 0x2, 0x4, 0x10
@@ -45,6 +52,20 @@ class Region:
                 # gVisor lacks some seals. The trusted side still never reads the memory, and the
                 # process, without ftruncate, can't shrink it.
                 continue
+
+    def place(self, arrays: Sequence[NDArray[Any]], slot: int) -> list[Buffer]:
+        """Write `arrays` into a slot; give what does not fit and goes through the socket."""
+        *starts, end = offsets([array.nbytes for array in arrays])
+        if end > SLOT:
+            padded: list[Buffer] = []
+            for array, start, after in zip(arrays, starts, [*starts[1:], end], strict=True):
+                padded.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                padded.append(bytes(after - start - array.nbytes))
+            return padded
+        for array, start in zip(arrays, starts, strict=True):
+            flat = np.frombuffer(self.view, array.dtype, array.size, slot * SLOT + start)
+            flat.reshape(array.shape)[...] = array
+        return []
 
     def close_descriptor(self) -> None:
         """Close this side's descriptor once the process has its own."""

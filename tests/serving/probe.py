@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from serving.sandbox import framing, process
+from serving.sandbox import framing, launch
 from serving.sandbox.child import enter
 from serving.sandbox.lockdown import load_libraries, lock_down
+from serving.sandbox.process import Sandbox
 
 PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
@@ -156,16 +157,23 @@ def _die(how: str) -> None:
     ctypes.string_at(0)  # a null pointer
 
 
+def ask(sandbox: Sandbox, request: dict[str, Any]) -> dict[str, Any]:
+    """One question to a process of this module."""
+    process = sandbox._alive()
+    process.send(request, [], 10)
+    return process.receive(10, tell_reasons=True)[0]
+
+
 @contextlib.contextmanager
-def probed(**options: Any) -> Iterator[process.Sandbox]:
+def probed(**options: Any) -> Iterator[Sandbox]:
     """A sandbox whose process is this module's."""
-    original = process._PROGRAM
-    process._PROGRAM = PROGRAM  # type: ignore[misc]
+    original = launch._PROGRAM
+    launch._PROGRAM = PROGRAM
     try:
-        with process.Sandbox.start(**options) as sandbox:
+        with Sandbox.start(**options) as sandbox:
             yield sandbox
     finally:
-        process._PROGRAM = original  # type: ignore[misc]
+        launch._PROGRAM = original
 
 
 def landlock_alone(cap: int, port: int) -> None:

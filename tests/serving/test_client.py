@@ -61,9 +61,12 @@ class Recorder:
         self.sandbox = sandbox
         self.batches: list[np.ndarray[Any, Any]] = []
 
-    def run(self, inputs: Any, outputs: Any = None) -> Any:
+    def begin(self, inputs: Any, outputs: Any = None) -> None:
         self.batches.append(inputs["descriptors"].copy())
-        return self.sandbox.run(inputs, outputs)
+        self.sandbox.begin(inputs, outputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sandbox, name)
 
 
 def batches_of(seed: str, parts: list[Shard]) -> list[np.ndarray[Any, Any]]:

@@ -14,7 +14,7 @@ from registry.trust.errors import Refused
 from serving.sandbox import Sandbox
 from serving.sandbox.lockdown import ALLOWED_CALLS
 from tests.serving import hostile
-from tests.serving.probe import attempts, probed
+from tests.serving.probe import ask, attempts, probed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ def listener():
 def test_nothing_that_a_taken_over_process_tries_works(listener, landlock_abi):
     with probed(landlock_abi=landlock_abi) as sandbox:
         request = {"operation": "try", "parent": os.getpid(), "port": listener}
-        found, _ = sandbox._call(request, [], 10)
+        found = ask(sandbox, request)
         assert sandbox.level["seccomp"] is True
         assert sandbox.level["landlock_abi"] <= landlock_abi
     assert set(found) == set(attempts(1, 1))
@@ -46,7 +46,7 @@ def test_the_same_attempts_work_outside_so_the_probe_can_tell(listener):
 
 def test_inputs_are_memory_that_the_process_can_only_read():
     with probed() as sandbox:
-        answer, _ = sandbox._call({"operation": "shared"}, [], 10)
+        answer = ask(sandbox, {"operation": "shared"})
     assert answer == {"read": 64, "written": False}
 
 

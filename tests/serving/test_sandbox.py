@@ -14,7 +14,7 @@ from serving.sandbox import Limits, ModelFailure, Sandbox, check_outputs, framin
 from serving.sandbox.failures import FATAL, MESSAGES, plain_text
 from serving.sandbox.framing import MAGIC, PREFIX
 from tests.serving import hostile
-from tests.serving.probe import probed
+from tests.serving.probe import ask, probed
 
 MEBIBYTE = 1 << 20
 
@@ -108,9 +108,10 @@ def test_a_process_that_was_left_alone_ends_itself():
         sandbox.limits = Limits(wall_seconds=30)
         started = time.monotonic()
         rows = [["image", "float32", [1, 1, 8, 8]], ["descriptors", "float32", [1, 4]]]
-        request = {"operation": "run", "inputs": rows, "outputs": None, "seconds": 0.2}
-        framing.send(sandbox._socket, request)
-        status = sandbox._process.wait(10)
+        request = {"operation": "run", "inputs": rows, "outputs": None, "slot": 0}
+        request["seconds"] = 0.2
+        framing.send(sandbox._alive().socket, request)
+        status = sandbox._alive().process.wait(10)
     assert status == -signal.SIGALRM
     assert time.monotonic() - started < 6
 
@@ -145,7 +146,7 @@ def test_a_process_that_crashes_by_itself_is_reaped(how):
     with probed() as sandbox:
         pid = sandbox.pid
         with pytest.raises(ModelFailure) as caught:
-            sandbox._call({"operation": "die", "how": how}, [], 10)
+            ask(sandbox, {"operation": "die", "how": how})
         assert caught.value.code == "model_crashed"
         assert not Path(f"/proc/{pid}").exists()
 
@@ -184,44 +185,33 @@ HOSTILE_ANSWERS = {
 }  # fmt: skip
 
 
+def told(answer: str, outputs: list[str] | None) -> tuple[str, str]:
+    """Code and message when a locked process answers a run with these bytes."""
+    with probed() as sandbox:
+        sandbox._files = {"model.onnx": b""}
+        process = sandbox._alive()
+        send = process.send
+        process.send = lambda _request, _payload, seconds: send(
+            {"operation": "reply", "bytes": answer}, [], seconds
+        )
+        with pytest.raises(ModelFailure) as caught:
+            sandbox.run({}, outputs)
+        assert caught.value.fatal == (sandbox.pid is None)
+        assert caught.value.detail == ""
+    return caught.value.code, caught.value.message
+
+
 @pytest.mark.parametrize("name", HOSTILE_ANSWERS)
 def test_a_hostile_answer_ends_the_process_and_nothing_else(name):
     """The bytes come from a real locked process that says them in the place of an answer."""
-    with probed() as sandbox:
-        sandbox._files = {"model.onnx": b""}
-        original = sandbox._call
-
-        def call(request, payload, seconds):
-            request = {"operation": "reply", "bytes": HOSTILE_ANSWERS[name]}
-            return original(request, [], seconds)
-
-        sandbox._call = call
-        with pytest.raises(ModelFailure) as caught:
-            sandbox.run({}, ["score"])
-        assert caught.value.code == "model_crashed"
-        assert sandbox.pid is None
+    assert told(HOSTILE_ANSWERS[name], ["score"])[0] == "model_crashed"
 
 
 def test_a_reason_given_while_running_is_not_repeated():
     """By then the process has seen patients: only the code gets out."""
-    told = frame(b'{"error":"model_raised","detail":"the patient is called Ada"}')
-    with probed() as sandbox:
-        sandbox._files = {"model.onnx": b""}
-        send = framing.send
-
-        def swapped(sock, header, payload=(), deadline=None):
-            assert header["operation"] == "run"
-            send(sock, {"operation": "reply", "bytes": told}, (), deadline)
-
-        framing.send = swapped
-        try:
-            with pytest.raises(ModelFailure) as caught:
-                sandbox.run({})
-        finally:
-            framing.send = send
-    assert caught.value.code == "model_raised"
-    assert "Ada" not in str(caught.value)
-    assert caught.value.detail == ""
+    code, message = told(frame(b'{"error":"model_raised","detail":"called Ada"}'), None)
+    assert code == "model_raised"
+    assert "Ada" not in message
 
 
 def test_details_are_one_short_printable_line():
