@@ -1,0 +1,49 @@
+# make demo        set everything up and watch the whole journey
+# make test        set everything up, check and test everything
+# make test-slow   the tests that take minutes
+# make bench       every claim about speed, printed
+# make lock        resolve the dependencies again (for maintainers)
+# make clean       remove what these made
+#
+# TOUCHSTONE_GPU=1 takes onnxruntime-gpu in place of onnxruntime.
+
+PROFILE = $(if $(TOUCHSTONE_GPU),gpu,cpu)
+BIN = .venv/bin
+SILENCE = ORT_DISABLE_TELEMETRY=1 MLFLOW_DISABLE_TELEMETRY=true BENTOML_DO_NOT_TRACK=True DO_NOT_TRACK=1
+
+.PHONY: demo test check test-slow bench lock clean install
+
+install:
+	@requirements/install.sh $(PROFILE)
+
+demo: install
+	@$(SILENCE) $(BIN)/python -m demo
+
+test: check
+	@$(SILENCE) $(BIN)/python -m pytest
+
+check:
+	@requirements/install.sh dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test-slow:
+	@requirements/install.sh dev
+	@$(SILENCE) $(BIN)/python -m pytest -m slow
+
+bench:
+	@requirements/install.sh dev
+	@for program in bench/*.py; do echo "== $$program"; $(SILENCE) $(BIN)/python $$program || exit 1; done
+
+COMPILE = $(BIN)/uv --quiet pip compile --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-header --no-annotate --universal --python-version 3.11
+
+lock: install
+	$(COMPILE) --extra demo pyproject.toml -o requirements/cpu.lock
+	$(COMPILE) --extra demo --extra dev -c requirements/cpu.lock pyproject.toml -o requirements/dev.lock
+	$(COMPILE) --extra demo-gpu -c requirements/cpu.lock pyproject.toml -o requirements/gpu.lock
+
+clean:
+	rm -rf .venv .touchstone-demo .install.lock .mypy_cache .ruff_cache .pytest_cache

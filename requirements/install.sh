@@ -1,0 +1,60 @@
+#!/bin/sh
+# Make .venv hold exactly what a lock names, and the project itself. Safe to repeat, to stop half
+# way, and to run twice at once.
+#
+#   requirements/install.sh cpu|gpu|dev
+set -eu
+cd "$(dirname "$0")/.."
+profile=$1
+venv=${VENV:-.venv}
+lock=requirements/$profile.lock
+stamp=$venv/installed
+
+fail() { echo "error: $*" >&2; exit 1; }
+
+python=
+for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null 2>&1 &&
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+[ -n "$python" ] || fail "Python 3.11 or newer is needed; on Debian: apt install python3 python3-venv"
+
+if command -v flock >/dev/null 2>&1; then
+    exec 9>.install.lock
+    flock 9
+fi
+
+digest() { cat "$1" requirements/uv.txt pyproject.toml | cksum; }
+
+# The development set holds the CPU set: whoever has the first has the second.
+for have in $profile $([ "$profile" = cpu ] && echo dev); do
+    if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] &&
+        [ "$(cat "$stamp")" = "$have $(digest "requirements/$have.lock")" ]; then
+        exit 0
+    fi
+done
+
+rm -f "$stamp"
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    rm -rf "$venv"
+    "$python" -m venv "$venv" >/dev/null 2>&1 ||
+        fail "this Python can't make a virtual environment; on Debian: apt install python3-venv"
+fi
+pip="$venv/bin/python -m pip --quiet --disable-pip-version-check"
+echo "installing from $lock (a few minutes the first time) …" >&2
+if $pip install --no-deps --require-hashes -r requirements/uv.txt &&
+    "$venv/bin/uv" --quiet pip sync --python "$venv/bin/python" --require-hashes \
+        --allow-empty-requirements "$lock"; then
+    :
+else
+    echo "uv did not install it; trying pip, which takes longer …" >&2
+    $pip install --no-deps --require-hashes -r "$lock"
+    $pip install --no-deps --require-hashes -r requirements/uv.txt || true
+fi
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null
+$pip install --no-deps --no-build-isolation -e .
+$pip check >&2 || fail "the installed set does not fit together; remove $venv and try again"
+echo "$profile $(digest "$lock")" >"$stamp"
