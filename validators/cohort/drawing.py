@@ -39,7 +39,7 @@ def filled(polygons: Sequence[Points], *, size: int, pitch: float) -> NDArray[np
             _toggle(toggles, polygon * (_SUBGRID / pitch) + fine / 2)
     inside = np.cumsum(toggles[:, :fine], axis=1) & 1
     blocks = inside.reshape(size, _SUBGRID, size, _SUBGRID)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32), dtype=np.float32)
 
 
 def _toggle(toggles: NDArray[np.int32], polygon: Points) -> None:

@@ -138,7 +138,7 @@ class KeyFile:
 
 
 def create_keys(directory: Path, cohort: str, version: str) -> CohortKeys:
-    """New data keys for a cohort version, kept wrapped in `directory`; those that are there, if any."""
+    """The data keys of a cohort version, wrapped, in `directory`; made where there are none yet."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     encryption = KeyFile.create(directory / "key-encryption.key")
     made = {}
@@ -170,7 +170,9 @@ def _read(directory: Path, cohort: str, version: str) -> CohortKeys:
         held = json.loads(path.read_bytes())
         wrapped = {purpose: b64decode(held[purpose], validate=True) for purpose in PURPOSES}
     except FileNotFoundError as error:
-        raise NotFound(f"{directory} holds no keys for cohort {cohort} version {version}") from error
+        raise NotFound(
+            f"{directory} holds no keys for cohort {cohort} version {version}"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Invalid(f"{path} is damaged; restore it from its backup") from error
     return CohortKeys(cohort, version, wrapped, KeyFile(directory / "key-encryption.key"))

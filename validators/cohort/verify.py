@@ -1,0 +1,59 @@
+"""Check a sealed cohort again, from the outside or to the bottom.
+
+    >>> verify(manifest, store, None)      # every object's bytes, and the root's arithmetic
+    >>> verify(manifest, store, keys)      # also every case: inputs, patient, reference, counts
+
+Raises Tampered, which names the object, at the first thing that is not what was sealed.
+"""
+
+from registry.trust.errors import Tampered
+from validators.cohort.contents import SALT, Shard, counts_of, input_digests
+from validators.cohort.keys import CohortKeys
+from validators.cohort.manifest import Manifest, SealedObject, case_digest, check_manifest
+from validators.cohort.objects import ObjectReader
+from validators.cohort.stream import read_salted_reference, read_sealed, stream
+
+
+def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) -> None:
+    """Check the manifest against itself and every object against the manifest.
+
+    With keys, everything is decrypted too, and the digests of all cases, the counts and so the
+    root are computed anew from the content. One shard is in memory at a time.
+    """
+    check_manifest(manifest)
+    if keys is None:
+        for entry in manifest.objects:
+            read_sealed(entry, reader)
+        return
+    table = read_salted_reference(manifest, reader, keys.reference())
+    rows = table.to_pylist()
+    if counts_of(table) != (manifest.counts, manifest.attributes):
+        raise Tampered(f"{manifest.reference.path} does not have the counts of the manifest")
+    if len({row["case"] for row in rows}) != len(rows):
+        raise Tampered(f"{manifest.reference.path} has a case twice")
+    first = 0
+    for entry, shard in zip(manifest.shards, stream(manifest, reader, keys.inputs()), strict=True):
+        last = first + entry.cases
+        _check_cases(entry, shard, rows[first:last], manifest.case_digests[first:last])
+        first = last
+
+
+def _check_cases(
+    entry: SealedObject,
+    shard: Shard,
+    rows: list[dict[str, str]],
+    digests: tuple[str, ...],
+) -> None:
+    known = {"case", "patient", "reference", SALT}
+    for case, row, expected, inputs in zip(
+        shard.cases, rows, digests, input_digests(shard.inputs), strict=True
+    ):
+        attributes = {name: value for name, value in row.items() if name not in known}
+        found = case_digest(
+            row["case"], row["patient"], int(row["reference"]), attributes, inputs, row[SALT]
+        )
+        if case != row["case"] or found != expected:
+            raise Tampered(
+                f"a case of {entry.path} is not the one that was sealed: its inputs, patient, "
+                "reference standard or attributes were exchanged"
+            )
