@@ -70,7 +70,7 @@ class Step:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """Every step that was made, and of a verified bundle what was found in it."""
+    """Every step that was made, and, of a verified bundle alone, what was found in it."""
 
     directory: Path
     steps: tuple[Step, ...]
@@ -80,7 +80,7 @@ class VerifyResult:
     """The digest of the signed statement: what names the certificate."""
     contract: Contract | None = None
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    """The bytes that were hashed, by path; without model and golden files if replay was False."""
+    """The bytes that were hashed, by path, if they were asked to be kept."""
     demo_root: bool = False
 
     @property
@@ -127,17 +127,19 @@ def verify(
     at: dt.datetime,
     *,
     replay: bool = True,
+    keep: bool = False,
     sandbox_factory: SandboxFactory | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> VerifyResult:
     """Check the bundle in `directory` under the pinned `root` at the time `at`.
 
     replay: load the model in a sandbox and replay the golden vectors; False leaves that out.
+    keep: keep the verified bytes in the result, to be used later.
     sandbox_factory: what starts the sandbox; by default `Sandbox.start`.
     on_progress: told (bytes hashed, bytes in all) while files are hashed.
     Never raises for anything that is wrong with the bundle: see the result.
     """
-    checks = _Checks(directory, root, at, replay=replay, on_progress=on_progress)
+    checks = _Checks(directory, root, at, keep=keep or replay, on_progress=on_progress)
     golden = _replayed(checks, sandbox_factory) if replay else _left_out
     steps: list[Step] = []
     error: TouchstoneError | None = None
@@ -149,15 +151,16 @@ def verify(
             error = found
             break
         steps.append(Step(name, outcome, sentence))
-    found_stated = checks.stated
+    if error is not None:
+        return VerifyResult(directory, tuple(steps), error)
+    assert checks.stated is not None
     return VerifyResult(
         directory=directory,
         steps=tuple(steps),
-        error=error,
         certificate=checks.certificate,
         statement=checks.statement,
-        contract=None if found_stated is None or error else found_stated.contract,
-        files={} if error else checks.files,
+        contract=checks.stated.contract,
+        files=checks.files if keep else {},
         demo_root=checks.demo_root,
     )
 
@@ -174,11 +177,11 @@ class _Checks:
         root: x509.Certificate,
         at: dt.datetime,
         *,
-        replay: bool,
+        keep: bool,
         on_progress: Progress,
     ) -> None:
         self.directory, self.root, self.at = directory, root, at
-        self.replay, self.on_progress = replay, on_progress
+        self.keep, self.on_progress = keep, on_progress
         self.demo_root = False
         self.certificate: Certificate | None = None
         self.statement: str | None = None
@@ -233,7 +236,7 @@ class _Checks:
 
         for path in sorted(subjects, key=lambda path: (path.startswith(MODEL_PREFIX), path)):
             large = path.startswith(MODEL_PREFIX) or path in (GOLDEN_INPUTS, GOLDEN_EXPECTED)
-            keep = self.replay or not large
+            keep = self.keep or not large
             digest, data = read_and_hash(self.directory, path, keep=keep, on_bytes=hashed)
             if digest != subjects[path]:
                 raise Tampered(
