@@ -37,6 +37,11 @@ for have in $profile $([ "$profile" = cpu ] && echo dev); do
     fi
 done
 
+# onnxruntime and onnxruntime-gpu own the same folder: never one over the other.
+if [ -f "$venv/holds" ] && [ "$(cat "$venv/holds")" != "${profile#dev}" ] &&
+    { [ "$profile" = gpu ] || [ "$(cat "$venv/holds")" = gpu ]; }; then
+    rm -rf "$venv"
+fi
 rm -f "$stamp"
 if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$venv"
@@ -44,17 +49,16 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         fail "this Python can't make a virtual environment; on Debian: apt install python3-venv"
 fi
 pip="$venv/bin/python -m pip --quiet --disable-pip-version-check"
+echo "${profile#dev}" >"$venv/holds"
 echo "installing from $lock (a few minutes the first time) …" >&2
 if $pip install --no-deps --require-hashes -r requirements/uv.txt &&
-    "$venv/bin/uv" --quiet pip sync --python "$venv/bin/python" --require-hashes \
-        --allow-empty-requirements "$lock"; then
+    "$venv/bin/uv" --quiet pip install --python "$venv/bin/python" --no-deps \
+        --require-hashes -r "$lock"; then
     :
 else
     echo "uv did not install it; trying pip, which takes longer …" >&2
     $pip install --no-deps --require-hashes -r "$lock"
-    $pip install --no-deps --require-hashes -r requirements/uv.txt || true
 fi
-"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null
 $pip install --no-deps --no-build-isolation -e .
 $pip check >&2 || fail "the installed set does not fit together; remove $venv and try again"
 echo "$profile $(digest "$lock")" >"$stamp"
