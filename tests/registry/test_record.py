@@ -257,9 +257,11 @@ def test_not_even_the_owner_rewrites_what_is_append_only(
 ) -> None:
     submission(app, verdict="fail")
     assert database.owner is not None
-    with psycopg.connect(database.owner, autocommit=True) as owner:
-        with pytest.raises(psycopg.errors.RestrictViolation, match="never"):
-            owner.execute(f"TRUNCATE touchstone.{table} CASCADE")
+    with (
+        psycopg.connect(database.owner, autocommit=True) as owner,
+        pytest.raises(psycopg.errors.RestrictViolation, match="never"),
+    ):
+        owner.execute(f"TRUNCATE touchstone.{table} CASCADE")
 
 
 def test_every_move_is_in_the_log_and_the_chain_holds(app: Any, database: Databases) -> None:
