@@ -112,4 +112,6 @@ def _answer(
             return {"error": "model_out_of_memory", "detail": ""}, []
         if operation == "run":
             return {"error": "model_raised", "detail": ""}, []
+        if operation == "inspect":
+            return {"error": "model_invalid", "detail": ""}, []
         return {"error": "model_not_loadable", "detail": text.strip().split("\n", 1)[0]}, []

@@ -55,7 +55,8 @@ class Refusal(Exception):
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code)
         self.code = code
-        self.detail = detail
+        # protobuf gives bytes where a string of the file is not UTF-8
+        self.detail = str(detail)[:400]
 
 
 def inspect(files: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -288,8 +289,13 @@ def _dimension(dimension: Any) -> int | str | None:
     return None
 
 
-def _check_name(name: str) -> None:
-    if len(name) > NAME_LIMIT or not name.isascii() or not name.isprintable():
+def _check_name(name: object) -> None:
+    if (
+        not isinstance(name, str)
+        or len(name) > NAME_LIMIT
+        or not name.isascii()
+        or not name.isprintable()
+    ):
         raise Refusal("model_invalid", "a name that is too long or not printable ASCII")
 
 

@@ -432,3 +432,36 @@ def text_output() -> bytes:
     proto.graph.output.append(h.make_tensor_value_info("names", T.STRING, ["batch"]))
     proto.graph.node.append(h.make_node("Identity", ["score"], ["names"]))
     return proto.SerializeToString()
+
+
+def trees() -> bytes:
+    """One decision tree on the first descriptor, as converters of scikit-learn write it."""
+    tree = h.make_node(
+        "TreeEnsembleRegressor",
+        ["descriptors"],
+        ["grown"],
+        domain="ai.onnx.ml",
+        nodes_treeids=[0, 0, 0],
+        nodes_nodeids=[0, 1, 2],
+        nodes_featureids=[0, 0, 0],
+        nodes_values=[0.0, 0.0, 0.0],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_truenodeids=[1, 0, 0],
+        nodes_falsenodeids=[2, 0, 0],
+        target_treeids=[0, 0],
+        target_nodeids=[1, 2],
+        target_ids=[0, 0],
+        target_weights=[0.2, 0.8],
+        n_targets=1,
+    )
+    nodes = [
+        *honest_nodes("honest"),
+        tree,
+        h.make_node("Add", ["honest", "grown"], ["both"]),
+        h.make_node("Mul", ["both", "half"], ["score"]),
+    ]
+    return model(
+        nodes,
+        [*weights(), constant("half", 0.5, np.float32)],
+        opsets=[h.make_opsetid("ai.onnx.ml", 3)],
+    ).SerializeToString()

@@ -1,11 +1,14 @@
 """What the sandbox refuses before a model is opened, and what it tells of an honest one."""
 
+from random import Random
+
 import pytest
 from onnx import defs
 
 from registry.trust.errors import Refused
 from registry.trust.model_files import model_digest
 from serving.sandbox import ModelFailure, Sandbox
+from serving.sandbox.failures import FATAL
 from serving.sandbox.operators import ALLOWED, DEFAULT_DOMAIN, REFUSED
 from tests.serving import hostile
 
@@ -40,6 +43,11 @@ REFUSED_FILES = {
     "path upwards": (hostile.external("../../etc/passwd"), "external_data"),
     "sibling that is not there": (hostile.external("weights.data"), "external_data"),
     "data in an attribute": (hostile.external_in_attribute("/etc/passwd"), "external_data"),
+    "location that is not UTF-8": (
+        hostile.external("weights.data").replace(b"weights.data", b"weights\xff\xfedat"),
+        "external_data",
+    ),
+    "name that is not UTF-8": (hostile.honest().replace(b"image", b"im\xff\xfee"), "model_invalid"),
     "custom domain": (hostile.custom_domain(), "custom_domain"),
     "functions": (hostile.functions(), "model_functions"),
     "opset too new": (hostile.honest(opset=99), "model_opset"),
@@ -147,6 +155,29 @@ def test_the_operator_lists_cover_the_installed_onnx():
     for domain, names in known.items():
         assert not ALLOWED[domain] & REFUSED[domain]
         assert ALLOWED[domain] | REFUSED[domain] == names
+
+
+def test_scikit_learn_style_trees_and_large_weights_are_accepted(sandbox):
+    description = sandbox.inspect({"model.onnx": hostile.trees()})
+    assert description.operators["ai.onnx.ml.TreeEnsembleRegressor"] == 1
+
+
+def test_files_that_chance_damaged_are_refused_and_never_end_the_process(sandbox):
+    """A thousand damaged copies: each is refused by code or described, by one process."""
+    random, pid = Random(4), sandbox.pid  # noqa: S311
+    codes: list[str] = []
+    originals = [hostile.honest(), hostile.nested(4), hostile.external("a.data")]
+    for _ in range(1000):
+        data = bytearray(random.choice(originals))
+        for _ in range(random.randint(1, 3)):
+            data[random.randrange(len(data))] = random.randrange(256)
+        try:
+            sandbox.inspect({"model.onnx": bytes(data)})
+        except ModelFailure as failure:
+            codes.append(failure.code)
+    assert sandbox.pid == pid
+    assert not FATAL & set(codes)
+    assert len(codes) > 500
 
 
 def test_nothing_random_is_allowed():
