@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.trust.errors import Invalid
 from validators.contract.schema import Tensor
 
 _PLAIN = {"uint8": (0, 255), "int16": (-1024, 3071), "int32": (0, 9), "int64": (0, 9)}
@@ -36,18 +37,24 @@ def make_case(tensor: Tensor, seed: str, case: int) -> NDArray[Any]:
 
 
 def bounds(tensor: Tensor) -> tuple[float, float]:
-    """(lowest, highest) value that is made for a tensor; whole numbers for integers."""
+    """(lowest, highest) value that is made for a tensor; whole numbers for integers.
+
+    Raises Invalid when no value of the tensor's dtype lies between its minimum and maximum.
+    """
     plain_low, plain_high = _PLAIN.get(tensor.dtype, (-_WIDTH, _WIDTH))
     low, high = tensor.minimum, tensor.maximum
-    if low is None and high is None:
-        low, high = plain_low, plain_high
-    elif low is None:
-        assert high is not None
-        low = min(plain_low, high)
-    elif high is None:
+    if low is None:
+        low = plain_low if high is None else min(plain_low, high)
+    if high is None:
         high = max(plain_high, low)
-    if not tensor.dtype.startswith("float"):
-        low, high = math.ceil(low), math.floor(high)
+    if tensor.dtype in _PLAIN:
+        limits = np.iinfo(tensor.dtype)
+        if tensor.maximum is None:
+            high = math.ceil(high)
+        low = max(math.ceil(low), int(limits.min))
+        high = min(math.floor(high), int(limits.max))
+    if low > high:
+        raise Invalid(f"the contract's minimum and maximum leave no value for {tensor.name}")
     return low, high
 
 
