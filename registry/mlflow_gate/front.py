@@ -155,7 +155,7 @@ async def _cleaned(
     if (most and route.method != "DELETE") or body:
         _check_json(body)
         headers.append((b"content-length", str(len(body)).encode()))
-    return inward, _once(body)
+    return inward, _once(body, receive)
 
 
 def _limited(receive: Receive, most: int) -> Receive:
@@ -189,9 +189,12 @@ async def _whole(receive: Receive) -> bytes:
     return bytes(chunks)
 
 
-def _once(body: bytes) -> Receive:
+def _once(body: bytes, receive: Receive) -> Receive:
+    """The body, once; after it only the sender's going away is news."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
     async def once() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
+        return waiting.pop() if waiting else await receive()
 
     return once
 

@@ -41,6 +41,8 @@ _ENVIRONMENT = {
     "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "4",
     "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
 }
+# A search of runs would import MLflow's own accounts, and with them gateway, jobs and assistant.
+_NEVER_LOADED = ("mlflow.server.auth", "mlflow.server.fastapi_app")
 _THREADS = 8
 _STALE_SECONDS = 24 * 3600
 _installed: tuple[str, Path] | None = None
@@ -58,6 +60,8 @@ def install(*, mlflow_url: str, artifacts: Path) -> Mapping[Kind, App]:
     folder = ArtifactFolder(artifacts)
     folder.discard_stale(time.time() - _STALE_SECONDS)
     os.environ.update(_ENVIRONMENT)
+    for module in _NEVER_LOADED:
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
     os.environ["_MLFLOW_SERVER_ARTIFACT_DESTINATION"] = f"touchstone-artifacts://{folder.root}"
     _import_mlflow_constants()
     if _installed is None:

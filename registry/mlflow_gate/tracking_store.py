@@ -35,6 +35,7 @@ ALLOWED = frozenset(
         "set_tag",
         "delete_tag",
         "log_metric",
+        "sanitize_metric_value",
         "log_param",
         "log_batch",
         "log_inputs",

@@ -11,6 +11,7 @@ import pytest
 from registry.database.embedded import EmbeddedPostgres
 from registry.database.migrate import APP, GATE, MLFLOW, OWNER, ROLES, create_roles, migrate
 from registry.settings import Databases
+from tests.registry.mlflow_server import gate  # noqa: F401
 
 PASSWORD = "for-tests"
 

@@ -1,0 +1,275 @@
+"""The gate as it runs: a real PostgreSQL, a real server process, real accounts.
+
+`gate` is one server for the whole session. Run as a program, this module is that server.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psycopg
+import pytest
+
+from registry.database.embedded import EmbeddedPostgres
+from registry.database.migrate import APP, GATE, MLFLOW, OWNER, ROLES, create_roles, migrate
+from registry.database.record import Record
+from registry.identity.accounts import (
+    SYSTEM_ADMIN,
+    NewOrganisation,
+    NewToken,
+    add_organisation,
+    add_token,
+)
+from registry.settings import SILENCE, Databases
+
+ORGANISATIONS = {"sme-a": "sme", "sme-b": "sme", "tef": "facility", "clinic": "hospital"}
+ROLES_OF_TEST = {
+    "sme-a": "innovator",
+    "sme-b": "innovator",
+    "tef": "steward",
+    "clinic": "clinician",
+}
+PASSWORD = "for-tests"
+D1, D2, D3 = ("sha256:" + digit * 64 for digit in "123")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Where the server is, and the tokens by organisation."""
+
+    url: str
+    databases: Databases
+    artifacts: Path
+    tokens: dict[str, str]
+    process: int
+    seconds_to_start: float
+
+    def ask(self, method: str, path: str, organisation: str | None = "sme-a", **more: Any) -> Any:
+        """One HTTP request; `path` is sent as it is spelled."""
+        headers = dict(more.pop("headers", {}))
+        if organisation:
+            headers["Authorization"] = f"Bearer {self.tokens[organisation]}"
+        with httpx.Client(timeout=60) as client:
+            request = client.build_request(method, self.url, headers=headers, **more)
+            query = request.url.query
+            raw = path.encode() + (b"?" + query if query and b"?" not in path.encode() else b"")
+            request.url = request.url.copy_with(raw_path=raw)
+            return client.send(request)
+
+    def mlflow(self, method: str, path: str, organisation: str = "sme-a", **fields: Any) -> Any:
+        """One question to MLflow's own interface, fields as JSON or query."""
+        place = {"params": fields} if method == "GET" else {"json": fields}
+        return self.ask(method, f"/api/2.0/mlflow/{path}", organisation, **place)
+
+    def sql(self, statement: str, *values: Any, role: str = "owner") -> list[Any]:
+        """What a role gets for a statement."""
+        dsn = getattr(self.databases, role)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            answer = connection.execute(statement, values)  # type: ignore[call-overload]
+            return answer.fetchall() if answer.description else []
+
+    def version(self, name: str, organisation: str = "sme-a", content: bytes = b"onnx") -> int:
+        """Log a model of one file and register it, by MLflow's interface."""
+        model_id, folder = self.logged_model(organisation)
+        assert self.put(f"{folder}/model.onnx", content, organisation).status_code == 200
+        self.mlflow("POST", "registered-models/create", organisation, name=name)
+        answer = self.mlflow(
+            "POST", "model-versions/create", organisation, name=name, source=f"models:/{model_id}",
+            model_id=model_id,
+        )  # fmt: skip
+        assert answer.status_code == 200, answer.text
+        return int(answer.json()["model_version"]["version"])
+
+    def logged_model(self, organisation: str = "sme-a") -> tuple[str, str]:
+        """A new logged model without files: its id, and its folder among the artifacts."""
+        answer = self.mlflow("POST", "logged-models", organisation, experiment_id="0", name="net")
+        info = answer.json()["model"]["info"]
+        return info["model_id"], info["artifact_uri"].removeprefix("mlflow-artifacts:/")
+
+    def put(self, path: str, content: Any, organisation: str = "sme-a") -> Any:
+        """Upload an artifact."""
+        route = f"/api/2.0/mlflow-artifacts/artifacts/{path}"
+        return self.ask("PUT", route, organisation, content=content)
+
+
+def submit(gate: Gate, model: str, version: int, organisation: str = "sme-a") -> str:
+    """A submission that binds the version."""
+    name = str(uuid.uuid4())
+    gate.sql(
+        "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
+        " protocol_digest, cohort_id, cohort_version, submitted_by)"
+        " VALUES (%s, %s, %s, %s, %s, 'c', '1', 'Eva')",
+        name, organisation, model, version, D1, role="app",
+    )  # fmt: skip
+    return name
+
+
+def certify(gate: Gate, submission: str) -> None:
+    """Take the submission along the arrows to a certificate with two signers."""
+    for state in ("intake", "queued", "running", "assessed", "in_review"):
+        more = f", verdict='pass', report_digest='{D2}'" if state == "assessed" else ""
+        gate.sql(
+            f"UPDATE touchstone.submission SET state='{state}'{more} WHERE id=%s",
+            submission, role="app",
+        )  # fmt: skip
+    for person, key in (("Ada", D1), ("Ben", D2)):
+        gate.sql(
+            "INSERT INTO touchstone.decision (submission, key_id, person, outcome, reason,"
+            " report_digest, envelope, statement_signature)"
+            f" VALUES (%s, '{key}', '{person}', 'certify', 'because', '{D2}', '{{}}', '{{}}')",
+            submission, role="app",
+        )  # fmt: skip
+    gate.sql(
+        "INSERT INTO touchstone.certificate (submission, organisation, model_name, model_version,"
+        " envelope, signers, not_after) SELECT id, organisation, model_name, model_version, '{}',"
+        " '', now() + interval '1 day' FROM touchstone.submission WHERE id = %s",
+        submission, role="gate",
+    )  # fmt: skip
+
+
+def network(seed: int = 0) -> Any:
+    """A small real ONNX model whose weights are large enough to be written beside it."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    drawn = np.random.default_rng(seed).normal(size=(64, 64)).astype("float32")
+    weights = numpy_helper.from_array(drawn, "w")
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["shape", "w"], ["hidden"]),
+            helper.make_node(
+                "ReduceMean", ["hidden"], ["mean"], keepdims=1, noop_with_empty_axes=1
+            ),
+            helper.make_node("Sigmoid", ["mean"], ["score"]),
+        ],
+        "network",
+        [helper.make_tensor_value_info("shape", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 64])],
+        [weights],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+@pytest.fixture(scope="session")
+def gate(cluster: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    """One running gate for the session."""
+    databases = _database(cluster)
+    tokens = _accounts(databases)
+    artifacts = tmp_path_factory.mktemp("artifacts")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "owner": databases.owner, "app": databases.app, "mlflow": databases.mlflow,
+        "artifacts": str(artifacts), "port": port,
+    }  # fmt: skip
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    started = time.monotonic()
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.registry.mlflow_server", json.dumps(settings)],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, **SILENCE},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait(server, url, log)
+        seconds = time.monotonic() - started
+        yield Gate(url, databases, artifacts, tokens, server.pid, seconds)
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _database(cluster: EmbeddedPostgres) -> Databases:
+    name = "mlflow_gate"
+    with psycopg.connect(cluster.superuser_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    create_roles(
+        cluster.superuser_dsn.replace("@/touchstone?", f"@/{name}?"),
+        dict.fromkeys(ROLES, PASSWORD),
+    )
+    databases = Databases(
+        app=cluster.dsn(APP, PASSWORD, name),
+        gate=cluster.dsn(GATE, PASSWORD, name),
+        mlflow=cluster.dsn(MLFLOW, PASSWORD, name),
+        owner=cluster.dsn(OWNER, PASSWORD, name),
+    )
+    assert databases.owner
+    migrate(databases.owner)
+    return databases
+
+
+def _accounts(databases: Databases) -> dict[str, str]:
+    record = Record(databases.app, size=1)
+    tokens = {}
+    for name, kind in ORGANISATIONS.items():
+        organisation = NewOrganisation(id=name, kind=kind, name=name)  # type: ignore[arg-type]
+        add_organisation(record, SYSTEM_ADMIN, organisation)
+        token = NewToken(organisation=name, role=ROLE_OF[name], person="Eva")  # type: ignore[arg-type]
+        tokens[name] = add_token(record, SYSTEM_ADMIN, token).secret
+    record.close()
+    with psycopg.connect(databases.app, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO touchstone.cohort (id, version, root, manifest_digest, manifest_path,"
+            " title, positives, negatives, patients, contract_digest, locked_by)"
+            f" VALUES ('c','1','{D1}','{D1}','x','t',10,10,10,'{D1}','Sam')"
+        )
+        connection.execute(
+            "INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)"
+            f" VALUES ('{D1}','p','1','{{}}',2,'Sam')"
+        )
+        for person, key in (("Ada", D1), ("Ben", D2)):
+            connection.execute(
+                "INSERT INTO touchstone.signer (key_id, organisation, person, pem)"
+                f" VALUES ('{key}','tef','{person}','pem')"
+            )
+    return tokens
+
+
+def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    for _ in range(1200):
+        if server.poll() is not None:
+            break
+        try:
+            httpx.get(url)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"the server did not start:\n{log.read_text()[-4000:]}")
+
+
+def main() -> None:
+    """Serve the gate with these settings until terminated."""
+    import uvicorn
+
+    from registry.identity.accounts import authenticate
+    from registry.mlflow_gate.app import create_app
+    from registry.mlflow_gate.schema import prepare_schema
+
+    settings = json.loads(sys.argv[1])
+    prepare_schema(settings["owner"])
+    prepare_schema(settings["owner"])  # twice does no harm
+    record = Record(settings["app"], size=4)
+    app = create_app(
+        mlflow_url=settings["mlflow"].replace("postgresql://", "postgresql+psycopg://"),
+        artifacts=Path(settings["artifacts"]),
+        authenticate=lambda token: authenticate(record, token),
+    )
+    uvicorn.run(app, host="127.0.0.1", port=settings["port"], log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
