@@ -164,6 +164,10 @@ class Report(Strict):
     verdict: Verdict
     curves: Curves | None
     environment: Environment
+    reference_standard: str = ""
+    """What was taken as the truth, in the protocol's words."""
+    goals_rationale: str = ""
+    """Why these goals, as written down before the first run."""
     attribution: str
     """Citation and licence of the data, where its licence asks for it."""
     statement: str = "Standalone performance; no human-factors evidence."
