@@ -17,6 +17,7 @@ from typing import Any
 
 from serving.sandbox import framing
 from serving.sandbox.lockdown import SOCKET_FD, load_libraries, lock_down
+from serving.sandbox.refusal import Refusal
 from serving.sandbox.shared import map_read_only
 
 _RUNTIME_MEMORY_WORDS = ("allocate memory", "bad_alloc", "out of memory", "Failed to allocate")
@@ -91,8 +92,6 @@ def _serve(sock: socket.socket, model: Any, grace: float, payload_limit: int) ->
 def _answer(
     model: Any, request: dict[str, Any], payload: bytearray
 ) -> tuple[dict[str, Any], list[Any]]:
-    from serving.sandbox.inspection import Refusal
-
     operation = request["operation"]
     try:
         if operation == "inspect":

@@ -15,22 +15,21 @@ Rules
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import onnx
 import onnx.checker
-import onnx.shape_inference
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from registry.trust.model_files import MAXIMUM_BYTES, MODEL_FILE
 from serving.sandbox.operators import ALLOWED, DEFAULT_DOMAIN, OPSETS
+from serving.sandbox.refusal import Refusal, first_line
+from serving.sandbox.shapes import largest_tensor
 from serving.sandbox.tensors import inline, refuse_external, tensors_of
 
 MAXIMUM_NODES: Final = 50_000
 MAXIMUM_DEPTH: Final = 8
-MAXIMUM_ELEMENTS: Final = 1 << 30
-BATCH: Final = 256
 NAME_LIMIT: Final = 256
 
 _TYPES: Final = {
@@ -47,16 +46,6 @@ _TYPES: Final = {
     onnx.TensorProto.UINT64: "uint64",
     onnx.TensorProto.BOOL: "bool",
 }
-
-
-class Refusal(Exception):
-    """The model is refused: a code of serving.sandbox.failures, and a detail."""
-
-    def __init__(self, code: str, detail: str = "") -> None:
-        super().__init__(code)
-        self.code = code
-        # protobuf gives bytes where a string of the file is not UTF-8
-        self.detail = str(detail)[:400]
 
 
 def inspect(files: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -78,8 +67,8 @@ def inspect(files: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
         onnx.checker.check_model(data)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise Refusal("model_invalid", _first_line(error)) from error
-    largest = _infer_shapes(model)
+        raise Refusal("model_invalid", first_line(error)) from error
+    largest = largest_tensor(model)
     known = {tensor.name for tensor in model.graph.initializer}
     description = {
         "inputs": [_value(v) for v in model.graph.input if v.name not in known],
@@ -222,47 +211,6 @@ def _inline_weights(model: Any, files: Mapping[str, Any]) -> None:
         raise Refusal("external_data", "the .data file is there and no tensor refers to it")
 
 
-def _infer_shapes(model: Any) -> int:
-    """The largest tensor in elements, at a batch of BATCH. Raises Refusal."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    known = {tensor.name for tensor in copy.graph.initializer}
-    for value in copy.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if value.name not in known and dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_value = BATCH
-    for value in copy.graph.output:
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].HasField("dim_value"):
-            dims[0].ClearField("dim_param")
-    del copy.graph.value_info[:]
-    try:
-        inferred = onnx.shape_inference.infer_shapes(
-            copy, check_type=True, strict_mode=True, data_prop=True
-        )
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        raise Refusal("model_shapes", _first_line(error)) from error
-    largest = 0
-    for name, dims in _shapes(inferred.graph):
-        elements = math.prod(dims)
-        if elements > MAXIMUM_ELEMENTS:
-            raise Refusal("tensor_too_large", name)
-        largest = max(largest, elements)
-    return largest
-
-
-def _shapes(graph: Any) -> Iterator[tuple[str, list[int]]]:
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        dims = value.type.tensor_type.shape.dim
-        yield value.name, [max(d.dim_value, 1) for d in dims]
-    for tensor in tensors_of(graph):
-        yield tensor.name, list(tensor.dims)
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _shapes(inner)
-
-
 def _value(value: Any) -> dict[str, Any]:
     if value.type.WhichOneof("value") != "tensor_type":
         raise Refusal("tensor_kind", value.name)
@@ -297,7 +245,3 @@ def _check_name(name: object) -> None:
         or not name.isprintable()
     ):
         raise Refusal("model_invalid", "a name that is too long or not printable ASCII")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:200]

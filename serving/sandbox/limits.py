@@ -14,7 +14,8 @@ class Limits:
     wall_seconds: of one call (a batch); then the process is killed.
     load_seconds: of inspecting or loading the model.
     cpu_seconds: CPU time of the process's whole life, a backstop should the parent die.
-    memory_bytes: address space beyond what the runtime itself has taken before the model came.
+    memory_bytes: address space beyond what the runtime itself has taken before the model came;
+        checking and loading a model takes up to six times its size.
     output_bytes: the largest answer that is read back.
     """
 

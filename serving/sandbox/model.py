@@ -7,7 +7,8 @@ import numpy as np
 import onnxruntime
 
 from serving.sandbox.framing import DTYPES, tensor_rows
-from serving.sandbox.inspection import Refusal, inspect
+from serving.sandbox.inspection import inspect
+from serving.sandbox.refusal import Refusal
 from serving.sandbox.shared import SLOT, offsets
 
 
