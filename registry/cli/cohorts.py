@@ -12,7 +12,7 @@ from registry.trust.errors import Invalid
 def ingest_source(source: Path, contract: Path, out: Path, half: str, as_json: bool) -> None:
     """Read a source into a staging folder."""
     from validators.cohort.ingest import ingest
-    from validators.contract.read import read_contract
+    from validators.protocol.read import read_contract
 
     with progress_bar(f"reading {source.name}", as_json) as advance:
         staged = ingest(source, out, contract=read_contract(contract), half=half, progress=advance)
