@@ -56,24 +56,18 @@ def server(host: str, port: int) -> None:
     """The registry, until SIGINT or SIGTERM."""
     import uvicorn
 
-    from registry.api.app import create_app
-    from registry.facility import open_facility
-
     os.environ.update(SILENCE)
     _log()
-    facility = open_facility(read_settings())
-    try:
-        uvicorn.run(
-            create_app(facility),
-            host=host,
-            port=port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
-    finally:
-        facility.close()
+    uvicorn.run(  # by name: the doors do not import each other
+        "registry.api.main:application",
+        factory=True,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
 
 
 def worker(allow_unsandboxed: bool) -> None:
