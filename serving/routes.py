@@ -11,7 +11,7 @@ Rules
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.trust.errors import NotFound, Refused, Unavailable
@@ -30,7 +30,6 @@ from serving.worker import Scores, Worker
 
 BODY_SECONDS = 60.0
 _INLINE_BYTES = 64 << 10
-_ALLOWED = ("/health/", "/v1/", "/v2/")
 
 Clock = Callable[[], dt.datetime]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -48,14 +47,14 @@ class Endpoints:
         model = self._predicate.model
         self._names = {model.name, f"{model.organisation}.{model.name}"}
 
-    def app(self) -> ASGIApp:
+    def app(self) -> Starlette:
         """The application with these routes and no other."""
         one = "/v2/models/{name}"
         gets: dict[str, Handler] = {
             "/health/live": self.live,
             "/health/ready": self.ready,
             "/v1/model": self.model,
-            "/v2/": self.server,
+            "/v2": self.server,
             "/v2/health/live": self.live,
             "/v2/health/ready": self.ready,
             one: self.protocol_model,
@@ -200,10 +199,10 @@ class Endpoints:
 
 
 class Front:
-    """The outermost layer: only listed paths pass, and every fault becomes a problem."""
+    """The outermost layer: only the paths of `routes` reach the framework at all."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._routes = app, tuple(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -212,7 +211,7 @@ class Front:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        if not scope["path"].startswith(_ALLOWED) or "//" in scope["path"]:
+        if all(route.matches(scope)[0] is Match.NONE for route in self._routes):
             await problem(404, "not_found", "there is no such path")(scope, receive, send)
             return
         await self._app(scope, receive, send)

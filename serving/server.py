@@ -15,8 +15,10 @@ Rules
 
 import argparse
 import contextlib
+import dataclasses
 import datetime as dt
 import errno
+import importlib.util
 import os
 import signal
 import socket
@@ -32,11 +34,11 @@ from cryptography import x509
 from registry.trust.errors import Invalid, TouchstoneError, Unavailable
 from registry.trust.keys import load_certificate
 from serving.bundle.verify import VerifyResult, verify
+from serving.sandbox.limits import Limits
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.types import ASGIApp
-
-    from serving.sandbox.limits import Limits
 
 SILENCE = {
     "BENTOML_DO_NOT_TRACK": "True",
@@ -46,6 +48,9 @@ SILENCE = {
 }
 PORT = 8500
 WAITING = 16
+SERVING_LIMITS = Limits(cpu_seconds=365 * 86_400)
+"""As at the facility, but for the CPU time of a process that may run for months."""
+_PARTS = ("bentoml", "fcntl", "httptools", "numpy", "onnxruntime", "starlette", "uvicorn")
 _STOP_SECONDS = 5
 _LOOPBACK = ("127.", "::1", "localhost")
 
@@ -68,7 +73,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = PORT,
-    limits: "Limits | None" = None,
+    limits: Limits = SERVING_LIMITS,
     waiting: int = WAITING,
     clock: Callable[[], dt.datetime] = now,
     say: Say = to_stderr,
@@ -76,16 +81,24 @@ def serve(
     """Verify the bundle in `directory` under `root` and serve it until stopped.
 
     limits: of the sandboxed process; waiting: how many requests may be held at once; port 0 picks
-    a free one. Raises what verification found, Unavailable (port_in_use) when the port is taken.
+    a free one. Raises what verification found, Unavailable when the port is taken (port_in_use)
+    or a part is not installed (not_installed).
     """
     for name, value in SILENCE.items():
         os.environ.setdefault(name, value)
+    if missing := [part for part in _PARTS if importlib.util.find_spec(part) is None]:
+        raise Unavailable(
+            f"serving needs {missing[0]}, which is not installed here: install "
+            "touchstone-tef[hospital] on Linux",
+            code="not_installed",
+        )
     with _stoppable(), contextlib.closing(_listen(host, port)) as listener:
         try:
             verified = _verified(directory, root, clock(), say)
             _serve(verified, listener, host, limits, waiting, clock, say)
         except KeyboardInterrupt:
-            say("stopped")
+            pass
+        say("stopped")
 
 
 def _verified(directory: Path, root: x509.Certificate, at: dt.datetime, say: Say) -> VerifyResult:
@@ -102,15 +115,15 @@ def _serve(
     verified: VerifyResult,
     listener: socket.socket,
     host: str,
-    limits: "Limits | None",
+    limits: Limits,
     waiting: int,
     clock: Callable[[], dt.datetime],
     say: Say,
 ) -> None:
     from serving.routes import Endpoints
-    from serving.worker import SERVING_LIMITS, Worker
+    from serving.worker import Worker
 
-    worker = Worker(verified, limits=limits or SERVING_LIMITS, waiting=waiting)
+    worker = Worker(verified, limits=limits, waiting=waiting)
     with contextlib.closing(worker):
         replayed = worker.start()
         say(
@@ -121,7 +134,7 @@ def _serve(
         _run(app, listener, lambda: _announce(verified, listener, host, say))
 
 
-def bento(app: "ASGIApp") -> "ASGIApp":
+def bento(app: "Starlette") -> "ASGIApp":
     """The routes as a BentoML service, behind a front that lets nothing else through.
 
     BentoML decodes bodies only for `@bentoml.api` methods, pickle among them; there is none here.
@@ -142,7 +155,7 @@ def bento(app: "ASGIApp") -> "ASGIApp":
 
     service: Any = Touchstone
     # As main: mounted otherwise, BentoML would decode pickle.
-    return Front(service.to_asgi(is_main=True))
+    return Front(service.to_asgi(is_main=True), app.routes)
 
 
 def _run(app: "ASGIApp", listener: socket.socket, announce: Callable[[], None]) -> None:
@@ -151,6 +164,8 @@ def _run(app: "ASGIApp", listener: socket.socket, announce: Callable[[], None]) 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            if hasattr(signal, "SIGHUP") and _in_main_thread():
+                signal.signal(signal.SIGHUP, self.handle_exit)  # as it does for SIGTERM itself
             if self.started:
                 announce()
 
@@ -215,7 +230,7 @@ def _listen(host: str, port: int) -> socket.socket:
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP unwind like Ctrl-C, so that the sandbox is buried."""
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield
         return
 
@@ -231,6 +246,10 @@ def _stoppable() -> Iterator[None]:
             signal.signal(getattr(signal, name), handler)
 
 
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """`python -m serving.server`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m serving.server", description=serve.__doc__)
@@ -238,9 +257,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, required=True, help="the root that you pinned (PEM)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--seconds", type=float, default=30.0, help="time limit of one call")
+    parser.add_argument("--waiting", type=int, default=WAITING, help="requests held at once")
     given = parser.parse_args(arguments)
     try:
-        serve(given.directory, load_certificate(given.root), host=given.host, port=given.port)
+        serve(
+            given.directory,
+            load_certificate(given.root),
+            host=given.host,
+            port=given.port,
+            limits=dataclasses.replace(SERVING_LIMITS, wall_seconds=given.seconds),
+            waiting=given.waiting,
+        )
     except TouchstoneError as error:
         to_stderr(error.message)
         return 1

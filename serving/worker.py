@@ -1,6 +1,6 @@
 """The certified model at work: one sandboxed process, one call at a time, a short queue before it.
 
-    worker = Worker(verified, limits=Limits(), waiting=16)
+    worker = Worker(verified, limits=SERVING_LIMITS, waiting=16)
     worker.start()                       # load, and replay the golden vectors, in this process
     scores = await worker.score(inputs)  # (n,) float64
 
@@ -37,8 +37,6 @@ from serving.sandbox.process import Sandbox
 logger = logging.getLogger(__name__)
 
 Scores = NDArray[np.float64]
-SERVING_LIMITS = Limits(cpu_seconds=365 * 86_400)
-"""As at the facility, but for the CPU time of a process that may run for months."""
 
 
 class Worker:
@@ -48,8 +46,8 @@ class Worker:
         self,
         verified: VerifyResult,
         *,
-        limits: Limits = SERVING_LIMITS,
-        waiting: int = 16,
+        limits: Limits,
+        waiting: int,
         start_sandbox: Callable[[Limits], Sandbox] = Sandbox.start,
     ) -> None:
         assert verified.contract is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from registry.trust.canonical import canonical, sha256_bytes
@@ -24,6 +25,7 @@ from validators.protocol.schema import Endpoint, IntendedUse, Protocol
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 NOT_AFTER = NOW + dt.timedelta(days=365)
+HANG, EXPLODE = 2.515625, 3.515625
 
 CONTRACT = Contract(
     id="nodule",
@@ -46,10 +48,12 @@ PROTOCOL = Protocol(
 )
 
 
-def model(*, extra: int = 0, sign: float = 1.0, divide: bool = False) -> bytes:
+def model(*, extra: int = 0, sign: float = 1.0, divide: bool = False, traps: bool = False) -> bytes:
     """Logistic regression on both inputs.
 
-    extra: floats of ballast that make the file larger; divide: 0/0 on an image that is all zero.
+    extra: floats of ballast that make the file larger; divide: 0/0 on an image that is all zero;
+    traps: never ends where the first case's first descriptor is HANG, and asks for 4 TB where it is
+    EXPLODE, which no golden case holds.
     """
     weights = np.random.default_rng(7)
     nodes = [
@@ -77,6 +81,9 @@ def model(*, extra: int = 0, sign: float = 1.0, divide: bool = False) -> bytes:
             helper.make_node("Div", ["image", "top"], ["scaled"]),
         ]
         nodes[2] = helper.make_node("Flatten", ["scaled"], ["flat"])
+    if traps:
+        nodes[-1] = helper.make_node("Sigmoid", ["sprung"], ["probability"])
+        nodes[-1:-1] = _traps(initializers)
     graph = helper.make_graph(
         nodes,
         "nodule",
@@ -89,6 +96,52 @@ def model(*, extra: int = 0, sign: float = 1.0, divide: bool = False) -> bytes:
     )
     opset = helper.make_opsetid("", 17)
     return bytes(helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString())
+
+
+def _traps(initializers: list[onnx.TensorProto]) -> list[onnx.NodeProto]:
+    """Nodes from `logit` to `sprung` that do harm for one exact input and nothing otherwise."""
+    made = {
+        "hang": np.array([HANG], np.float32),
+        "explode": np.array([EXPLODE], np.float32),
+        "corner": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "forever": np.array([1 << 60], np.int64),
+        "terabytes": np.array([1 << 40], np.int64),
+        "zero": np.array([0], np.float32),
+        "empty": np.array([], np.int64),
+    }
+    initializers.extend(numpy_helper.from_array(array, name) for name, array in made.items())
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Identity", ["seen"], ["seen_on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("seen", TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("seen_on", TensorProto.FLOAT, [1]),
+        ],
+    )
+    return [
+        helper.make_node("Gather", ["descriptors", "corner"], ["row"], axis=0),
+        helper.make_node("Gather", ["row", "corner"], ["cell"], axis=1),
+        helper.make_node("Reshape", ["cell", "one"], ["trigger"]),
+        helper.make_node("Equal", ["trigger", "hang"], ["hangs"]),
+        helper.make_node("Where", ["hangs", "forever", "one"], ["turns"]),
+        helper.make_node("Reshape", ["turns", "empty"], ["turns_scalar"]),
+        helper.make_node("Loop", ["turns_scalar", "", "zero"], ["nothing_looped"], body=body),
+        helper.make_node("Equal", ["trigger", "explode"], ["explodes"]),
+        helper.make_node("Where", ["explodes", "terabytes", "one"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["block"]),
+        helper.make_node("ReduceMax", ["block"], ["nothing_made"], keepdims=0),
+        helper.make_node("Add", ["logit", "nothing_looped"], ["once"]),
+        helper.make_node("Add", ["once", "nothing_made"], ["sprung"]),
+    ]
 
 
 def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
