@@ -141,9 +141,6 @@ def _judge_gap(
         return "fail", f"the gap of {gap:.3f} is beyond the margin {margin} (bound {corrected:.3f})"
     if shown.high < margin:
         return "pass", f"the gap {gap:.3f} is inside the margin {margin} (bound {shown.high:.3f})"
-            "pass",
-            f"the gap of {gap:.3f} is inside the margin {margin} (bound {shown.high:.3f})",
-        )
     return "insufficient_evidence", (
         f"the gap of {gap:.3f} ({shown.low:.3f} to {shown.high:.3f}) is neither shown to be inside "
         f"the margin {margin} nor beyond it"
