@@ -1,0 +1,211 @@
+"""A table of predictions from a file, one row a case, into a CaseTable.
+
+    >>> table = read_table(Path("predictions.csv"), protocol, {"score": "adae_score"})
+
+Columns: `case`, `patient` (if the protocol clusters by patient), `reference`, `score`, one for
+each attribute that the protocol's subgroup rules name, and, if there is one, `failure`.
+`columns` maps these names to the file's own.
+
+Rules
+-----
+1. CSV (UTF-8; comma, semicolon or tab; a header line) or Parquet, told apart by content, not name.
+2. Nothing is guessed. A score that is empty or NaN is an error, unless its row says in `failure`
+   why there is none (a short code such as `timeout`). Such a case is a failed prediction: it
+   counts as wrong, as the protocol says. pandas writes NaN as an empty cell, so both are one.
+3. The reference standard is 0 or 1, or true or false; it is never missing.
+4. An empty attribute is the group `unknown`: those cases are a group too.
+5. Other columns are not read.
+6. A message names the file, the column and how many rows; it never holds a value of a row.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from registry.trust.errors import Invalid
+from validators.cases import CaseTable
+from validators.protocol.schema import Protocol
+from validators.table_file import TableFile, open_table
+
+UNKNOWN = "unknown"
+MAXIMUM_GROUPS = 50
+MAXIMUM_CODES = 20
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_INFINITE = r"^[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?$"
+_DECIMAL_COMMA = r"^[+-]?\d*,\d+$"
+_CODE = r"^[a-z][a-z0-9_]{0,39}$"
+_MISSING = ("", "na", "n/a", "nan", "null", "none")
+_REFERENCE = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+
+
+def read_table(path: Path, protocol: Protocol, columns: Mapping[str, str]) -> CaseTable:
+    """The cases of a table, checked.
+
+    Raises Invalid, in one line that says what to do, for anything that breaks the rules above:
+    no such file, not CSV or Parquet, a column missing, duplicate cases, missing or impossible
+    scores or references, one class only, an attribute that is no grouping.
+    """
+    attributes = tuple(dict.fromkeys(rule.attribute for rule in protocol.subgroups))
+    needed = ["case", "reference", "score", *attributes]
+    if protocol.cluster == "patient":
+        needed.insert(1, "patient")
+    _check_mapping(columns, [*needed, "patient", "failure"])
+    file = open_table(path)
+    wanted = {name: columns.get(name, name) for name in needed}
+    if "failure" in columns or "failure" in file.names:
+        wanted["failure"] = columns.get("failure", "failure")
+    for name, column in wanted.items():
+        if column not in file.names:
+            raise Invalid(_no_column(file, name, column, name in columns))
+    data = file.read(wanted)
+    _check_cases(file, data["case"])
+    reference = _reference(file, wanted["reference"], data["reference"])
+    failure = _failures(file, data.get("failure"), len(reference))
+    score = _scores(file, wanted["score"], data["score"], failure)
+    return CaseTable(
+        reference=reference,
+        score=score,
+        patient=_patients(file, wanted["patient"], data["patient"]) if "patient" in data else None,
+        attributes={name: _groups(file, wanted[name], data[name]) for name in attributes},
+        failed_by_code=dict(sorted(Counter(failure[failure != ""].tolist()).items())),
+    )
+
+
+def _check_mapping(columns: Mapping[str, str], known: Sequence[str]) -> None:
+    for name in columns:
+        if name not in known:
+            raise Invalid(
+                f"--column {name}=…: this protocol reads no column {name!r}"
+                f"{_nearest(name, known)}; it reads {', '.join(dict.fromkeys(known))}"
+            )
+
+
+def _no_column(file: TableFile, name: str, column: str, mapped: bool) -> str:
+    nearest = get_close_matches(column, file.names, n=1, cutoff=0.5)
+    instead = nearest[0] if nearest else "COLUMN"
+    line = f"{file.path.name} has no column {column!r}"
+    if mapped:
+        line += f", which --column {name}={column} names"
+    line += f" (nearest: {nearest[0]!r})" if nearest else f"; it has {_listed(file.names)}"
+    return f"{line}; name the right one with --column {name}={instead}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    nearest = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:12])
+    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _check_cases(file: TableFile, column: pa.Array) -> None:
+    if empty := _count(pc.equal(column, "")):
+        raise Invalid(f"{file.path.name}: {empty} rows have no case id; give each case its own")
+    if twice := len(column) - int(pc.count_distinct(column).as_py()):
+        raise Invalid(
+            f"{file.path.name}: {twice} rows repeat a case id of another row; keep one row a case"
+        )
+
+
+def _reference(file: TableFile, column: str, data: pa.Array) -> NDArray[np.int8]:
+    lower = pc.utf8_lower(data)
+    if empty := _count(pc.is_in(lower, pa.array(_MISSING))):
+        raise Invalid(
+            f"{file.path.name}: {column} is empty in {empty} rows; a case without a reference "
+            "standard can't be scored, so leave those rows out and say so"
+        )
+    position = pc.index_in(lower, pa.array(list(_REFERENCE)))
+    if position.null_count:
+        raise Invalid(
+            f"{file.path.name}: {column} is neither 0 or 1 nor true or false in "
+            f"{position.null_count} rows; 1 means that the disease is present"
+        )
+    values = np.array(list(_REFERENCE.values()), dtype=np.int8)
+    reference: NDArray[np.int8] = values[position.to_numpy(zero_copy_only=False)]
+    positives = int(reference.sum())
+    if positives in (0, len(reference)):
+        side = "positive (1)" if positives else "negative (0)"
+        raise Invalid(
+            f"{file.path.name}: all {len(reference)} cases are {side} in {column}; cases of both "
+            "classes are needed"
+        )
+    return reference
+
+
+def _failures(file: TableFile, data: pa.Array | None, n: int) -> NDArray[Any]:
+    if data is None:
+        return np.full(n, "")
+    odd = pc.and_(pc.not_equal(data, ""), pc.invert(pc.match_substring_regex(data, _CODE)))
+    if count := _count(odd):
+        raise Invalid(
+            f"{file.path.name}: failure is no short code in {count} rows; use words such as "
+            "timeout or not_readable (small letters, digits, _), empty where there is a score"
+        )
+    codes = np.asarray(data.to_pylist(), dtype=str)
+    if len(set(codes.tolist()) - {""}) > MAXIMUM_CODES:
+        raise Invalid(f"{file.path.name}: failure has more than {MAXIMUM_CODES} different codes")
+    return codes
+
+
+def _scores(
+    file: TableFile, column: str, data: pa.Array, failure: NDArray[Any]
+) -> NDArray[np.float64]:
+    where = f"{file.path.name}: {column}"
+    missing = pc.is_in(pc.utf8_lower(data), pa.array(_MISSING))
+    infinite = pc.match_substring_regex(data, _INFINITE)
+    number = pc.match_substring_regex(data, _NUMBER)
+    if odd := _count(pc.invert(pc.or_(pc.or_(missing, infinite), number))):
+        comma = _count(pc.match_substring_regex(data, _DECIMAL_COMMA))
+        hint = "; write decimals with a point" if comma else ""
+        raise Invalid(f"{where} is not a number in {odd} rows{hint}")
+    score = pc.if_else(number, data, pa.scalar(None, pa.string())).cast(pa.float64())
+    values: NDArray[np.float64] = score.to_numpy(zero_copy_only=False).astype(np.float64)
+    outside = _count(infinite) + int(((values < 0) | (values > 1)).sum())
+    if outside:
+        raise Invalid(
+            f"{where} lies outside [0, 1] in {outside} rows; a score is the probability that the "
+            "reference is positive (put logits through a sigmoid first)"
+        )
+    absent = missing.to_numpy(zero_copy_only=False)
+    declared = failure != ""
+    if undeclared := int((absent & ~declared).sum()):
+        raise Invalid(
+            f"{where} is empty or NaN in {undeclared} rows; give them a score, or declare the "
+            "predictions failed with a code in a column `failure` (they then count as wrong)"
+        )
+    if both := int((~absent & declared).sum()):
+        raise Invalid(f"{where}: {both} rows have a score and a failure code; keep one of the two")
+    return values
+
+
+def _patients(file: TableFile, column: str, data: pa.Array) -> NDArray[np.int64]:
+    if empty := _count(pc.equal(data, "")):
+        raise Invalid(
+            f"{file.path.name}: {column} is empty in {empty} rows; the protocol clusters by "
+            "patient, so each case needs its patient"
+        )
+    _, codes = np.unique(np.asarray(data.to_pylist(), dtype=str), return_inverse=True)
+    return codes.astype(np.int64)
+
+
+def _groups(file: TableFile, column: str, data: pa.Array) -> NDArray[np.str_]:
+    groups = pc.if_else(pc.equal(data, ""), UNKNOWN, data)
+    if (different := int(pc.count_distinct(groups).as_py())) > MAXIMUM_GROUPS:
+        raise Invalid(
+            f"{file.path.name}: {column} has {different} different values, too many for groups "
+            f"(at most {MAXIMUM_GROUPS}); make a column of bands and name it with --column"
+        )
+    return np.asarray(groups.to_pylist(), dtype=str)
+
+
+def _count(mask: pa.Array) -> int:
+    return int(pc.sum(mask).as_py() or 0)
