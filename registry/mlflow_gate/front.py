@@ -202,12 +202,14 @@ def _once(body: bytes, receive: Receive) -> Receive:
 def _check_json(body: bytes) -> None:
     """One JSON object, each name once, not nested deeply: no two readers can differ about it."""
     try:
-        value = json.loads(body, object_pairs_hook=_no_twins)
-        depth = _depth(value)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_no_twins)
+        if isinstance(value, dict) and _depth(value) <= _MOST_DEPTH:
+            return
     except (ValueError, RecursionError):
-        raise Invalid("the body must be one JSON object in UTF-8, each name in it once") from None
-    if not isinstance(value, dict) or depth > _MOST_DEPTH:
-        raise Invalid("the body must be one JSON object in UTF-8, each name in it once")
+        pass
+    raise Invalid(
+        "the body must be one JSON object in UTF-8, each name in it once, without NUL characters"
+    )
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -218,8 +220,15 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _depth(value: Any) -> int:
-    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, below), default=0)
+    """How deeply `value` is nested; ValueError for text that no database stores."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("NUL")
+        value.encode("utf-8")  # a lone surrogate has no UTF-8
+        return 0
+    if isinstance(value, dict):
+        return 1 + max((max(_depth(key), _depth(below)) for key, below in value.items()), default=0)
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
 
 
 @functools.cache

@@ -228,7 +228,8 @@ def _files() -> App:
         organisation = _organisation(scope)
         with ServerWorkspaceContext(organisation):
             caller_in_own_workspace()
-            Place.parse(path)
+            if Place.parse(path).workspace != organisation:
+                raise NotFound(f"there is no artifact {path[-120:]}")
             try:
                 if scope["method"] == "PUT":
                     response: Response = await upload_artifact(path, Request(scope, receive))
