@@ -44,11 +44,11 @@ class Client:
             trust_env=False,
         )
 
-    def get(self, path: str, **query: str) -> Any:
+    def get(self, path: str, /, **query: str) -> Any:
         """The JSON at `path`."""
         return self._checked("GET", path, params=query).json()
 
-    def get_bytes(self, path: str, **query: str) -> bytes:
+    def get_bytes(self, path: str, /, **query: str) -> bytes:
         """The bytes at `path`; empty for 204."""
         return self._checked("GET", path, params=query).content
 
@@ -56,7 +56,7 @@ class Client:
         """Send JSON, get JSON."""
         return self._checked("POST", path, json=body).json()
 
-    def stream(self, path: str, start: int, **query: str) -> Iterator[bytes]:
+    def stream(self, path: str, start: int, /, **query: str) -> Iterator[bytes]:
         """The bytes at `path` from `start` on, in chunks."""
         headers = {"Range": f"bytes={start}-"} if start else {}
         with (
@@ -68,7 +68,7 @@ class Client:
                 raise _error(answer)
             yield from answer.iter_bytes()
 
-    def _checked(self, method: str, path: str, **more: Any) -> httpx.Response:
+    def _checked(self, method: str, path: str, /, **more: Any) -> httpx.Response:
         with self._reachable():
             answer = self._http.request(method, path, **more)
         if answer.is_error:

@@ -133,6 +133,8 @@ def decide(submission: str, outcome: str, reason: str, key: Path, as_json: bool)
     person, organisation = signer_name(identity.certificate)
     client = Client(read_settings())
     shown = client.get(f"/submissions/{submission}")
+    if "report_digest" not in shown:
+        raise Refused("only an assessor of the facility decides, with the assessor's own token")
     report_bytes = client.get_bytes(f"/submissions/{submission}/report")
     digest = sha256_bytes(report_bytes)
     if digest != shown["report_digest"]:

@@ -29,6 +29,14 @@ from registry.trust.errors import Conflict, NotFound, Refused, Unavailable
 
 Row = dict[str, Any]
 _FOLDER = Path(__file__).parent / "sql"
+_ALREADY = {
+    "organisation": "this organisation exists already",
+    "decision": "you have signed a decision on this submission already",
+    "cohort": "this cohort version, or one with the same root, is locked already",
+    "protocol": "this protocol version is locked already with another text; raise its version",
+    "submission": "this model version is submitted to this cohort by this protocol already",
+    "certificate": "this submission is certified already",
+}
 
 
 @cache
@@ -119,7 +127,7 @@ def _for_people(error: psycopg.errors.IntegrityError) -> Refused | Conflict:
     if isinstance(error, psycopg.errors.RestrictViolation):
         return Refused(message, code="against_the_record")
     if isinstance(error, psycopg.errors.UniqueViolation):
-        return Conflict(f"this exists already ({error.diag.table_name})")
+        return Conflict(_ALREADY.get(error.diag.table_name or "", "this exists already"))
     if isinstance(error, psycopg.errors.ForeignKeyViolation):
         return Conflict(f"what this refers to is not there ({error.diag.table_name})")
     return Refused(f"the record refuses this value: {message}")
