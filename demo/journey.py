@@ -50,11 +50,28 @@ class Story:
 
 def play(home: Path) -> dict[str, Any]:
     """Run the whole journey in `home`; returns what demo.json holds."""
+    with facility_at_work(home) as story:
+        register(story)
+        submit(story)
+        review(story)
+        cheats.try_all(story)
+        certified = [who for who in "ab" if story.submissions[who]["state"] in
+                     ("certified", "conditional")]  # fmt: skip
+        for who in certified[:1]:
+            hospital(story, who, _free_port(8500))
+        if not certified:
+            story.stage.console.print("Nothing was certified: a hospital has nothing to pull.")
+    return _outcome(story)
+
+
+@contextmanager
+def facility_at_work(home: Path) -> Iterator[Story]:
+    """A facility that runs, with people, a locked cohort and a locked protocol."""
     if home.exists():
         shutil.rmtree(home)  # a demo begins anew; nothing of value lives here
     home.mkdir(parents=True, mode=0o711)
     (home / "demo-directory").touch()  # so that the next demo knows it may begin anew here
-    port, hospital_port = _free_port(8400), _free_port(8500)
+    port = _free_port(8400)
     stage = Stage(home, f"http://127.0.0.1:{port}")
     story = Story(stage, keys=home / "keys")
     with ExitStack() as stack:
@@ -64,17 +81,7 @@ def play(home: Path) -> dict[str, Any]:
         enrol(story)
         lock_cohort(story)
         lock_protocol(story)
-        register(story)
-        submit(story)
-        review(story)
-        cheats.try_all(story)
-        certified = [who for who in "ab" if story.submissions[who]["state"] in
-                     ("certified", "conditional")]  # fmt: skip
-        if certified:
-            hospital(story, certified[0], hospital_port)
-        else:
-            stage.console.print("Nothing was certified, so that a hospital has nothing to pull.")
-    return _outcome(story, port)
+        yield story
 
 
 @contextmanager
@@ -307,7 +314,7 @@ def _free_port(wanted: int) -> int:
     raise CommandFailed("no free port on 127.0.0.1")
 
 
-def _outcome(story: Story, port: int) -> dict[str, Any]:
+def _outcome(story: Story) -> dict[str, Any]:
     table = Table(title="Outcome", title_justify="left")
     for heading in ("model", "verdict", "state", "rules that did not pass"):
         table.add_column(heading, overflow="fold")
@@ -332,7 +339,7 @@ def _outcome(story: Story, port: int) -> dict[str, Any]:
         "submissions": submissions,
         "refusals": story.stage.refusals,
         "paths": paths,
-        "urls": {"registry": f"http://127.0.0.1:{port}"},
+        "urls": {"registry": story.stage.server},
         "seconds": round(sum(step["seconds"] for step in story.stage.steps), 1),
         "python": sys.version.split()[0],
     }

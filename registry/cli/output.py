@@ -16,7 +16,7 @@ def show(value: Any, as_json: bool, line: str) -> None:
     if as_json:
         print_json(value)
     else:
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
