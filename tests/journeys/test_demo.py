@@ -1,0 +1,82 @@
+"""The README's journey, as a stranger runs it: `python -m demo`."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def played() -> Iterator[tuple[dict[str, Any], str, Path]]:
+    """(demo.json, what was printed, the data directory) of one run in an empty home."""
+    folder = Path(tempfile.mkdtemp(prefix="touchstone-demo-"))
+    folder.chmod(0o711)
+    (folder / "home").mkdir()
+    environment = {
+        key: value for key, value in os.environ.items()
+        if not key.startswith(("TOUCHSTONE_", "MLFLOW_"))
+    } | {"HOME": str(folder / "home"), "TOUCHSTONE_HOME": str(folder / "data")}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "demo"], env=environment, capture_output=True, text=True,
+        timeout=280, check=False,
+    )  # fmt: skip
+    try:
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        outcome = json.loads((folder / "data" / "demo.json").read_text())
+        yield outcome, done.stdout, folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_every_step_is_done_and_timed(played: tuple[dict[str, Any], str, Path]) -> None:
+    outcome, printed, _ = played
+    assert not [step for step in outcome["steps"] if step["outcome"].startswith("failed")]
+    assert all(step["seconds"] > 0 for step in outcome["steps"])
+    for step in outcome["steps"]:
+        assert step["name"] in printed
+
+
+def test_the_model_with_both_inputs_is_certified_and_the_other_is_not(
+    played: tuple[dict[str, Any], str, Path],
+) -> None:
+    models = {row["model"]: row for row in played[0]["submissions"]}
+    a, b = models["nodule-shape-and-reading"], models["nodule-shape"]
+    assert a["verdict"] in ("pass", "conditional")
+    assert a["state"] in ("certified", "conditional")
+    assert b["verdict"] in ("fail", "insufficient_evidence")
+    assert b["state"] == "not_certified"
+    missed = [r for r in b["rules"] if r["gating"] and r["outcome"] == "fail"]
+    assert missed
+
+
+def test_every_cheat_is_refused_with_a_sentence(
+    played: tuple[dict[str, Any], str, Path],
+) -> None:
+    refusals = {row["attempt"]: row["message"] for row in played[0]["refusals"]}
+    assert len(refusals) >= 7
+    for attempt, message in refusals.items():
+        assert len(message) > 15, attempt
+        assert "Traceback" not in message
+    shard = next(m for a, m in refusals.items() if "one byte" in a)
+    assert "inputs/00000" in shard
+
+
+def test_nothing_runs_on_and_nothing_was_written_outside(
+    played: tuple[dict[str, Any], str, Path],
+) -> None:
+    _, _, folder = played
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            assert str(folder).encode() not in environment, (entry / "cmdline").read_bytes()
+    assert not [path for path in (folder / "home").rglob("*") if path.is_file()]
