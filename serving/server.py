@@ -92,13 +92,13 @@ def serve(
             "touchstone-tef[hospital] on Linux",
             code="not_installed",
         )
-    with _stoppable(), contextlib.closing(_listen(host, port)) as listener:
-        try:
-            verified = _verified(directory, root, clock(), say)
-            _serve(verified, listener, host, limits, waiting, clock, say)
-        except KeyboardInterrupt:
-            pass
-        say("stopped")
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        _stoppable(),
+        contextlib.closing(_listen(host, port)) as listener,
+    ):
+        verified = _verified(directory, root, clock(), say)
+        _serve(verified, listener, host, limits, waiting, clock, say)
 
 
 def _verified(directory: Path, root: x509.Certificate, at: dt.datetime, say: Say) -> VerifyResult:
@@ -272,6 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     except TouchstoneError as error:
         to_stderr(error.message)
         return 1
+    to_stderr("stopped")
     return 0
 
 

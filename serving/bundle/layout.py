@@ -32,6 +32,9 @@ MODEL_PREFIX = "model/"
 GOLDEN_INPUTS = "golden/inputs.bin"
 GOLDEN_EXPECTED = "golden/expected.json"
 
+RELEASED_REPORT = "touchstone/released-report/v1"
+"""The form of report that may leave the facility (`validators.report.disclosure`)."""
+
 UNSIGNED = frozenset({CERTIFICATE, SIGNERS})
 REQUIRED = frozenset({CONTRACT, PROTOCOL, REPORT, LABEL, GOLDEN_INPUTS, GOLDEN_EXPECTED})
 MAXIMUM_FILES = 1000

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from registry.trust.canonical import parse_canonical, sha256_bytes
-from registry.trust.errors import Conflict, Invalid, Unavailable
+from registry.trust.errors import Conflict, Invalid, Refused, Unavailable
 from serving.bundle.download import download
 from serving.bundle.files import settle
 from serving.bundle.layout import (
@@ -27,6 +27,7 @@ from serving.bundle.layout import (
     LABEL,
     MODEL_PREFIX,
     PROTOCOL,
+    RELEASED_REPORT,
     REPORT,
     UNSIGNED,
     check_paths,
@@ -55,6 +56,8 @@ def bundle_files(
     for name, data in ((CONTRACT, contract), (PROTOCOL, protocol), (REPORT, report)):
         if not isinstance(parse_canonical(data), dict):
             raise Invalid(f"{name} must hold a JSON object")
+    if parse_canonical(report).get("schema_id") != RELEASED_REPORT:
+        raise Refused("only a report in its released form may leave the facility in a bundle")
     files = {
         CONTRACT: contract,
         PROTOCOL: protocol,

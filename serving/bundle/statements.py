@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from registry.trust.canonical import digest_of
 from registry.trust.certificate import Certificate
 from registry.trust.errors import Tampered
-from serving.bundle.layout import CONTRACT, PROTOCOL, REPORT, model_names
+from serving.bundle.layout import CONTRACT, PROTOCOL, RELEASED_REPORT, REPORT, model_names
 from validators.contract.schema import Contract
 
 
@@ -59,8 +59,9 @@ def check_statements(certificate: Certificate, files: Mapping[str, bytes]) -> St
 def _check_report(certificate: Certificate, report: Mapping[str, Any]) -> None:
     predicate = certificate.predicate
     digests, verdict = report.get("digests"), report.get("verdict")
-    if not isinstance(digests, dict) or not isinstance(verdict, dict):
-        raise Tampered("report.json is not a report", code="report_mismatch")
+    form = report.get("schema_id")
+    if form != RELEASED_REPORT or not isinstance(digests, dict) or not isinstance(verdict, dict):
+        raise Tampered("report.json is not a released report (v1)", code="report_mismatch")
     for name, stated, certified in (
         ("verdict", verdict.get("overall"), predicate.overall),
         ("model", digests.get("model"), predicate.model.digest),

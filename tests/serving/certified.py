@@ -22,6 +22,7 @@ from serving.sandbox import Sandbox
 from validators.contract.schema import Contract, Tensor
 from validators.evidence import CaseFlow, Digests, Environment, Report, Verdict
 from validators.protocol.schema import Endpoint, IntendedUse, Protocol
+from validators.report.disclosure import release
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 NOT_AFTER = NOW + dt.timedelta(days=365)
@@ -150,6 +151,7 @@ def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
         protocol_id=PROTOCOL.id,
         protocol_version=PROTOCOL.version,
         title="",
+        reference_standard=PROTOCOL.reference_standard,
         intended_use=PROTOCOL.intended_use.model_dump(),
         threshold=0.5,
         alpha=0.025,
@@ -181,7 +183,7 @@ def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
         environment=Environment(versions={}),
         attribution="",
     )
-    return value.model_dump(mode="json")
+    return release(value, "certified", PROTOCOL.disclosure)
 
 
 @dataclass(frozen=True)

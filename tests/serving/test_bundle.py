@@ -96,6 +96,7 @@ def test_what_a_bundle_does_not_hold_is_not_packed(signed_over: Files) -> None:
         {"model_files": {"model.onnx": b"m", "../x.data": b"d"}},
         {"golden": {}},
         {"report": b"{}  "},
+        {"report": canonical({"schema_id": "touchstone/report/v1"})},
         {"contract": canonical([1])},
         {"protocol": b"not json"},
     ]

@@ -402,7 +402,9 @@ def test_documents_that_disagree_are_found_even_when_signed(
     report = json.loads(signed_over["report.json"])
     failing = {**signed_over, "report.json": canonical(
         report | {"verdict": report["verdict"] | {"overall": "fail"}})}  # fmt: skip
-    no_digests = {**signed_over, "report.json": canonical({"verdict": report["verdict"]})}
+    no_digests = {**signed_over, "report.json": canonical(report | {"digests": None})}
+    unreleased = {**signed_over, "report.json": canonical(
+        report | {"schema_id": "touchstone/report/v1"})}  # fmt: skip
     contract = json.loads(signed_over["contract.json"])
     other_contract = {**signed_over, "contract.json": canonical(contract | {"tolerance": 0.01})}
     table: list[tuple[Files, dict[str, object], str]] = [
@@ -412,6 +414,7 @@ def test_documents_that_disagree_are_found_even_when_signed(
         (signed_over, {"overall": "conditional", "conditions": ("x",)}, "report_mismatch"),
         (failing, {}, "report_mismatch"),
         (no_digests, {}, "report_mismatch"),
+        (unreleased, {}, "report_mismatch"),
         (other_contract, {}, "protocol_mismatch"),
     ]
     for number, (files, changes, code) in enumerate(table):

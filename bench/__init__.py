@@ -1,0 +1,1 @@
+"""Each claim about speed, as a program that prints the ratio."""
