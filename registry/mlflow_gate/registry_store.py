@@ -11,7 +11,7 @@ Rules
 """
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry.abstract_store import AbstractStore
@@ -49,9 +49,6 @@ ALLOWED = frozenset(
         "set_registered_model_alias",
         "delete_registered_model_alias",
         "get_model_version_by_alias",
-        "rename_registered_model",
-        "delete_registered_model",
-        "transition_model_version_stage",
         "list_webhooks_by_event",
     }
 )
@@ -80,30 +77,6 @@ class GuardedRegistryStore(WorkspaceAwareSqlAlchemyStore):
         for tag in tags:
             check_tag(tag.key)
         return super().create_registered_model(name, tags, description)
-
-    def rename_registered_model(self, name: str, new_name: str) -> NoReturn:
-        """Refused: submissions and certificates name the model."""
-        raise Refused(
-            "a registered model keeps its name; register the model again under the new name",
-            code="model_stays",
-        )
-
-    def delete_registered_model(self, name: str) -> NoReturn:
-        """Refused: its versions are on record."""
-        raise Refused(
-            "a registered model stays on record; versions that were not submitted can be deleted",
-            code="model_stays",
-        )
-
-    def transition_model_version_stage(
-        self, name: str, version: Any, stage: str, archive_existing_versions: bool
-    ) -> NoReturn:
-        """Refused: a stage would look like an approval."""
-        raise Refused(
-            "stages are not used here: no label stands for an approval; submit the version with "
-            "`touchstone submit`",
-            code="no_stages",
-        )
 
     def create_model_version(
         self,

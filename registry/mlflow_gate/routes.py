@@ -85,8 +85,6 @@ ROUTES: tuple[Route, ...] = (
         DELETE registered-models/alias             _delete_registered_model_alias
         POST   registered-models/get-latest-versions  _get_latest_versions
         GET    registered-models/get-latest-versions  _get_latest_versions
-        POST   registered-models/rename            _rename_registered_model
-        DELETE registered-models/delete            _delete_registered_model
         POST   model-versions/create               _create_model_version
         GET    model-versions/get                  _get_model_version
         GET    model-versions/search               _search_model_versions
@@ -95,7 +93,6 @@ ROUTES: tuple[Route, ...] = (
         DELETE model-versions/delete               _delete_model_version
         POST   model-versions/set-tag              _set_model_version_tag
         DELETE model-versions/delete-tag           _delete_model_version_tag
-        POST   model-versions/transition-stage     _transition_stage
         """
     ),
     Route("GET", _FILES, "_list_artifacts_mlflow_artifacts"),
@@ -103,6 +100,19 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", f"{_FILES}/{{file}}", "_upload_artifact", "upload"),
     Route("GET", "/api/3.0/mlflow/server-info", "_get_server_info", "info"),
 )
+# Asked for often enough to deserve their own sentence; the stores say the same.
+REFUSED: dict[tuple[str, str], str] = {
+    ("POST", f"{_API}/registered-models/rename"): (
+        "a registered model keeps its name; register the model again under the new name"
+    ),
+    ("DELETE", f"{_API}/registered-models/delete"): (
+        "a registered model stays on record; versions that were not submitted can be deleted"
+    ),
+    ("POST", f"{_API}/model-versions/transition-stage"): (
+        "stages are not used here: no label stands for an approval; submit the version with "
+        "`touchstone submit`"
+    ),
+}
 ENDPOINTS = frozenset((route.method, route.endpoint) for route in ROUTES if route.kind == "json")
 
 
@@ -112,10 +122,12 @@ def belongs_to_mlflow(path: str) -> bool:
 
 
 def match(method: str, path: str) -> Route:
-    """The route that a request means; raises NotFound for everything else."""
+    """The route that a request means; raises NotFound or Refused for everything else."""
     for route in ROUTES:
         if route.matches(method, path):
             return route
+    if (method, path) in REFUSED:
+        raise Refused(REFUSED[method, path], code="not_offered")
     raise NotFound(
         f"{method} {path[:120]} is not offered here; Touchstone takes runs, models, versions and "
         "their files from the MLflow client",

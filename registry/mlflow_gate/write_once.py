@@ -21,7 +21,6 @@ from typing import Any, BinaryIO, NoReturn
 from urllib.parse import urlparse
 
 from mlflow.entities import FileInfo
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository, StreamUploadMixin
 
 from registry.identity.caller import current_caller
@@ -30,6 +29,7 @@ from registry.mlflow_gate.sealed import ArtifactFolder, Place, disk_errors
 from registry.trust.errors import NotFound, Refused, TouchstoneError, Unauthenticated
 
 SCHEME = "touchstone-artifacts"
+_BLOCK = 1 << 20
 
 
 class WriteOnceArtifactRepository(ArtifactRepository, StreamUploadMixin):
@@ -88,7 +88,7 @@ class WriteOnceArtifactRepository(ArtifactRepository, StreamUploadMixin):
         place = _own(_joined(artifact_path, artifact_file_name))
         with _mlflow_words(), self._folder.incoming() as (descriptor, temporary):
             with disk_errors(), os.fdopen(os.dup(descriptor), "wb") as target:
-                shutil.copyfileobj(stream, target, 1 << 20)
+                shutil.copyfileobj(stream, target, _BLOCK)
             self._folder.publish(temporary, place)
 
     async def log_artifact_from_async_stream(
@@ -101,8 +101,13 @@ class WriteOnceArtifactRepository(ArtifactRepository, StreamUploadMixin):
         place = _own(_joined(artifact_path, artifact_file_name))
         with _mlflow_words(), self._folder.incoming() as (descriptor, temporary):
             with disk_errors(), os.fdopen(os.dup(descriptor), "wb") as target:
+                waiting = bytearray()
                 async for chunk in chunks:
-                    await asyncio.to_thread(target.write, chunk)
+                    waiting += chunk
+                    if len(waiting) >= _BLOCK:
+                        await asyncio.to_thread(target.write, bytes(waiting))
+                        waiting.clear()
+                target.write(waiting)
             await asyncio.to_thread(self._folder.publish, temporary, place)
 
     def delete_artifacts(self, artifact_path: str | None = None) -> NoReturn:
@@ -135,9 +140,5 @@ def _own(path: str) -> Place:
         if place.workspace != caller.organisation:
             raise NotFound(f"there is no artifact {path[-120:]!a}")
     except TouchstoneError as error:
-        raise _raised(error) from error
+        raise in_mlflow_words(error) from error
     return place
-
-
-def _raised(error: TouchstoneError) -> MlflowException:
-    return in_mlflow_words(error)

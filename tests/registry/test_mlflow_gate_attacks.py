@@ -1,7 +1,9 @@
 """Ways around the gate that worked elsewhere; each must fail here, and say why."""
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -218,8 +220,11 @@ def test_a_version_comes_from_a_model_logged_here(gate: Gate, model: str, source
     assert gate.sql("SELECT count(*) FROM mlflow.model_versions WHERE name = %s", model) == [(2,)]
 
 
-@pytest.mark.parametrize("key", ["touchstone.verdict", "Touchstone.x", " touchstone", "ｔouchstone",
-                                 "touchstone", "\ttouchstone", "mlflow.prompt.is_prompt"])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    ["touchstone.verdict", "Touchstone.x", " touchstone", "ｔouchstone", "touch\u00adstone",
+     "\ttouchstone", "mlflow.prompt.is_prompt"],
+)  # fmt: skip
 def test_reserved_tags_come_in_by_no_door(gate: Gate, model: str, key: str) -> None:
     tag = {"key": key, "value": "true"}
     model_id, folder = gate.logged_model()
@@ -301,6 +306,25 @@ def test_an_upload_that_ends_after_the_registration_fails(gate: Gate) -> None:
     assert created.status_code == 200
     assert answers[0].status_code == 403
     assert gate.ask("GET", f"{FILES}/{folder}/late.data").status_code == 404
+
+
+def test_an_upload_that_is_cut_off_leaves_nothing(gate: Gate) -> None:
+    _, folder = gate.logged_model()
+    host, port = gate.url.removeprefix("http://").split(":")
+    head = (
+        f"PUT {FILES}/{folder}/half.onnx HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+        f"Authorization: Bearer {gate.tokens['sme-a']}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head.encode() + b"x" * 500)
+        time.sleep(0.3)
+        assert list((gate.artifacts / ".incoming").iterdir())
+    for _ in range(100):
+        if not list((gate.artifacts / ".incoming").iterdir()):
+            break
+        time.sleep(0.05)
+    assert not list((gate.artifacts / ".incoming").iterdir())
+    assert gate.ask("GET", f"{FILES}/{folder}/half.onnx").status_code == 404
 
 
 def test_a_model_without_files_is_not_registered(gate: Gate, model: str) -> None:
