@@ -86,7 +86,9 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
             path.chmod(0o644)
             path.replace(final)
     except OSError as error:
-        raise Unavailable(f"the report can't be written to {directory}: {error.strerror}") from error
+        raise Unavailable(
+            f"the report can't be written to {directory}: {error.strerror}"
+        ) from error
     finally:
         for path in waiting:
             path.unlink(missing_ok=True)

@@ -40,7 +40,9 @@ class TableFile:
         """
         for column in wanted.values():
             if self.names.count(column) > 1:
-                raise Invalid(f"{self.path.name} has several columns {column!r}; rename all but one")
+                raise Invalid(
+                    f"{self.path.name} has several columns {column!r}; rename all but one"
+                )
         columns = list(dict.fromkeys(wanted.values()))
         try:
             table = self._parquet(columns) if self.delimiter is None else self._csv(columns)

@@ -30,6 +30,7 @@ from validators.evidence import EndpointEvidence, Interval, Report, SubgroupEvid
 from validators.protocol.schema import Disclosure
 from validators.report.build import SIGNIFICANT_DIGITS
 from validators.report.suppression import Cell, Class, Withheld, withheld
+from validators.report.words import rule_in_words
 
 Audience = Literal["innovator_open", "certified"]
 SUPPRESSED = "suppressed"
@@ -155,9 +156,7 @@ def _subgroup(
 
 def _is_hidden(found: SubgroupEvidence, hidden: Withheld | None) -> bool:
     used = _USES.get(found.metric, ("positives", "negatives"))
-    return hidden is None or any(
-        (found.attribute, found.group, side) in hidden for side in used
-    )
+    return hidden is None or any((found.attribute, found.group, side) in hidden for side in used)
 
 
 def _verdict(report: Report, hidden: Withheld | None) -> dict[str, Any]:
@@ -188,18 +187,6 @@ def _verdict(report: Report, hidden: Withheld | None) -> dict[str, Any]:
 
 def _rule_id(found: SubgroupEvidence) -> str:
     return f"subgroup:{found.attribute}={found.group}:{found.metric}"
-
-
-def rule_in_words(rule: str) -> str:
-    """'subgroup:sex=female:auc' as 'auc where sex is female'."""
-    kind, _, rest = rule.partition(":")
-    if kind == "endpoint":
-        return rest.replace("_", " ")
-    if kind == "subgroup":
-        where, _, metric = rest.rpartition(":")
-        attribute, _, group = where.partition("=")
-        return f"{metric} where {attribute.replace('_', ' ')} is {group}"
-    return rule.replace("_", " ")
 
 
 def _outward(interval: Interval | None, decimals: int) -> dict[str, Any] | None:

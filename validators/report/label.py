@@ -1,51 +1,116 @@
-"""The model label: one page for people, made of released numbers only."""
+"""The model label: one page of plain text that goes with a certified model.
+
+    >>> print(model_label(released, model="lumen/nodule-net 3", conditions=(), not_after=last_day))
+
+Rules
+-----
+1. It is made of the released report alone, so it can say nothing that was withheld.
+2. Conditions stand before numbers. What the certificate does not say stands on it too.
+3. Plain UTF-8 text, at most 80 columns, the same bytes for the same inputs.
+"""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
+
+from validators.report.disclosure import SUPPRESSED
+
+WIDTH = 80
 
 
 def model_label(
-    released: dict[str, Any],
-    *,
-    model: str,
-    conditions: Sequence[str],
-    not_after: dt.datetime,
-    intended_use: dict[str, Any],
+    released: Mapping[str, Any], *, model: str, conditions: Sequence[str], not_after: dt.datetime
 ) -> str:
-    """Markdown: what it is for, how well it did, for whom not enough is known, until when."""
-    lines = [f"# {model}", "", "INVESTIGATIONAL: for a clinical pilot in shadow mode.", ""]
-    lines += [f"Certificate ends on {not_after:%Y-%m-%d}.", "", "## Intended use", ""]
-    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in intended_use.items() if value]
-    lines += ["", "## Performance on the locked cohort", ""]
-    lines += [_endpoint(row) for row in released.get("endpoints", [])]
-    lines += ["", "## Groups", ""]
-    lines += [_group(row) for row in released.get("subgroups", [])] or ["- none were asked for"]
-    lines += ["", "## Conditions", ""]
-    lines += [f"- {condition}" for condition in conditions] or ["- none"]
-    lines += ["", "Standalone performance; no human-factors evidence.", ""]
-    if released.get("attribution"):
-        lines += [f"Data: {released['attribution']}", ""]
-    return "\n".join(lines)
+    """The label of a report released for `certified`; `not_after` is the certificate's last day."""
+    decimals = int(released["disclosure"]["decimals"])
+    lines = ["MODEL LABEL", "=" * WIDTH, *_field("Model", model)]
+    lines += _field("Certified for", "clinical pilot")
+    lines += _field("Until", f"{not_after:%Y-%m-%d}")
+    lines += _field("Protocol", f"{released['protocol_id']} {released['protocol_version']}")
+    lines += _field("Threshold", f"a score of {released['threshold']} or more is positive")
+    if conditions:
+        lines += ["", "CONDITIONS", "-" * WIDTH]
+        lines += [line for text in conditions for line in _bullet(text)]
+    lines += ["", "INTENDED USE", "-" * WIDTH]
+    for name, value in released["intended_use"].items():
+        if value not in (None, ""):
+            lines += _field(str(name).capitalize(), str(value))
+    lines += _field("Reference", released["reference_standard"])
+    lines += ["", f"MEASURED ON {_counted(released['cases'])}", "-" * WIDTH]
+    lines += [_row("", "value", "interval", "goal", "outcome")]
+    lines += [_endpoint(found, decimals) for found in released["endpoints"]]
+    lines += ["", "GROUPS AGAINST THE REST (gap: how far the group is behind)", "-" * WIDTH]
+    lines += list(_groups(released["subgroups"], decimals))
+    lines += ["", "WHAT THIS DOES NOT SAY", "-" * WIDTH]
+    lines += _bullet(str(released["statement"]))
+    lines += _bullet("It is not a CE mark and no permission to use the model without a clinician.")
+    lines += _bullet(str(released["disclosure"]["note"]))
+    if released["attribution"]:
+        lines += ["", "DATA", "-" * WIDTH, *wrap(str(released["attribution"]), WIDTH)]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _endpoint(row: dict[str, Any]) -> str:
-    goal = f", goal {row['goal']}" if row.get("goal") is not None else ""
-    return f"- {row['metric'].replace('_', ' ')}: {_number(row)}{goal}: {_said(row)}"
+def _counted(cases: Mapping[str, Any]) -> str:
+    if cases["n"] is None:
+        return "A COHORT TOO SMALL TO BE COUNTED HERE"
+    patients = f" OF {cases['patients']} PATIENTS" if cases["patients"] else ""
+    return f"{cases['n']} CASES{patients}, {cases['positives']} POSITIVE"
 
 
-def _group(row: dict[str, Any]) -> str:
-    return f"- {row['attribute']} = {row['group']}, {row['metric']}: {_number(row)}: {_said(row)}"
+def _endpoint(found: Mapping[str, Any], decimals: int) -> str:
+    goal = "-" if found["goal"] is None else f"{found['goal']:g}"
+    return _row(
+        found["metric"].replace("_", " "),
+        _number(found["estimate"], decimals),
+        _interval(found["interval"], decimals),
+        goal,
+        _outcome(found),
+    )
 
 
-def _number(row: dict[str, Any]) -> str:
-    if row.get("estimate") is None:
-        return "withheld (too few cases)"
-    interval = row.get("interval")
-    if not interval:
-        return str(row["estimate"])
-    return f"{row['estimate']} ({interval['low']} to {interval['high']})"
+def _groups(rows: Sequence[Mapping[str, Any]], decimals: int) -> Iterator[str]:
+    heading = None
+    for found in rows:
+        if heading != (heading := (found["attribute"], found["metric"])):
+            yield _row(f"{heading[0].replace('_', ' ')}: {heading[1]}", "value", "interval",
+                       "gap", "outcome")  # fmt: skip
+        if found["outcome"] == SUPPRESSED:
+            yield _row(f"  {found['group']}", "withheld", "", "", "")
+        else:
+            yield _row(
+                f"  {found['group']}",
+                _number(found["estimate"], decimals),
+                _interval(found["interval"], decimals),
+                _number(found["gap"], decimals),
+                _outcome(found),
+            )
+    if heading is None:
+        yield "none were asked for"
 
 
-def _said(row: dict[str, Any]) -> str:
-    return str(row.get("outcome", "")).replace("_", " ")
+def _row(name: str, value: str, interval: str, goal: str, outcome: str) -> str:
+    return f"{name[:32]:<33}{value:>8}  {interval:<14}{goal:>6}  {outcome[:15]:<15}"
+
+
+def _outcome(found: Mapping[str, Any]) -> str:
+    return str(found["outcome"]).removesuffix("_evidence").replace("_", " ")
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _interval(interval: Mapping[str, Any] | None, decimals: int) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval['low']:.{decimals}f} to {interval['high']:.{decimals}f}"
+
+
+def _field(name: str, value: str) -> list[str]:
+    body = wrap(value, WIDTH - 16) or [""]
+    return [f"{name + ':':<16}{body[0]}", *(" " * 16 + line for line in body[1:])]
+
+
+def _bullet(text: str) -> list[str]:
+    return wrap(text, WIDTH, initial_indent="- ", subsequent_indent="  ")

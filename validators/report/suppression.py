@@ -14,8 +14,8 @@ Rules
    leaves every value from 0 to k - 1 possible for each primary one, even to a reader who knows
    which are the primary ones. Where that can't be reached, the whole class of the attribute goes.
 3. Nested attributes: where groups of one attribute add up, in both classes, to one group of
-   another (bands and finer bands), the coarse count is a second sum. If it would leave fewer than
-   k, or a single group, to be worked out, it is withheld too, and rule 2 is applied again.
+   another (bands and finer bands), the coarse count is a second sum. If rule 2 does not hold on
+   each side of it, it is withheld too, and its own attribute is looked at again.
    Attributes whose groups merely coincide lose a number that they could have kept.
 
 What this can't see: nesting over unions of groups on both sides, and tables of the same cohort
@@ -88,13 +88,15 @@ def _is_safe(row: Mapping[str, int], primary: set[str], hidden: set[str], k: int
     return highest and lowest
 
 
-def _gives_away(groups: Groups, hidden: set[str], union: frozenset[str], side: Class, k: int) -> bool:
-    """Whether the sum over `union` isolates some of the withheld groups of this attribute."""
+def _gives_away(
+    groups: Groups, hidden: set[str], union: frozenset[str], side: Class, k: int
+) -> bool:
+    """Whether the sum over `union` splits the withheld groups of this attribute unsafely."""
+    row = {name: getattr(cell, side) for name, cell in groups.items()}
     for part in (hidden & union, hidden - union):
-        if part and part != hidden:
-            left = sum(getattr(groups[name], side) for name in part)
-            if len(part) == 1 or left < k:
-                return True
+        primary = {name for name in part if row[name] < k}
+        if primary and part != hidden and not _is_safe(row, primary, part, k):
+            return True
     return False
 
 
