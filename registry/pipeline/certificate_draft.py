@@ -49,7 +49,6 @@ def bundle_and_statement(work: "Work") -> tuple[dict[str, bytes], bytes]:
             model=f"{row['organisation']}/{row['model_name']} {row['model_version']}",
             conditions=report.verdict.conditions,
             not_after=not_after,
-            intended_use=dict(report.intended_use),
         ),
         golden=golden,
     )

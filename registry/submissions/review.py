@@ -26,6 +26,7 @@ from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.policy import reach, require
 from registry.submissions import places
+from registry.submissions.states import ASSESSED
 from registry.submissions.submit import load, may_see_numbers, protocol_of, view
 from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
 from registry.trust.certificate import STATEMENT_TYPE, verified
@@ -75,6 +76,8 @@ def report_for(facility: Facility, caller: Caller, submission: str) -> bytes:
             note(now, caller, "report-read", submission, {"digest": row["report_digest"]})
         return data
     require(caller, "report.read_released", owner=row["organisation"])
+    if row["state"] not in ASSESSED:
+        raise Conflict(f"there is no report for you: the submission is {row['state']}")
     report = Report.model_validate(json.loads(data))
     audience = "certified" if may_see_numbers(row) else "innovator_open"
     return canonical(release(report, audience, protocol_of(row).disclosure))

@@ -21,7 +21,7 @@ from registry.facility import Facility
 from registry.identity.caller import Caller
 from registry.identity.policy import reach, require
 from registry.submissions.lock import check_fit, cohort, protocol_row
-from registry.submissions.states import CERTIFIED, deadline, family, meaning, outcome
+from registry.submissions.states import ASSESSED, CERTIFIED, deadline, family, meaning, outcome
 from registry.trust.errors import Invalid, NotFound, Refused
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import Protocol
@@ -171,5 +171,5 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
 def may_see_numbers(row: Row) -> bool:
     """Whether the submitter's attempts are closed, or the model certified."""
     return row["state"] in CERTIFIED or (
-        row["verdict"] is not None and row["attempts_spent"] >= row["attempts"]
+        row["state"] in ASSESSED and row["attempts_spent"] >= row["attempts"]
     )
