@@ -32,6 +32,8 @@ def bundle_and_statement(work: "Work") -> tuple[dict[str, bytes], bytes]:
     row, protocol, contract = work.row, work.protocol, work.contract
     report = Report.model_validate(json.loads(work.facility.store.get(places.report(work.id))))
     released = release(report, "certified", protocol.disclosure)
+    # The facility's own conditions quote exact numbers; a certificate travels.
+    conditions = tuple(released["verdict"]["conditions"])
     # The moment of assessment, from the record: preparing again gives the same statement.
     issued: dt.datetime = row["changed_at"].astimezone(dt.UTC).replace(microsecond=0)
     not_after = issued + dt.timedelta(days=protocol.validity_days)
@@ -47,7 +49,7 @@ def bundle_and_statement(work: "Work") -> tuple[dict[str, bytes], bytes]:
         label=model_label(
             released,
             model=f"{row['organisation']}/{row['model_name']} {row['model_version']}",
-            conditions=report.verdict.conditions,
+            conditions=conditions,
             not_after=not_after,
         ),
         golden=golden,
@@ -73,7 +75,7 @@ def bundle_and_statement(work: "Work") -> tuple[dict[str, bytes], bytes]:
         code=report.digests.code,
         environment=report.digests.environment,
         overall=overall,
-        conditions=report.verdict.conditions,
+        conditions=conditions,
         intended_use=dict(report.intended_use),
         pilot_mode="shadow",
         issued=issued,

@@ -24,8 +24,8 @@ def model_label(
 ) -> str:
     """The label of a report released for `certified`; `not_after` is the certificate's last day."""
     decimals = int(released["disclosure"]["decimals"])
-    lines = ["MODEL LABEL", "=" * WIDTH, *_field("Model", model)]
-    lines += _field("Certified for", "clinical pilot")
+    lines = ["INVESTIGATIONAL: FOR A CLINICAL PILOT IN SHADOW MODE", "=" * WIDTH]
+    lines += _field("Model", model)
     lines += _field("Until", f"{not_after:%Y-%m-%d}")
     lines += _field("Protocol", f"{released['protocol_id']} {released['protocol_version']}")
     lines += _field("Threshold", f"a score of {released['threshold']} or more is positive")
@@ -44,7 +44,7 @@ def model_label(
     lines += list(_groups(released["subgroups"], decimals))
     lines += ["", "WHAT THIS DOES NOT SAY", "-" * WIDTH]
     lines += _bullet(str(released["statement"]))
-    lines += _bullet("It is not a CE mark and no permission to use the model without a clinician.")
+    lines += _bullet("It is not a CE mark. In shadow mode no result reaches the care of a patient.")
     lines += _bullet(str(released["disclosure"]["note"]))
     if released["attribution"]:
         lines += ["", "DATA", "-" * WIDTH, *wrap(str(released["attribution"]), WIDTH)]
