@@ -11,7 +11,8 @@ Rules
    every address that leads to one is judged alike.
 3. The stores are ours (`GuardedRegistryStore`, `GuardedTrackingStore`), for MLflow's handlers and
    for whatever in this process makes an MLflow client.
-4. The database's address is in no environment variable that a child process would inherit.
+4. What the operator's shell says to an MLflow client (MLFLOW_…) is not for the server: it is
+   removed first. The database's address is put into no environment variable.
 """
 
 import io
@@ -34,6 +35,7 @@ from registry.mlflow_gate.sealed import ArtifactFolder
 from registry.trust.errors import Conflict, NotFound, TouchstoneError
 
 _ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_WORKSPACES": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",  # the front has done more by then
@@ -59,6 +61,8 @@ def install(*, mlflow_url: str, artifacts: Path) -> Mapping[Kind, App]:
         raise Conflict("this process serves another MLflow already; start a second process")
     folder = ArtifactFolder(artifacts)
     folder.discard_stale(time.time() - _STALE_SECONDS)
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_"))]:
+        del os.environ[name]
     os.environ.update(_ENVIRONMENT)
     for module in _NEVER_LOADED:
         sys.modules.setdefault(module, None)  # type: ignore[arg-type]
@@ -110,7 +114,7 @@ def _install_stores(url: str, folder: ArtifactFolder) -> None:
     _only_store(handlers._model_registry_store_registry, registry)
     _only_store(registry_utils._get_store_registry(), registry)
     tracking_utils.set_tracking_uri("touchstone://registry")
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    registry_utils.set_registry_uri("touchstone://registry")
     repositories = _artifact_repository_registry._registry
     repositories.clear()
     repositories[SCHEME] = WriteOnceArtifactRepository

@@ -87,13 +87,22 @@ print(json.dumps(said))
 """
 
 
+# What an operator's shell may hold for an MLflow client; the server must not follow it.
+MISLEADING = {
+    "MLFLOW_WORKSPACE": "sme-b",
+    "MLFLOW_REGISTRY_URI": "sqlite:////tmp/x.db",
+    "MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "_MLFLOW_STATIC_PREFIX": "/x",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def said(gate: Gate, tmp_path_factory: pytest.TempPathFactory) -> Any:
     gate.version("layered")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, gate.databases.mlflow,
          str(tmp_path_factory.mktemp("artifacts"))],
-        cwd=Path(__file__).parents[2], env={**os.environ, **SILENCE}, capture_output=True,
+        cwd=Path(__file__).parents[2], env={**os.environ, **SILENCE, **MISLEADING},
+        capture_output=True,
         text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
