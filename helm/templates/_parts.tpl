@@ -1,0 +1,106 @@
+{{- define "touchstone.name" -}}
+{{- printf "%s-touchstone" .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "touchstone.labels" -}}
+app.kubernetes.io/name: touchstone
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "touchstone.selector" -}}
+app.kubernetes.io/name: touchstone
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "touchstone.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "touchstone.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "touchstone.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "touchstone.environment" -}}
+- name: TOUCHSTONE_HOME
+  value: /data
+- name: HOME
+  value: /tmp
+- name: TOUCHSTONE_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: app}}
+- name: TOUCHSTONE_GATE_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: gate}}
+- name: TOUCHSTONE_MLFLOW_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: mlflow}}
+{{- end -}}
+
+{{- define "touchstone.mounts" -}}
+- {name: data, mountPath: /data}
+- {name: root, mountPath: /data/root.pem, subPath: root.pem, readOnly: true}
+- {name: scratch, mountPath: /tmp}
+{{- end -}}
+
+{{- define "touchstone.volumes" -}}
+- name: data
+  persistentVolumeClaim:
+    claimName: {{ .Values.storage.existingClaim | default (include "touchstone.name" .) }}
+- name: root
+  secret: {secretName: {{ .Values.rootCertificate.secretName }}}
+- name: scratch
+  emptyDir: {sizeLimit: 4Gi}
+{{- end -}}
+
+{{- define "touchstone.workerPod" -}}
+{{- $root := .root -}}
+metadata:
+  labels:
+    {{- include "touchstone.selector" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+spec:
+  automountServiceAccountToken: false
+  serviceAccountName: {{ include "touchstone.name" $root }}
+  {{- with .part.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- with .part.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.imagePullSecrets }}
+  imagePullSecrets: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  terminationGracePeriodSeconds: 60
+  securityContext: {{- include "touchstone.podSecurity" $root | nindent 4 }}
+  containers:
+    - name: worker
+      image: {{ .image }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      args: [worker]
+      securityContext: {{- include "touchstone.containerSecurity" $root | nindent 8 }}
+      env: {{- include "touchstone.environment" $root | nindent 8 }}
+      resources: {{- toYaml .part.resources | nindent 8 }}
+      volumeMounts:
+        {{- include "touchstone.mounts" $root | nindent 8 }}
+        - {name: cohort-keys, mountPath: /data/cohort-keys, readOnly: true}
+  volumes:
+    {{- include "touchstone.volumes" $root | nindent 4 }}
+    - name: cohort-keys
+      secret: {secretName: {{ $root.Values.cohortKeys.secretName }}, defaultMode: 0400}
+{{- end -}}
