@@ -1,1 +1,1 @@
-"""Objects, write-once: a local directory or S3."""
+"""Objects, each written once: a local directory."""

@@ -1,37 +1,35 @@
-"""Objects in a local directory, each written once.
+"""Objects in a local directory.
 
     >>> store = LocalStore(home / "objects")
     >>> store.put("submissions/1/report.json", data)
     >>> store.get("submissions/1/report.json")
 
-Rules
+Rules, beyond those of every store
 -----
-1. A path is relative, ASCII, and has no part that begins with a dot.
-2. An object appears whole or not at all: temporary file, fsync, link under its name.
-3. Writing the same bytes again does nothing; other bytes under the same path are refused.
-4. Files are read-only (0400), and links are never followed.
+1. A link is never followed, wherever on the way it lies: each folder is opened from the one above.
+   One that is found is somebody's work, and reported as such (Tampered).
+2. A writer that is killed leaves nothing: bytes get their name after they are on the disk. (On file
+   systems without nameless files a `.partial-` file may stay; it is never listed or read.)
+3. Objects are read-only (0400), folders open to their owner alone (0700).
 """
 
 import contextlib
 import errno
 import os
-import re
-import tempfile
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO
 
-from registry.trust.errors import Conflict, Invalid, NotFound, Tampered, Unavailable
+from registry.storage.store import parts_of
+from registry.trust.errors import Conflict, NotFound, Tampered, Unavailable
 
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@=+-]{0,200}\Z")
-
-
-class ObjectStore(Protocol):
-    """What the rooms ask of a store, wherever it lies."""
-
-    def get(self, path: str) -> bytes: ...
-    def put(self, path: str, data: bytes) -> None: ...
-    def exists(self, path: str) -> bool: ...
-    def list(self, prefix: str) -> list[str]: ...
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NAMELESS = getattr(os, "O_TMPFILE", None)
+_NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
 class LocalStore:
@@ -39,70 +37,162 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise Unavailable(f"the store {root} can't be made: {error.strerror}") from error
 
     def get(self, path: str) -> bytes:
         """The object's bytes; NotFound without one."""
-        place = self._place(path)
-        try:
-            handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise NotFound(f"there is no object {path}") from error
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise Tampered(f"the object {path} is a link") from error
-            raise Unavailable(f"the object {path} can't be read: {error.strerror}") from error
-        with os.fdopen(handle, "rb") as stream:
+        with self.open(path) as stream, self._reading(path):
             return stream.read()
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write once. Conflict if other bytes are there, Unavailable if the disk is full."""
-        place = self._place(path)
+    def open(self, path: str) -> BinaryIO:
+        """The object as a seekable stream; NotFound without one."""
+        *folders, name = parts_of(path)
+        with self._reading(path), self._folder(folders) as folder:
+            handle = os.open(name, _OBJECT, dir_fd=folder)
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                os.close(handle)
+                raise NotFound(f"there is no object {path}")
+            return os.fdopen(handle, "rb")
+
+    def size(self, path: str) -> int:
+        """The object's size in bytes; NotFound without one."""
+        with self.open(path) as stream:
+            return os.fstat(stream.fileno()).st_size
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
         try:
-            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, temporary = tempfile.mkstemp(prefix=".partial-", dir=place.parent)
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    stream.write(data)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                Path(temporary).chmod(0o400)
-                os.link(temporary, place)  # fails where the name is taken: exactly one writer wins
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    Path(temporary).unlink()
-            _sync(place.parent)
-        except FileExistsError:
-            if self.get(path) != data:
-                raise Conflict(f"the object {path} exists with other content") from None
+            self.open(path).close()
+        except NotFound:
+            return False
+        return True
+
+    def list(self, prefix: str) -> list[str]:
+        """The paths of every object below the folder `prefix` ("" for all), sorted."""
+        within = parts_of(prefix.rstrip("/")) if prefix else ()
+        found = []
+        none = contextlib.suppress(NotFound)
+        with none, self._reading(prefix), self._folder(within) as top:
+            for place, folders, names, folder in os.fwalk(".", onerror=_raise, dir_fd=top):
+                inside = (*within, *Path(place).parts)
+                for name in (*folders, *names):
+                    path = "/".join((*inside, name))
+                    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                    if stat.S_ISLNK(mode):
+                        raise _link(path)
+                    if stat.S_ISREG(mode) and not name.startswith("."):
+                        found.append(path)
+        return sorted(found)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write once. Conflict if other bytes are there, Unavailable if they can't be stored."""
+        *folders, name = parts_of(path)
+        try:
+            with self._folder(folders, make=True) as folder:
+                try:
+                    _write(folder, name, data)
+                except FileExistsError:
+                    if not self._holds(path, data):
+                        raise Conflict(f"the object {path} exists with other content") from None
+                os.fsync(folder)
         except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise (
+                    _link(path)
+                    if self._crosses_link(folders)
+                    else Conflict(
+                        f"the object {path} can't be written: part of its path is an object"
+                    )
+                ) from error
             raise Unavailable(
                 f"the object {path} can't be written: {error.strerror}; free some space or check "
                 f"the permissions of {self._root}"
             ) from error
 
-    def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
-        return self._place(path).is_file()
+    def _holds(self, path: str, data: bytes) -> bool:
+        try:
+            return self.size(path) == len(data) and self.get(path) == data
+        except NotFound:
+            return False  # a folder has that name
 
-    def list(self, prefix: str) -> list[str]:
-        """The paths of every object below the folder `prefix`, sorted."""
-        folder = self._place(prefix.rstrip("/"))
-        return sorted(
-            str(found.relative_to(self._root))
-            for found in folder.rglob("*")
-            if found.is_file() and not found.name.startswith(".")
-        )
+    @contextmanager
+    def _folder(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
+        """The folder's descriptor, reached without following a link."""
+        folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for part in parts:
+                if make:
+                    _make_folder(folder, part)
+                below = os.open(part, _FOLDER, dir_fd=folder)
+                os.close(folder)
+                folder = below
+            yield folder
+        finally:
+            os.close(folder)
 
-    def _place(self, path: str) -> Path:
-        if not path or not all(_PART.match(part) for part in path.split("/")):
-            raise Invalid(f"{path[:80]!r} is not a path of an object")
-        return self._root / path
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        """The operating system's errors in this house's words."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFound(f"there is no object {path}") from error
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                if self._crosses_link(path.split("/")):
+                    raise _link(path) from error
+                raise NotFound(f"there is no object {path}") from error
+            raise Unavailable(f"the object {path} can't be read: {error.strerror}") from error
+
+    def _crosses_link(self, parts: Sequence[str]) -> bool:
+        below = [self._root.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+        return any(place.is_symlink() for place in below)
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _link(path: str) -> Tampered:
+    return Tampered(f"the object {path} is, or lies behind, a link that this store never makes")
+
+
+def _make_folder(above: int, name: str) -> None:
     try:
-        os.fsync(handle)
+        os.mkdir(name, 0o700, dir_fd=above)
+    except FileExistsError:
+        return
+    os.fsync(above)
+
+
+def _write(folder: int, name: str, data: bytes) -> None:
+    """Give `data` its name once it is on the disk; FileExistsError where the name is taken."""
+    if _NAMELESS is not None:
+        try:
+            handle = os.open(".", _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, 0o400, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in _NO_NAMELESS:
+                raise
+        else:
+            with os.fdopen(handle, "wb") as stream:
+                _fill(stream, data)
+                os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=folder, follow_symlinks=True)
+            return
+    partial = f".partial-{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(partial, flags, 0o400, dir_fd=folder)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            _fill(stream, data)
+        os.link(partial, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     finally:
-        os.close(handle)
+        os.unlink(partial, dir_fd=folder)
+
+
+def _fill(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
+    stream.flush()
+    os.fsync(stream.fileno())
