@@ -158,6 +158,31 @@ def test_every_single_bit_of_the_signatures_counts(copy: Path, tef: Facility) ->
         path.write_bytes(original)
 
 
+def test_base64_that_means_the_same_in_other_letters_is_refused(
+    tef: Facility, signed_over: Files, tmp_path: Path
+) -> None:
+    """The last letter before `=` has bits that decoders ignore."""
+    signature = ""
+    while not signature.endswith("="):  # one in three lengths needs no padding
+        files = certified.signed(signed_over, tef.ada, tef.ben)
+        envelope = json.loads(files["certificate.json"])
+        signature = envelope["signatures"][0]["sig"]
+    at = len(signature.rstrip("=")) - 1
+    other = signature[:at] + chr(ord(signature[at]) + 1) + signature[at + 1 :]
+    assert base64.b64decode(other) == base64.b64decode(signature)
+    envelope["signatures"][0]["sig"] = other
+    files["certificate.json"] = canonical(envelope)
+    assert refused(check(write_bundle(files, tmp_path / "b"), tef)) == "certificate_malformed"
+
+
+def test_a_certificate_of_somebody_who_did_not_sign_has_no_place_in_the_bundle(
+    tef: Facility, signed_over: Files, tmp_path: Path
+) -> None:
+    files = certified.signed(signed_over, tef.ada, tef.ben)
+    files["signers.pem"] += pem_of(issue(tef.root, "Cleo", organisation="tef").certificate)
+    assert refused(check(write_bundle(files, tmp_path / "b"), tef)) == "bad_signature"
+
+
 def add_file(directory: Path) -> None:
     (directory / "model" / "notes.txt").write_text("hello")
 
