@@ -6,6 +6,7 @@ The rules are those of `validators.report.plots`. A row without an interval is d
 that a group that can't be judged is seen and not overlooked.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -66,7 +67,7 @@ def scale_for(values: Sequence[float]) -> Scale:
     """A scale in tenths that holds all values and zero, with at most about nine ticks."""
     low, high = min([0.0, *values]), max([0.0, *values])
     step = next((s for s in (0.05, 0.1, 0.2, 0.25) if (high - low) / s <= 8), 0.5)
-    down, up = -int(-low / step + 0.999), int(high / step + 0.999)
+    down, up = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return Scale(down * step, max(up, down + 1) * step, step)
 
 
