@@ -105,7 +105,7 @@ def open_table(path: Path) -> TableFile:
     if path.suffix.lower() in (".parquet", ".pq"):
         raise Invalid(f"{path.name} is not Parquet, in spite of its name; write it again")
     if head.startswith(b"PK\x03\x04"):
-        raise Invalid(f"{path.name} is an archive or a spreadsheet; save the sheet as CSV")
+        raise Invalid(f"{path.name} is an archive or a spreadsheet; save it as CSV")
     if b"\0" in head:
         raise Invalid(f"{path.name} is neither CSV (UTF-8 text) nor Parquet")
     return _open_csv(path)
