@@ -79,8 +79,10 @@ def report_for(facility: Facility, caller: Caller, submission: str) -> bytes:
     if row["state"] not in ASSESSED:
         raise Conflict(f"there is no report for you: the submission is {row['state']}")
     report = Report.model_validate(json.loads(data))
-    audience = "certified" if may_see_numbers(row) else "innovator_open"
-    return canonical(release(report, audience, protocol_of(row).disclosure))
+    disclosure = protocol_of(row).disclosure
+    if may_see_numbers(row):
+        return canonical(release(report, "certified", disclosure))
+    return canonical(release(report, "innovator_open", disclosure))
 
 
 def report_page_for(facility: Facility, caller: Caller, submission: str) -> bytes:

