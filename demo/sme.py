@@ -1,0 +1,41 @@
+"""What an SME runs: train on the development half, then the stock MLflow client and a token.
+
+MLFLOW_TRACKING_URI=… MLFLOW_TRACKING_TOKEN=… python -m demo.sme a --development DIR --name N
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from demo.development import read_development
+from demo.models import train
+
+
+def main() -> None:
+    """Train, log, register; the last line of output is JSON."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("who", choices=["a", "b"])
+    arguments.add_argument("--development", type=Path, required=True)
+    arguments.add_argument("--name", required=True)
+    given = arguments.parse_args()
+    half = read_development(given.development)
+    trained = train(given.who, half)
+
+    import mlflow
+    import onnx
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    mlflow.set_experiment("lung nodules")
+    with mlflow.start_run():
+        mlflow.log_param("cases", len(half.reference))
+        mlflow.log_param("inputs", "shape and reading" if given.who == "a" else "shape alone")
+        logged = mlflow.onnx.log_model(
+            onnx.load_from_string(trained.onnx()), name="model", registered_model_name=given.name
+        )
+    said = f"trained on {len(half.reference)} nodules of the development half"
+    print(json.dumps({"version": int(logged.registered_model_version), "said": said}))
+
+
+if __name__ == "__main__":
+    main()
