@@ -6,7 +6,8 @@ Rules
 -----
 1. The reference standard is 0 or 1, both classes occur, and it is never missing.
 2. A score is a number in [0, 1]; NaN means that the prediction failed or was withheld.
-3. Nothing here prints a value of a case: messages hold counts, `repr` holds sizes.
+3. Columns are read-only: what was checked is what is computed on.
+4. Nothing here prints a value of a case: messages hold counts, `repr` holds no column.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,12 @@ from registry.trust.errors import Invalid
 
 @dataclass(frozen=True, eq=False)
 class CaseTable:
-    """n cases. `patient` holds one code a cluster, or None where cases are independent."""
+    """n cases. `patient` holds one code a cluster, or None where cases are independent; any whole
+    numbers may be given, they are recoded 0, 1, … in their order.
+
+    `failed_by_code` counts the failed predictions by their code, `excluded` the cases left out
+    before sealing by their reason. Raises Invalid for whatever breaks the module's rules.
+    """
 
     reference: NDArray[np.int8] = field(repr=False)
     score: NDArray[np.float64] = field(repr=False)
@@ -31,28 +37,24 @@ class CaseTable:
     excluded: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._set("reference", _reference(np.asarray(self.reference)))
         n = len(self.reference)
-        columns: dict[str, Any] = {"score": self.score, **self.attributes}
+        self._set("score", _scores(np.asarray(self.score), n))
         if self.patient is not None:
-            columns["patient"] = self.patient
-        for name, column in columns.items():
-            if len(column) != n:
-                raise Invalid(f"the column {name} has {len(column)} rows, the reference has {n}")
-        if not np.isin(self.reference, (0, 1)).all():
-            raise Invalid("the reference standard must be 0 or 1 in every row")
-        positives = int(self.reference.sum())
-        if positives in (0, n):
-            only = "positive" if positives else "negative"
-            raise Invalid(
-                f"all {n} cases are {only}: sensitivity and specificity need cases of both classes"
-            )
-        known = self.score[~np.isnan(self.score)]
-        outside = int(((known < 0) | (known > 1)).sum())
-        if outside:
-            raise Invalid(
-                f"{outside} of {n} scores lie outside [0, 1]; a score is a probability of the "
-                "positive reference"
-            )
+            self._set("patient", _patients(np.asarray(self.patient), n))
+        self._set(
+            "attributes",
+            {name: _groups(name, np.asarray(of), n) for name, of in self.attributes.items()},
+        )
+        for name in ("failed_by_code", "excluded"):
+            if any(count < 0 for count in getattr(self, name).values()):
+                raise Invalid(f"{name} holds a negative count")
+        failed, coded = int(self.failed.sum()), sum(self.failed_by_code.values())
+        if coded > failed:
+            raise Invalid(f"{coded} cases have a failure code, and only {failed} have no score")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def failed(self) -> NDArray[np.bool_]:
@@ -62,4 +64,59 @@ class CaseTable:
     @property
     def positive(self) -> NDArray[np.bool_]:
         """Which cases are positive by the reference standard."""
-        return self.reference == 1
+        return np.asarray(self.reference == 1)
+
+
+def _reference(given: NDArray[Any]) -> NDArray[np.int8]:
+    if given.ndim != 1 or not len(given):
+        raise Invalid("there is no case to score: the reference standard must be one column")
+    wrong = int((~np.isin(given, (0, 1))).sum())
+    if wrong:
+        raise Invalid(f"the reference standard is neither 0 nor 1 in {wrong} of {len(given)} cases")
+    reference = given.astype(np.int8)
+    positives = int(reference.sum())
+    if positives in (0, len(reference)):
+        only = "positive" if positives else "negative"
+        raise Invalid(
+            f"all {len(reference)} cases are {only}; cases of both classes are needed, so check "
+            "that the right column was read as the reference standard"
+        )
+    return _locked(reference)
+
+
+def _scores(given: NDArray[Any], n: int) -> NDArray[np.float64]:
+    _same_length("score", given, n)
+    if given.dtype.kind not in "fiub":
+        raise Invalid(f"the scores must be numbers, not of type {given.dtype.name}")
+    score = given.astype(np.float64)
+    outside = int(((score < 0) | (score > 1)).sum())
+    if outside:
+        raise Invalid(
+            f"{outside} of {n} scores lie outside [0, 1]; a score is the probability that the "
+            "reference is positive"
+        )
+    return _locked(score)
+
+
+def _patients(given: NDArray[Any], n: int) -> NDArray[np.int64]:
+    _same_length("patient", given, n)
+    if given.dtype.kind not in "iu":
+        raise Invalid(f"patients must be whole-number codes, not of type {given.dtype.name}")
+    return _locked(np.unique(given, return_inverse=True)[1].astype(np.int64))
+
+
+def _groups(name: str, given: NDArray[Any], n: int) -> NDArray[np.str_]:
+    _same_length(name, given, n)
+    return _locked(given.astype(np.str_))
+
+
+def _same_length(name: str, column: NDArray[Any], n: int) -> None:
+    if column.ndim != 1 or len(column) != n:
+        rows = len(column) if column.ndim else 0
+        raise Invalid(f"the column {name} has {rows} rows, the reference standard has {n}")
+
+
+def _locked(column: NDArray[Any]) -> NDArray[Any]:
+    view = column.view()
+    view.flags.writeable = False
+    return view

@@ -8,9 +8,12 @@ Rules
 2. All gating rules must pass. One fail is a fail, whatever else is missing.
 3. Too little evidence blocks, unless the protocol let that rule be conditional beforehand.
 4. A reported rule is shown and changes nothing.
+5. The share of failed predictions is a gating rule of every protocol (`failure_rate`): it is
+   counted, not estimated, so it is judged by the count.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from validators.evidence import (
     EndpointEvidence,
@@ -23,23 +26,50 @@ from validators.evidence import (
 )
 from validators.protocol.schema import HIGHER_IS_BETTER, Protocol
 
+_NAMES = {
+    "auc": "AUC",
+    "brier": "Brier score",
+    "calibration_slope": "calibration slope",
+    "failure_rate": "failure rate",
+}
 
-def judge_goal(metric: str, interval: Interval | None, goal: float | None) -> tuple[Outcome, str]:
-    """(outcome, reason) of one endpoint."""
+
+def judge_goal(
+    metric: str, value: float | None, interval: Interval | None, goal: float | None, note: str = ""
+) -> tuple[Outcome, str]:
+    """(outcome, reason) of one endpoint; `note` says why there is no value or interval."""
+    name = _NAMES.get(metric, metric)
+    if value is None or interval is None:
+        why = f"{name} has no {'value' if value is None else 'interval'}: {note or 'unknown'}"
+        return ("not_judged" if goal is None else "insufficient_evidence"), why
+    percent = f"{100 * interval.level:.4g} %"
     if goal is None:
-        return "not_judged", "reported, no goal was set"
-    if interval is None:
-        return "insufficient_evidence", "there is no interval to judge by"
+        between = f"{interval.low:.3f} to {interval.high:.3f}"
+        return "not_judged", f"{name} {value:.3f} ({percent} interval {between}); no goal was set"
+    low, high = apart(interval.low, goal), apart(interval.high, goal)
+    said = f"{name} {apart(value, goal)} ({percent} interval {low} to {high})"
     higher = metric in HIGHER_IS_BETTER
-    good, bad = (interval.low >= goal, interval.high < goal) if higher else (
-        interval.high <= goal, interval.low > goal)  # fmt: skip
-    asked = f"at least {goal}" if higher else f"at most {goal}"
-    between = f"{interval.low:.3f} to {interval.high:.3f}"
+    asked = f"{'at least' if higher else 'at most'} {goal:g}"
+    good = interval.low >= goal if higher else interval.high <= goal
+    bad = interval.high < goal if higher else interval.low > goal
     if good:
-        return "pass", f"{asked} was asked, the interval is {between}"
+        return "pass", f"{said} is shown to be {asked}, as was asked"
     if bad:
-        return "fail", f"{asked} was asked, the interval is {between}"
-    return "insufficient_evidence", f"{asked} was asked, and the interval {between} holds both"
+        side = "below" if higher else "above"
+        return "fail", f"{said} is shown to be {side} {goal:g}; {asked} was asked"
+    return "insufficient_evidence", (
+        f"{said} holds the goal, {asked}: this cohort shows neither that it is reached nor that "
+        "it is missed"
+    )
+
+
+def apart(value: float, goal: float) -> str:
+    """`value` with three decimals, or as many as tell it from `goal`."""
+    for decimals in range(3, 9):
+        text = f"{value:.{decimals}f}"
+        if float(text) != float(f"{goal:.{decimals}f}"):
+            break
+    return text if value != goal else f"{value:.3f}"
 
 
 def decide(
@@ -49,61 +79,79 @@ def decide(
     failed: int,
     cases: int,
 ) -> Verdict:
-    """The verdict of a run."""
-    allowed = {endpoint.metric: endpoint.if_insufficient for endpoint in protocol.endpoints}
+    """The verdict of a run of `cases` cases, of which `failed` have no usable prediction."""
+    lenient_endpoint = {
+        endpoint.metric: endpoint.if_insufficient for endpoint in protocol.endpoints
+    }
+    lenient_group = {
+        (rule.attribute, rule.metric): rule.if_insufficient for rule in protocol.subgroups
+    }
     rules = [
-        RuleVerdict(
-            id=f"endpoint:{found.metric}",
-            gating=found.rule == "gating",
-            outcome=found.outcome,
-            if_insufficient=allowed.get(found.metric, "block"),  # type: ignore[arg-type]
-            reason=found.reason,
-        )
+        _rule(f"endpoint:{found.metric}", found, lenient_endpoint[found.metric])  # type: ignore[index]
         for found in endpoints
     ]
-    lenient = {(rule.attribute, rule.metric): rule.if_insufficient for rule in protocol.subgroups}
     rules += [
-        RuleVerdict(
-            id=f"subgroup:{found.attribute}={found.group}:{found.metric}",
-            gating=found.rule == "gating",
-            outcome=found.outcome,
-            if_insufficient=lenient[(found.attribute, found.metric)],  # type: ignore[index]
-            reason=found.reason,
+        _rule(
+            f"subgroup:{found.attribute}={found.group}:{found.metric}",
+            found,
+            lenient_group[(found.attribute, found.metric)],  # type: ignore[index]
         )
         for found in subgroups
     ]
-    rules.append(_failures(protocol, failed, cases))
-    overall, reason = _overall([rule for rule in rules if rule.gating])
+    rules.append(_failure_rule(protocol.failed_cases.maximum_rate, failed, cases))
+    gating = [rule for rule in rules if rule.gating]
+    overall, reason = _overall(gating)
+    missing = [rule for rule in gating if rule.outcome == "insufficient_evidence"]
     conditions = tuple(
-        f"{rule.id} was not shown: {rule.reason}"
-        for rule in rules
-        if overall == "conditional" and rule.gating and rule.outcome == "insufficient_evidence"
+        f"{rule.id} was not shown: {rule.reason}" for rule in missing if overall == "conditional"
     )
     return Verdict(overall=overall, reason=reason, rules=tuple(rules), conditions=conditions)
 
 
-def _failures(protocol: Protocol, failed: int, cases: int) -> RuleVerdict:
-    most = protocol.failed_cases.maximum_rate
+def _rule(
+    name: str,
+    found: EndpointEvidence | SubgroupEvidence,
+    if_insufficient: Literal["block", "conditional"],
+) -> RuleVerdict:
     return RuleVerdict(
-        id="failed_cases",
+        id=name,
+        gating=found.rule == "gating",
+        outcome=found.outcome,
+        if_insufficient=if_insufficient,
+        reason=found.reason,
+    )
+
+
+def _failure_rule(most: float, failed: int, cases: int) -> RuleVerdict:
+    good = failed <= most * cases * (1 + 1e-12)  # .07 * 100 is 7.000000000000001, .57 * 100 less
+    return RuleVerdict(
+        id="failure_rate",
         gating=True,
-        outcome="pass" if failed <= most * cases else "fail",
+        outcome="pass" if good else "fail",
         if_insufficient="block",
-        reason=f"{failed} of {cases} cases without a usable prediction; at most {most:.1%} allowed",
+        reason=(
+            f"{failed} of {cases} cases ({failed / cases:.2%}) have no usable prediction; at most "
+            f"{most:.2%} may be so, and each counts as wrong"
+        ),
     )
 
 
 def _overall(gating: Sequence[RuleVerdict]) -> tuple[Overall, str]:
     fails = [rule for rule in gating if rule.outcome == "fail"]
-    open_rules = [rule for rule in gating if rule.outcome in ("insufficient_evidence",
-                                                              "not_judged")]  # fmt: skip
-    blocking = [rule for rule in open_rules if rule.if_insufficient == "block"]
+    unshown = [rule for rule in gating if rule.outcome not in ("fail", "pass")]
+    blocking = [rule for rule in unshown if rule.if_insufficient == "block"]
+    of = f"of {len(gating)} gating rules"
     if fails:
-        return "fail", f"{_named(fails)} failed"
+        return "fail", f"{len(fails)} {of} failed: {_named(fails)}"
     if blocking:
-        return "insufficient_evidence", f"{_named(blocking)} could not be judged by this cohort"
-    if open_rules:
-        return "conditional", f"all others passed; {_named(open_rules)} could not be judged"
+        return "insufficient_evidence", (
+            f"none {of} failed, but this cohort can't decide {len(blocking)}: {_named(blocking)}"
+        )
+    if unshown:
+        return "conditional", (
+            f"{len(gating) - len(unshown)} {of} passed; the protocol lets the others be open, and "
+            f"they become conditions: {_named(unshown)}"
+        )
     return "pass", f"all {len(gating)} gating rules passed"
 
 

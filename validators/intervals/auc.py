@@ -1,102 +1,215 @@
 """The area under the ROC curve and its uncertainty.
 
-- `placements`: the structural components of DeLong, DeLong & Clarke-Pearson (1988) by midranks
-  (Sun & Xu 2014): O(n log n).
-- Variance: DeLong where cases are independent; Obuchowski (1997) where patients have several.
+- Placements: the structural components of DeLong, DeLong & Clarke-Pearson (1988), counted by
+  sorting in O(n log n) as Sun & Xu (2014) do; ties count half.
+- Variance: DeLong where cases are independent; Obuchowski (1997) where patients have several,
+  with cases of both classes in one patient or not.
 - Interval: on the logit scale (plain DeLong covers .86 instead of .95 at AUC .95 with 20
-  positives), with Student's t on the smaller number of independent units of a class, less one.
-- Where the variance is zero (an AUC of 0 or 1 has no logit), the interval is the exact one of as
-  many trials as the smaller class has independent units: conservative, never of zero width.
+  positives), with Student's t on the smaller class's independent units less one.
+- The variance is stabilised: as A (1 - A) / variance the AUC has an effective sample size, to
+  which two units are added that carry the largest variance an AUC can have, A (1 - A) / units
+  (van Dantzig 1951; units: independent ones of the smaller class). This halves the one-sided
+  error where a few cases carry the variance (.117 to .03 at worst, bench/coverage.py), and at 100
+  units widens by some 3 %.
+- AUC 0 or 1, or no variance (equal scores): the effective sample size is `units`, so the width is
+  never zero. At exactly 1 the lower bound is tail^(1/units), exact since all of `units`
+  independent pairs are ordered right; below it the bound never falls when the AUC rises, as the
+  plain logit formula does within one misranked unit of 1.
+- Failed predictions: `validators.intervals.influence`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
-from validators.intervals.proportion import clopper_pearson
+from validators.intervals.influence import Box, Floats
+from validators.intervals.proportion import Pair
+
+_NOTHING = 1e-13
+_ADDED_UNITS = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Area:
-    """An AUC, its variance, and the independent units of the smaller class."""
+    """An AUC with failed cases at the asked end; variance and sizes over what they could be."""
 
-    estimate: float
-    variance: float
-    units: int
+    value: float
+    n: int
     clusters: int | None
+    variance: Pair
+    units: float
+    """Independent units of the smaller class, by Kish's count where patients differ in size."""
+    freedom: int
+    """Degrees of freedom of the t-quantile."""
+    size: Pair
+    """Effective sample size before stabilising: smallest and largest."""
+    influence: Box | None = field(default=None, repr=False)
+
+    gap_method = "MOVER over logit intervals"
+
+    @property
+    def method(self) -> str:
+        """The interval's name."""
+        by = "DeLong" if self.clusters in (None, self.n) else "Obuchowski"
+        return f"{by}, logit scale, stabilised"
 
     @property
     def standard_error(self) -> float:
-        """The square root of the variance."""
-        return math.sqrt(self.variance)
+        """The root of the variance (DeLong's or Obuchowski's; the upper end if cases failed)."""
+        return math.sqrt(self.variance[1])
+
+    def plain(self, tail: float) -> Pair:
+        """The interval A +- z SE, as most software prints it. Not used to judge."""
+        half = -float(special.ndtri(tail)) * self.standard_error
+        return max(0.0, self.value - half), min(1.0, self.value + half)
+
+    def effective_n(self, *, wide: bool) -> float:
+        """The stabilised effective sample size."""
+        size = self.size[0 if wide else 1]
+        return (self.units + _ADDED_UNITS) / (_ADDED_UNITS / self.units + self.units / size)
+
+    def compared(self, tail: float, *, wide: bool) -> Pair:
+        """The interval that a difference is built of."""
+        n, t = self.effective_n(wide=wide), -float(special.stdtrit(self.freedom, tail))
+        return self._low(self.value, n, t, tail), 1 - self._low(1 - self.value, n, t, tail)
+
+    def gating(self, tail: float) -> Pair:
+        """The interval that a goal or floor is judged by."""
+        return self.compared(tail, wide=True)[0], self.compared(tail, wide=False)[1]
+
+    def _low(self, value: float, n: float, t: float, tail: float) -> float:
+        if value <= 0:
+            return 0.0
+        # Where the logit bound stops rising with the AUC: its derivative is 0.
+        product = t * t / (4 * (n + t * t))
+        turn = (1 + math.sqrt(1 - 4 * product)) / 2
+        at = min(value, turn)
+        low = float(special.expit(math.log(at / (1 - at)) - t / math.sqrt(n * at * (1 - at))))
+        return max(low, float(tail ** (1 / self.units))) if value >= 1 else low
 
 
-def placements(
-    score: NDArray[np.float64], positive: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def placements(score: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """For each positive the share of negatives below it, for each negative of positives above."""
     x, y = score[positive], score[~positive]
-    ranks = stats.rankdata(np.concatenate([x, y]))
-    of_x = (ranks[: len(x)] - stats.rankdata(x)) / len(y)
-    of_y = 1 - (ranks[len(x) :] - stats.rankdata(y)) / len(x)
-    return of_x, of_y
+    return _below(x, y) / len(y), 1 - _below(y, x) / len(x)
 
 
 def area(
-    score: NDArray[np.float64],
+    score: Floats,
     positive: NDArray[np.bool_],
     cluster: NDArray[np.int64] | None = None,
+    *,
+    failed_is_right: bool = False,
+    clusters: int | None = None,
 ) -> Area:
-    """AUC with DeLong's variance, or Obuchowski's where `cluster` is given."""
-    of_x, of_y = placements(score, positive)
-    m, n = len(of_x), len(of_y)
-    estimate = float(of_x.mean())
-    if cluster is None or len(np.unique(cluster)) == len(score):
-        variance = _sample_variance(of_x) / m + _sample_variance(of_y) / n
-        clusters = None if cluster is None else len(score)
-        return Area(estimate, variance, min(m, n), clusters)
-    _, code = np.unique(cluster, return_inverse=True)
-    total = int(code.max()) + 1
-    code_x, code_y = code[positive], code[~positive]
-    sum_x = np.bincount(code_x, weights=of_x - estimate, minlength=total)
-    sum_y = np.bincount(code_y, weights=of_y - estimate, minlength=total)
-    with_x, with_y = len(np.unique(code_x)), len(np.unique(code_y))
-    s10 = with_x / max(with_x - 1, 1) / m * float(sum_x @ sum_x)
-    s01 = with_y / max(with_y - 1, 1) / n * float(sum_y @ sum_y)
-    s11 = total / max(total - 1, 1) * float(sum_x @ sum_y)
-    variance = max(0.0, s10 / m + s01 / n + 2 * s11 / (m * n))
-    return Area(estimate, variance, min(with_x, with_y), total)
+    """The AUC of `score` ([n], NaN where the prediction failed); both classes must occur.
 
-
-def logit_interval(found: Area, level: float) -> tuple[float, float]:
-    """The interval on the logit scale; see the module for where that does not exist."""
-    if found.variance <= 1e-15 or not 0 < found.estimate < 1 or found.units < 2:
-        return clopper_pearson(found.estimate * found.units, found.units, level)
-    centre = math.log(found.estimate / (1 - found.estimate))
-    quantile = float(stats.t.ppf((1 + level) / 2, found.units - 1))
-    half = quantile * found.standard_error / (found.estimate * (1 - found.estimate))
-    return _expit(centre - half), _expit(centre + half)
+    `cluster` holds codes 0 … clusters - 1. Failed cases rank at the wrong end, or at the right
+    one with `failed_is_right`.
+    """
+    failed = np.isnan(score)
+    of_x, worst, best = _class_placements(score, failed, positive)
+    of_y, _, _ = _class_placements(-score, failed, ~positive)
+    of_x, of_y = (Box(of.low - best, of.high - worst) for of in (of_x, of_y))
+    m, n = len(of_x.low), len(of_y.low)
+    value = best if failed_is_right else worst
+    if cluster is None:
+        variance = _two_class_variance(of_x, of_y, m, n)
+        size = _size(worst, best, variance, float(min(m, n)), min(m, n), m + n)
+        return Area(value, m + n, None, variance, float(min(m, n)), max(min(m, n) - 1, 1), size)
+    total = clusters or int(cluster.max()) + 1
+    in_x = np.bincount(cluster[positive], minlength=total)
+    in_y = np.bincount(cluster[~positive], minlength=total)
+    of_x = _by_patient(of_x, cluster[positive], total)
+    of_y = _by_patient(of_y, cluster[~positive], total)
+    with_x, with_y, count = (int((of > 0).sum()) for of in (in_x, in_y, in_x + in_y))
+    factor_x, factor_y, factor = (k / max(k - 1, 1) for k in (with_x, with_y, count))
+    terms = (
+        of_x.squared().scaled(factor_x / m**2).total(),
+        of_y.squared().scaled(factor_y / n**2).total(),
+        of_x.times(of_y).scaled(2 * factor / (m * n)).total(),
+    )
+    variance = (max(0.0, sum(t[0] for t in terms)), max(0.0, sum(t[1] for t in terms)))
+    # A patient with both classes is one unit: independent pairs come from different patients.
+    units = max(1.0, min(_kish(in_x), _kish(in_y), _kish(in_x + in_y) / 2))
+    size = _size(worst, best, variance, units, min(with_x, with_y), m + n)
+    influence = of_x.scaled(math.sqrt(factor_x) / m).plus(of_y.scaled(math.sqrt(factor_y) / n))
+    freedom = max(min(with_x, with_y) - 1, 1)
+    return Area(value, m + n, count, variance, units, freedom, size, influence)
 
 
 def paired_difference(
-    first: NDArray[np.float64], second: NDArray[np.float64], positive: NDArray[np.bool_]
+    first: Floats, second: Floats, positive: NDArray[np.bool_]
 ) -> tuple[float, float]:
-    """(AUC of first - AUC of second, two-sided p) of two scores on the same independent cases."""
-    x1, y1 = placements(first, positive)
-    x2, y2 = placements(second, positive)
+    """(AUC of first - AUC of second, two-sided p) of two scores on the same independent cases.
+
+    DeLong, DeLong & Clarke-Pearson (1988).
+    """
+    (x1, y1), (x2, y2) = placements(first, positive), placements(second, positive)
     gap = float(x1.mean() - x2.mean())
-    variance = _sample_variance(x1 - x2) / len(x1) + _sample_variance(y1 - y2) / len(y1)
+    variance = float((x1 - x2).var(ddof=1)) / len(x1) + float((y1 - y2).var(ddof=1)) / len(y1)
     if variance == 0:
         return gap, 1.0 if gap == 0 else 0.0
-    return gap, float(2 * stats.norm.sf(abs(gap) / math.sqrt(variance)))
+    return gap, float(2 * special.ndtr(-abs(gap) / math.sqrt(variance)))
 
 
-def _sample_variance(values: NDArray[np.float64]) -> float:
-    return float(values.var(ddof=1)) if len(values) > 1 else 0.25
+def _below(values: Floats, others: Floats) -> Floats:
+    """How many of `others` lie below each value; equal ones count half."""
+    ordered = np.sort(others)
+    left, right = (
+        np.searchsorted(ordered, values, "left"),
+        np.searchsorted(ordered, values, "right"),
+    )
+    return np.asarray((left + right) / 2, dtype=np.float64)
 
 
-def _expit(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+def _class_placements(
+    score: Floats, failed: NDArray[np.bool_], mine: NDArray[np.bool_]
+) -> tuple[Box, float, float]:
+    """Placements of one class over what failed cases could be, and the AUC's range."""
+    known, theirs = score[mine & ~failed], score[~mine & ~failed]
+    others, silent = int((~mine).sum()), int((~mine & failed).sum())
+    low = np.zeros(int(mine.sum()))
+    high = np.ones_like(low)
+    place = ~failed[mine]
+    below = _below(known, theirs)
+    low[place], high[place] = below / others, (below + silent) / others
+    return Box(low, high), float(low.mean()), float(high.mean())
+
+
+def _two_class_variance(of_x: Box, of_y: Box, m: int, n: int) -> Pair:
+    low = high = 0.0
+    for of, count in ((of_x, m), (of_y, n)):
+        part = of.squared().scaled(1 / (max(count - 1, 1) * count)).total()
+        low, high = low + part[0], high + part[1]
+    return low, high
+
+
+def _by_patient(of: Box, code: NDArray[np.int64], total: int) -> Box:
+    low, high = (np.asarray(np.bincount(code, end, total), float) for end in (of.low, of.high))
+    return Box(low, high)
+
+
+def _kish(counts: NDArray[np.int64]) -> float:
+    """Units of equal weight that `counts` are worth."""
+    squares = float((counts.astype(float) ** 2).sum())
+    return float(counts.sum()) ** 2 / squares
+
+
+def _size(worst: float, best: float, variance: Pair, units: float, smaller: int, n: int) -> Pair:
+    """The range of A (1 - A) / variance, at least `units` and at most the number of cases.
+
+    One unit in the smaller class says nothing of its variance: then it is `units`.
+    """
+    ends = sorted(a * (1 - a) for a in (worst, best))
+    largest = 0.25 if worst <= 0.5 <= best else ends[1]
+    low = high = units
+    if smaller > 1 and variance[0] > _NOTHING * largest and ends[0] > 0:
+        low = min(max(ends[0] / variance[1], units), float(n))
+    if smaller > 1 and variance[1] > _NOTHING * largest and largest > 0:
+        ratio = largest / variance[0] if variance[0] > 0 else math.inf
+        high = min(max(ratio, units), float(n))
+    return low, high
