@@ -43,17 +43,26 @@ if [ -f "$venv/holds" ] && [ "$(cat "$venv/holds")" != "${profile#dev}" ] &&
     rm -rf "$venv"
 fi
 rm -f "$stamp"
+# A package that was being installed when somebody pressed Ctrl-C looks installed: begin again.
+if [ -f "$venv/installing" ]; then
+    rm -rf "$venv"
+fi
 if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$venv"
     "$python" -m venv "$venv" >/dev/null 2>&1 ||
         fail "this Python can't make a virtual environment; on Debian: apt install python3-venv"
 fi
 pip="$venv/bin/python -m pip --quiet --disable-pip-version-check"
+touch "$venv/installing"
 echo "${profile#dev}" >"$venv/holds"
 echo "installing from $lock (a few minutes the first time) …" >&2
+with_uv() {
+    "$venv/bin/uv" --quiet "$@" pip install --python "$venv/bin/python" --no-deps \
+        --require-hashes -r "$lock"
+}
+# The system's certificates first: behind a proxy that opens TLS only they will do.
 if $pip install --no-deps --require-hashes -r requirements/uv.txt &&
-    "$venv/bin/uv" --quiet pip install --python "$venv/bin/python" --no-deps \
-        --require-hashes -r "$lock"; then
+    { with_uv --system-certs 2>"$venv/uv.log" || with_uv; }; then
     :
 else
     echo "uv did not install it; trying pip, which takes longer …" >&2
@@ -62,3 +71,4 @@ fi
 $pip install --no-deps --no-build-isolation -e .
 $pip check >&2 || fail "the installed set does not fit together; remove $venv and try again"
 echo "$profile $(digest "$lock")" >"$stamp"
+rm -f "$venv/installing"
