@@ -254,6 +254,7 @@ def test_a_server_that_sends_without_end_is_cut_off(files: Files, tmp_path: Path
         ({"/abs": {"digest": "sha256:" + "0" * 64, "size": 1}}, Invalid),
         ({".git/config": {"digest": "sha256:" + "0" * 64, "size": 1}}, Invalid),
         ({"REPORT.json": {"digest": "sha256:" + "0" * 64, "size": 1}}, Invalid),
+        ({"CERTIFICATE.json": {"digest": "sha256:" + "0" * 64, "size": 1}}, Invalid),
         ({"report.json/x": {"digest": "sha256:" + "0" * 64, "size": 1}}, Invalid),
         ({"report.json": {"digest": "md5:0", "size": 1}}, Invalid),
         ({"report.json": {"digest": "sha256:" + "0" * 64, "size": -1}}, Invalid),
