@@ -88,7 +88,7 @@ def _check_mapping(columns: Mapping[str, str], known: Sequence[str]) -> None:
 
 
 def _no_column(file: TableFile, name: str, column: str, mapped: bool) -> str:
-    nearest = get_close_matches(column, file.names, n=1, cutoff=0.5)
+    nearest = get_close_matches(column, file.names, n=1, cutoff=0.6)
     instead = nearest[0] if nearest else "COLUMN"
     line = f"{file.path.name} has no column {column!r}"
     if mapped:
@@ -98,7 +98,7 @@ def _no_column(file: TableFile, name: str, column: str, mapped: bool) -> str:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    nearest = get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 

@@ -61,7 +61,7 @@ def test_both_files_are_written_and_the_report_is_what_is_returned(
 def test_assessing_again_gives_the_same_bytes_in_the_same_place(
     table: Path, tmp_path: Path
 ) -> None:
-    first = {}
+    first: dict[str, bytes] = {}
     for _ in range(2):
         assess(table, RULES, tmp_path / "out", {})
         found = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}

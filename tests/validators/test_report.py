@@ -193,7 +193,8 @@ def test_the_page_says_all_that_an_assessor_needs() -> None:
 
 def test_an_unsandboxed_run_is_said_first_and_loudly() -> None:
     alarm = "This model ran without a sandbox."
-    for level in ({}, {"seccomp": False, "landlock_abi": 6}):
+    levels: tuple[dict[str, int | bool | str], ...] = ({}, {"seccomp": False, "landlock_abi": 6})
+    for level in levels:
         page = _Page(report_html(report(sandbox=level)))
         assert page.text.index(alarm) < page.text.index("Touchstone validation report")
         assert ("div", {"class": "alarm", "role": "alert"}) in page.elements

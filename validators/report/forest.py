@@ -15,7 +15,7 @@ from validators.evidence import Outcome
 
 WIDTH, LABEL, VALUES = 700.0, 175.0, 180.0
 ROW, TOP, BOTTOM = 23.0, 24.0, 40.0
-_LONGEST = 30
+_LONGEST = 24
 
 
 @dataclass(frozen=True)
