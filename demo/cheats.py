@@ -55,7 +55,7 @@ def change_one_byte(story: "Story") -> None:
 
     def run_on_it() -> None:
         shown = stage.touchstone(
-            finn, "submit", f"models:/{MODELS['b']}/{story.submissions['b']['model']['version']}",
+            finn, "submit", story.home / "model-b.onnx", "--name", MODELS["b"],
             "--protocol", story.protocol["id"], "--cohort", COHORT, "--wait",
         )  # fmt: skip
         if shown["failure"]:

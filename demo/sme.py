@@ -1,6 +1,6 @@
 """What an SME runs: train on the development half, then the stock MLflow client and a token.
 
-MLFLOW_TRACKING_URI=… MLFLOW_TRACKING_TOKEN=… python -m demo.sme a --development DIR --name N
+MLFLOW_TRACKING_URI=… MLFLOW_TRACKING_TOKEN=… python -m demo.sme a --development DIR --name N --save FILE
 """
 
 import argparse
@@ -18,9 +18,11 @@ def main() -> None:
     arguments.add_argument("who", choices=["a", "b"])
     arguments.add_argument("--development", type=Path, required=True)
     arguments.add_argument("--name", required=True)
+    arguments.add_argument("--save", type=Path, required=True, help="where to keep the ONNX file")
     given = arguments.parse_args()
     half = read_development(given.development)
-    trained = train(given.who, half)
+    model = train(given.who, half).onnx()
+    given.save.write_bytes(model)
 
     import mlflow
     import onnx
@@ -31,7 +33,7 @@ def main() -> None:
         mlflow.log_param("cases", len(half.reference))
         mlflow.log_param("inputs", "shape and reading" if given.who == "a" else "shape alone")
         logged = mlflow.onnx.log_model(
-            onnx.load_from_string(trained.onnx()), name="model", registered_model_name=given.name
+            onnx.load_from_string(model), name="model", registered_model_name=given.name
         )
     said = f"trained on {len(half.reference)} nodules of the development half"
     print(json.dumps({"version": int(logged.registered_model_version), "said": said}))

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from registry.database.record import Record, Row, Transaction
 from registry.identity.caller import Caller, Kind, Role
 from registry.identity.policy import KIND_OF_ROLE, require
+from registry.mlflow_gate.naming import check_organisation
 from registry.trust.canonical import canonical
 from registry.trust.errors import Invalid, NotFound, Refused, Unauthenticated
 from registry.trust.keys import check_leaf, key_id, parse_certificate, pem_of, signer_name
@@ -84,6 +85,7 @@ def note(
 def add_organisation(record: Record, caller: Caller, new: NewOrganisation) -> None:
     """Add an organisation; Conflict if the id is taken."""
     require(caller, "organisation.add")
+    check_organisation(new.id)
     with record.transaction(caller.person) as now:
         now.do("organisation_add", id=new.id, kind=new.kind, name=new.name)
         note(now, caller, "organisation-added", new.id, {"kind": new.kind})

@@ -18,8 +18,8 @@ GRANT INSERT ON touchstone.certificate TO touchstone_gate;
 GRANT UPDATE (in_force) ON touchstone.certificate TO touchstone_gate;
 GRANT SELECT, UPDATE (state, changed_at) ON touchstone.submission TO touchstone_gate;
 
--- MLflow's triggers ask two questions and write one outbox; it reads nothing of ours.
-GRANT INSERT ON touchstone.registration TO touchstone_mlflow;
+-- MLflow's triggers ask two questions and write one outbox, each as the function's owner; MLflow's
+-- own role reads and writes nothing of ours.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA touchstone FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION touchstone.append_event TO touchstone_app, touchstone_gate;
 GRANT EXECUTE ON FUNCTION touchstone.alias_permitted, touchstone.version_is_bound
