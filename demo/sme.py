@@ -1,6 +1,6 @@
 """What an SME runs: train on the development half, then the stock MLflow client and a token.
 
-MLFLOW_TRACKING_URI=… MLFLOW_TRACKING_TOKEN=… python -m demo.sme a --development DIR --name N --save FILE
+    python -m demo.sme a --development DIR --name N --save FILE   # MLFLOW_TRACKING_TOKEN is set
 """
 
 import argparse
