@@ -117,7 +117,7 @@ def _design_effect(
     low, high = int(rights.sum()) / n, int((rights + fails).sum()) / n
     deviation = Box(rights - high * sizes, rights + fails - low * sizes).squared()
     # Without the degenerate ends, where nothing varies and rho is 1 by definition.
-    ends = [max(low, 1 / n), min(high, 1 - 1 / n)]
+    ends = [min(max(p, 1 / n), 1 - 1 / n) for p in (low, high)]
     spread = sorted(p * (1 - p) for p in ends)
     if low <= 0.5 <= high:
         spread[1] = 0.25
