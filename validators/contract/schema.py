@@ -20,6 +20,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from registry.trust.canonical import digest_of
+from validators.contract.faults import fault
 
 DataType = Literal["float32", "float64", "int64", "int32", "int16", "uint8", "bool"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
@@ -60,15 +61,15 @@ class Contract(Strict):
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
-        for side in (self.inputs, self.outputs):
+        for side_name, side in (("inputs", self.inputs), ("outputs", self.outputs)):
             names = [tensor.name for tensor in side]
             if len(set(names)) != len(names):
-                raise ValueError("two tensors of one side have the same name")
+                raise fault(side_name, "two of them have the same name")
         score = next((t for t in self.outputs if t.name == self.score), None)
         if score is None:
-            raise ValueError(f"score names {self.score!r}, which is not among the outputs")
+            raise fault("score", f"{self.score!r} is not among the outputs")
         if score.shape not in ((), (1,)) or not score.dtype.startswith("float"):
-            raise ValueError("the score must be one float a case: shape [] or [1]")
+            raise fault("score", "it must be one float a case: shape [] or [1]")
         return self
 
     @cached_property

@@ -22,9 +22,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from registry.trust.canonical import digest_of
+from validators.contract.faults import fault
 from validators.contract.schema import Contract, Identifier, Name, Strict, Version
 
 Metric = Literal["sensitivity", "specificity", "auc", "brier", "calibration_slope", "failure_rate"]
+REPORTED_ONLY: frozenset[str] = frozenset({"brier", "calibration_slope"})
 HIGHER_IS_BETTER: frozenset[str] = frozenset({"sensitivity", "specificity", "auc"})
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -59,16 +61,26 @@ class Endpoint(Strict):
 
     @model_validator(mode="after")
     def _goal_fits(self) -> Self:
+        if self.metric in REPORTED_ONLY and self.rule == "gating":
+            raise fault("rule", f"{self.metric} can't gate; it is `reported` only")
         if self.rule == "gating" and self.goal is None:
-            raise ValueError(f"the gating endpoint {self.metric} has no goal")
-        if self.role == "primary" and self.if_insufficient == "conditional":
-            raise ValueError("a primary endpoint can't be conditional on missing evidence")
-        if self.goal is not None and self.metric in HIGHER_IS_BETTER and not 0 < self.goal < 1:
-            raise ValueError(
-                f"the goal {self.goal} for {self.metric} can't be met and missed: use 0 < goal < 1"
+            raise fault("goal", f"the gating endpoint {self.metric} has no goal")
+        if self.metric == "calibration_slope" and self.goal is not None:
+            raise fault("goal", "calibration_slope has no goal: both sides of 1 are wrong")
+        if self.goal is not None and not 0 < self.goal < 1:
+            raise fault(
+                "goal",
+                f"the goal {self.goal:g} for {self.metric} can't be both met and missed; "
+                "use one above 0 and below 1",
             )
-        if self.metric in ("brier", "calibration_slope") and self.rule == "gating":
-            raise ValueError(f"{self.metric} is reported only; it can't gate")
+        if self.metric == "auc" and self.goal is not None and self.goal < 0.5:
+            raise fault(
+                "goal", f"an AUC of {self.goal:g} is worse than chance; ask for 0.5 or more"
+            )
+        if self.role == "primary" and self.if_insufficient == "conditional":
+            raise fault(
+                "if_insufficient", "a primary endpoint can't be conditional on missing evidence"
+            )
         return self
 
 
@@ -91,9 +103,7 @@ class SubgroupRule(Strict):
     @model_validator(mode="after")
     def _gates_on_something(self) -> Self:
         if self.rule == "gating" and self.margin is None and self.floor is None:
-            raise ValueError(
-                f"the gating subgroup rule on {self.attribute} needs a margin or floor"
-            )
+            raise fault("margin", f"the gating rule on {self.attribute} needs a margin or floor")
         return self
 
 
@@ -139,12 +149,12 @@ class Protocol(Strict):
     def _one_rule_each(self) -> Self:
         metrics = [endpoint.metric for endpoint in self.endpoints]
         if len(set(metrics)) != len(metrics):
-            raise ValueError("two endpoints ask for the same metric")
+            raise fault("endpoints", "two of them ask for the same metric")
         pairs = [(rule.attribute, rule.metric) for rule in self.subgroups]
         if len(set(pairs)) != len(pairs):
-            raise ValueError("two subgroup rules ask for the same attribute and metric")
+            raise fault("subgroups", "two of them ask for the same attribute and metric")
         if not any(e.role == "primary" and e.rule == "gating" for e in self.endpoints):
-            raise ValueError("no primary gating endpoint: such a protocol would pass every model")
+            raise fault("endpoints", "none is primary and gating: that would pass every model")
         return self
 
     @cached_property
