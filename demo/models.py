@@ -16,6 +16,7 @@ Rules
 
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -57,7 +58,11 @@ class Trained:
 
     def predict(self, image: NDArray[np.float32], descriptors: NDArray[np.float32]) -> Array:
         """The probability of each case, [n]."""
-        x = (features(self.sme, image, descriptors) - self.mean) / self.scale
+        return self.of_features(features(self.sme, image, descriptors))
+
+    def of_features(self, found: Array) -> Array:
+        """The same from features that were computed already."""
+        x = (found - self.mean) / self.scale
         scores = [
             np.maximum(x @ net.hidden + net.hidden_bias, 0) @ net.output + net.output_bias
             for net in self.networks
@@ -104,13 +109,16 @@ def fit(
     sme: Sme, x: Array, reference: NDArray[np.int8], patient: NDArray[np.int64], seed: int = 0
 ) -> Trained:
     """Fit to features that were computed already: [n, features]."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
     standard = (x - mean) / scale
     networks = []
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        # To stop after so many steps is part of the recipe: it is a penalty too.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         for number in range(NETWORKS):
             rows = _resampled(patient, np.random.default_rng([seed, number]))
             found = MLPClassifier(
