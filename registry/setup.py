@@ -17,10 +17,21 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from registry.database.embedded import EmbeddedPostgres
-from registry.database.migrate import APP, GATE, MLFLOW, OWNER, ROLES, create_roles
+from registry.database.migrate import (
+    APP,
+    GATE,
+    MLFLOW,
+    OWNER,
+    ROLES,
+    create_roles,
+    is_done,
+    mark_done,
+)
 from registry.database.migrate import migrate as migrate_record
+from registry.database.mlflow_gate import GATE_SQL
 from registry.database.record import Record
 from registry.identity.accounts import (
     SYSTEM_ADMIN,
@@ -30,6 +41,7 @@ from registry.identity.accounts import (
     add_token,
 )
 from registry.settings import Databases, Settings
+from registry.trust.canonical import sha256_file
 from registry.trust.errors import Unavailable
 from registry.trust.keys import is_demo, load_certificate, new_root, pem_of, save_identity
 
@@ -66,28 +78,43 @@ def databases_of(settings: Settings, cluster: EmbeddedPostgres) -> Databases:
 
 
 def migrate_all(databases: Databases) -> list[str]:
-    """Bring our tables and MLflow's to the present shape, as the owner."""
-    from registry.mlflow_gate.schema import prepare_schema
+    """Bring our tables and MLflow's to the present shape, as the owner.
 
+    MLflow takes seconds to import, so it is asked only when its version or our walls around its
+    tables have changed.
+    """
     if databases.owner is None:
         raise Unavailable("migrating needs TOUCHSTONE_OWNER_DATABASE_URL")
     ran = migrate_record(databases.owner)
-    prepare_schema(databases.owner)
+    name = f"mlflow {version('mlflow')}"
+    walls = sha256_file(GATE_SQL)
+    if not is_done(databases.owner, name, walls):
+        from registry.mlflow_gate.schema import prepare_schema
+
+        prepare_schema(databases.owner)
+        mark_done(databases.owner, name, walls)
+        ran.append(name)
     return ran
 
 
-def set_up(settings: Settings, databases: Databases) -> Made:
-    """Everything that a first start needs; see the rules above."""
+def lay_ground(settings: Settings) -> bool:
+    """The folders and the root; returns whether the root is a demo's own."""
     _make_home(settings)
-    ran = migrate_all(databases)
     root_path = settings.keys / "root.pem"
     if not settings.root_certificate.exists():
         if not root_path.exists():
             save_identity(new_root(FACILITY, demo=True), settings.keys, "root")
         settings.root_certificate.write_bytes(pem_of(load_certificate(root_path)))
+    return is_demo(load_certificate(settings.root_certificate))
+
+
+def set_up(settings: Settings, databases: Databases) -> Made:
+    """Everything that a first start needs; see the rules above."""
+    demo_root = lay_ground(settings)
+    ran = migrate_all(databases)
     return Made(
         migrations=ran,
-        demo_root=is_demo(load_certificate(settings.root_certificate)),
+        demo_root=demo_root,
         first_token=_first_administrator(settings, databases),
     )
 

@@ -23,7 +23,7 @@ import httpx
 
 from registry.database.embedded import EmbeddedPostgres
 from registry.settings import SILENCE, Databases, Settings
-from registry.setup import embedded_databases, set_up
+from registry.setup import embedded_databases, lay_ground, set_up
 from registry.trust.errors import Conflict, Unavailable
 
 READY_SECONDS = 90.0
@@ -91,8 +91,8 @@ def up(
         signal.signal(number, stop)
     logs = settings.home / "logs"
     with embedded_databases(settings) as (cluster, databases):
-        made = set_up(settings, databases)
         announce(f"database   PostgreSQL in {settings.home / 'postgres'}")
+        lay_ground(settings)
         logs.mkdir(exist_ok=True, mode=0o700)
         unsandboxed = ["--allow-unsandboxed"] if allow_unsandboxed else []
         parts = [
@@ -102,8 +102,10 @@ def up(
             Part("worker", ["worker", *unsandboxed], logs / "worker.log"),
         ]
         try:
-            for part in parts:
-                part.start(_environment(settings, databases))
+            # The registry takes seconds to import MLflow: it does so while the tables are made.
+            parts[0].start(_environment(settings, databases))
+            made = set_up(settings, databases)
+            parts[1].start(_environment(settings, databases))
             address = f"http://{host}:{port}"
             _wait_until_ready(address, parts, stopping)
             if not stopping:

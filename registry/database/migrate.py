@@ -77,6 +77,25 @@ def migrate(owner_dsn: str) -> list[str]:
         ) from error
 
 
+def is_done(owner_dsn: str, name: str, digest: str) -> bool:
+    """Whether something that is migrated elsewhere (MLflow's tables) stands at this digest."""
+    with psycopg.connect(owner_dsn) as connection:
+        row = connection.execute(
+            "SELECT 1 FROM touchstone.migration WHERE name = %s AND digest = %s", (name, digest)
+        ).fetchone()
+        return row is not None
+
+
+def mark_done(owner_dsn: str, name: str, digest: str) -> None:
+    """Remember that it does."""
+    with psycopg.connect(owner_dsn) as connection:
+        connection.execute(
+            "INSERT INTO touchstone.migration (name, digest) VALUES (%s, %s)"
+            " ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, ran_at = now()",
+            (name, digest),
+        )
+
+
 def _apply(connection: psycopg.Connection, path: Path, applied: Mapping[str, str]) -> bool:
     text = path.read_bytes()
     digest = sha256_bytes(text)

@@ -26,7 +26,7 @@ from psycopg.rows import dict_row
 from registry.database.record import named_queries
 from registry.trust.errors import NotFound, Refused, Unavailable
 
-_GATE = Path(__file__).parent / "sql" / "mlflow_gate.sql"
+GATE_SQL = Path(__file__).parent / "sql" / "mlflow_gate.sql"
 _LOCK = 7460002
 _REFUSAL = "TS403"
 
@@ -66,7 +66,7 @@ def migrating(owner_url: str) -> Iterator[None]:
 def apply_gate(owner_url: str) -> None:
     """Put grants and triggers on MLflow's tables; idempotent, all in one transaction."""
     with _connected(owner_url) as connection:
-        connection.execute(_GATE.read_bytes())
+        connection.execute(GATE_SQL.read_bytes())
 
 
 def schema_revision(owner_url: str) -> str | None:

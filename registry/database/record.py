@@ -107,6 +107,8 @@ class Record:
                 yield Transaction(connection)
         except psycopg.errors.IntegrityError as error:
             raise _for_people(error) from error
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise Unavailable("the database is not migrated yet; try again in a moment") from error
         except psycopg.errors.InsufficientPrivilege as error:
             raise Refused("the database refuses this to the role that asked") from error
         except (psycopg.OperationalError, PoolTimeout) as error:
