@@ -1,6 +1,6 @@
 """What an SME runs: train on the development half, then the stock MLflow client and a token.
 
-    python -m demo.sme a --development DIR --name N --save FILE   # MLFLOW_TRACKING_TOKEN is set
+python -m demo.sme a --development DIR --name N --save FILE   # MLFLOW_TRACKING_TOKEN is set
 """
 
 import argparse
@@ -33,7 +33,10 @@ def main() -> None:
         mlflow.log_param("cases", len(half.reference))
         mlflow.log_param("inputs", "shape and reading" if given.who == "a" else "shape alone")
         logged = mlflow.onnx.log_model(
-            onnx.load_from_string(model), name="model", registered_model_name=given.name
+            onnx.load_from_string(model),
+            name="model",
+            registered_model_name=given.name,
+            pip_requirements=["onnxruntime"],  # else MLflow starts a Python to find out
         )
     said = f"trained on {len(half.reference)} nodules of the development half"
     print(json.dumps({"version": int(logged.registered_model_version), "said": said}))
