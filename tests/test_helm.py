@@ -14,7 +14,11 @@ CHART = Path(__file__).parent.parent / "helm"
 VALUES: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "everything on": {
-        "gpuWorker": {"enabled": True, "nodeSelector": {"gpu": "h200"}, "runtimeClassName": "kata"},
+        "gpuWorker": {"enabled": True, "nodeSelector": {"gpu": "h200"}, "runtimeClassName": "kata",
+                      "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+                      "image": {"digest": "sha256:" + "b" * 64}},
+        "networkPolicy": {"database": [{"ipBlock": {"cidr": "10.1.2.3/32"}}],
+                          "clients": [{"namespaceSelector": {}}]},
         "worker": {"runtimeClassName": "gvisor"},
         "ingress": {"enabled": True, "host": "touchstone.example", "tlsSecretName": "tls",
                     "className": "nginx"},
@@ -22,7 +26,8 @@ VALUES: dict[str, dict[str, Any]] = {
         "imagePullSecrets": [{"name": "pull"}],
         "storage": {"storageClassName": "fast"},
     },
-    "a claim that exists": {"storage": {"existingClaim": "mine"}},
+    "claims that exist": {"storage": {"existingClaim": "mine"},
+                          "cohortKeys": {"existingClaim": "vault"}},
 }  # fmt: skip
 
 
@@ -46,11 +51,12 @@ def test_the_chart_lints() -> None:
     assert not worst, worst
 
 
+@pytest.mark.parametrize("version", ["1.28", kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-def test_every_manifest_is_valid_to_the_letter(values: dict[str, Any]) -> None:
+def test_every_manifest_is_valid_to_the_letter(values: dict[str, Any], version: str) -> None:
     kinds = []
     for manifest in manifests(values):
-        kubernetes_validate.validate(manifest, "1.31", strict=True)
+        kubernetes_validate.validate(manifest, version, strict=True)
         kinds.append(manifest["kind"])
     assert {"Deployment", "Service", "NetworkPolicy", "Job", "PodDisruptionBudget"} <= set(kinds)
     assert ("PersistentVolumeClaim" in kinds) != ("existingClaim" in values.get("storage", {}))
@@ -85,6 +91,96 @@ def test_only_workers_hold_the_cohorts_keys_and_only_the_migration_owns_the_data
         assert ("TOUCHSTONE_OWNER_DATABASE_URL" in text) == (component == "migrate")
 
 
+def of(kind: str, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The manifests of one kind, by name."""
+    return {one["metadata"]["name"]: one for one in manifests(values) if one["kind"] == kind}
+
+
+def test_a_manifest_with_a_slip_would_be_noticed() -> None:
+    registry = of("Deployment", {})["r-touchstone-registry"]
+    registry["spec"]["template"]["spec"]["containers"][0]["readOnlyRootFilesystem"] = True
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(registry, "1.31", strict=True)
+
+
+def test_workers_can_add_to_the_cohorts_keys_and_those_outlive_the_release() -> None:
+    for worker in of("Deployment", VALUES["everything on"]).values():
+        pod = worker["spec"]["template"]["spec"]
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+        assert ("cohort-keys" in mounts) == ("cohort-keys" in volumes)
+        if "cohort-keys" in mounts:
+            # A Secret's files get the group's right to read from fsGroup; `KeyFile` refuses that.
+            assert "persistentVolumeClaim" in volumes["cohort-keys"]
+            assert not mounts["cohort-keys"].get("readOnly")
+    claims = of("PersistentVolumeClaim", {})
+    assert set(claims) == {"r-touchstone", "r-touchstone-cohort-keys"}
+    for claim in claims.values():
+        assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_the_migration_comes_first_and_needs_nothing_that_comes_later() -> None:
+    (job,) = of("Job", {}).values()
+    policy = of("NetworkPolicy", {})["r-touchstone-migrate"]
+    for hook in (job, policy):
+        assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    first, second = (int(one["metadata"]["annotations"]["helm.sh/hook-weight"])
+                     for one in (policy, job))  # fmt: skip
+    assert first < second
+    pod = job["spec"]["template"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert "serviceAccountName" not in pod["spec"]
+    assert all("emptyDir" in volume for volume in pod["spec"]["volumes"])
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_network_is_closed_but_for_names_the_database_and_clients(values: dict[str, Any]) -> None:
+    policies = of("NetworkPolicy", values)
+    deny = policies["r-touchstone-deny"]["spec"]
+    assert deny.keys() == {"podSelector", "policyTypes"}
+    assert set(deny["policyTypes"]) == {"Ingress", "Egress"}
+    for kind in ("Deployment", "Job"):
+        for one in of(kind, values).values():
+            labels = one["spec"]["template"]["metadata"]["labels"]
+            assert deny["podSelector"]["matchLabels"].items() <= labels.items()
+    for policy in policies.values():
+        for way in policy["spec"].get("egress", []):
+            ports = {port["port"] for port in way["ports"]}
+            assert ports in ({53}, {5432})
+            assert "to" in way or ports == {5432}  # names are asked of the cluster alone
+        for way in policy["spec"].get("ingress", []):
+            assert way["from"]
+            selector = policy["spec"]["podSelector"]["matchLabels"]
+            assert selector["app.kubernetes.io/component"] == "registry"
+    if "networkPolicy" in values:
+        egress = policies["r-touchstone-database"]["spec"]["egress"]
+        assert egress[1]["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+
+
+def test_the_commands_and_options_that_the_pods_run_exist() -> None:
+    import typer.main
+
+    from registry.cli.main import app
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for pod in pods(VALUES["everything on"]):
+        for container in pod["containers"]:
+            assert container["command"] == ["touchstone"]
+            command, *options = container["args"]
+            known = {flag for one in commands[command].params for flag in one.opts}
+            assert {option.split("=")[0] for option in options} <= known
+
+
+def test_a_gpu_worker_asks_for_a_gpu_by_digest_on_a_node_that_has_one() -> None:
+    workers = of("Deployment", VALUES["everything on"])
+    pod = workers["r-touchstone-gpu-worker"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert pod["containers"][0]["image"].endswith("@sha256:" + "b" * 64)
+    assert pod["nodeSelector"] == {"gpu": "h200"}
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    assert "nvidia" not in yaml.safe_dump(workers["r-touchstone-worker"])
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -93,6 +189,9 @@ def test_only_workers_hold_the_cohorts_keys_and_only_the_migration_owns_the_data
         {"image": {"digest": "sha256:short"}},
         {"storage": {"size": "plenty"}},
         {"ingress": {"enabled": True, "host": "h"}},
+        {"networkPolicy": {"clients": [{}]}},
+        {"cohortKeys": {"secretName": "no-longer"}},
+        {"gpuWorker": {"image": {"digest": "latest"}}},
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:

@@ -15,11 +15,27 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "touchstone.image" -}}
-{{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag }}
+{{ .repository }}:{{ .tag }}
 {{- end -}}
+{{- end -}}
+
+{{/* The way out that every pod has: the cluster's name service, and the database. */}}
+{{- define "touchstone.egress" -}}
+- to:
+    - namespaceSelector: {}
+      podSelector:
+        matchLabels: {k8s-app: kube-dns}
+  ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+- ports:
+    - {port: {{ .Values.networkPolicy.databasePort }}, protocol: TCP}
+  {{- with .Values.networkPolicy.database }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "touchstone.podSecurity" -}}
@@ -83,6 +99,9 @@ spec:
   {{- with .part.nodeSelector }}
   nodeSelector: {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- with .part.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- with $root.Values.imagePullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -92,15 +111,17 @@ spec:
     - name: worker
       image: {{ .image }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      command: [touchstone]
       args: [worker]
       securityContext: {{- include "touchstone.containerSecurity" $root | nindent 8 }}
       env: {{- include "touchstone.environment" $root | nindent 8 }}
       resources: {{- toYaml .part.resources | nindent 8 }}
       volumeMounts:
         {{- include "touchstone.mounts" $root | nindent 8 }}
-        - {name: cohort-keys, mountPath: /data/cohort-keys, readOnly: true}
+        - {name: cohort-keys, mountPath: /data/cohort-keys}
   volumes:
     {{- include "touchstone.volumes" $root | nindent 4 }}
     - name: cohort-keys
-      secret: {secretName: {{ $root.Values.cohortKeys.secretName }}, defaultMode: 0400}
+      persistentVolumeClaim:
+        claimName: {{ $root.Values.cohortKeys.existingClaim | default (printf "%s-cohort-keys" (include "touchstone.name" $root)) }}
 {{- end -}}
