@@ -9,6 +9,12 @@ from registry.settings import read_settings
 from registry.trust.errors import Invalid
 from registry.trust.keys import load_certificate
 
+_MARKS = {
+    "ok": ("ok  ", None),
+    "warning": ("NOTE", "bold yellow"),
+    "failed": ("FAIL", "bold red"),
+}
+
 
 def pull(name: str, to: Path, as_json: bool) -> None:
     """Fetch every file of a bundle; the folder is complete afterwards, or absent."""
@@ -41,17 +47,25 @@ def pinned_root(root: Path | None) -> Path:
     return root
 
 
-def verify(bundle: Path, root: Path | None, as_json: bool) -> None:
+def verify(bundle: Path, root: Path | None, replay: bool, as_json: bool) -> None:
     """Every check in order, one line each; the first that fails ends it."""
     from serving.bundle.verify import verify as check
 
-    result = check(bundle, load_certificate(pinned_root(root)), dt.datetime.now(dt.UTC))
+    with progress_bar(f"verifying {bundle}", as_json) as advance:
+        result = check(
+            bundle,
+            load_certificate(pinned_root(root)),
+            dt.datetime.now(dt.UTC),
+            replay=replay,
+            on_progress=advance,
+        )
     if as_json:
         print_json(result.as_json())
     else:
         for step in result.steps:
-            console.print(f"{'ok  ' if step.ok else 'FAIL'}  {step.name}: {step.sentence}",
-                          markup=False)  # fmt: skip
+            mark, style = _MARKS[step.outcome]
+            console.print(f"{mark}  {step.name}: {step.sentence}", markup=False, style=style,
+                          soft_wrap=True)  # fmt: skip
     result.raise_if_failed()
 
 
