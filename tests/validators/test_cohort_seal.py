@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from registry.storage.local import LocalStore
-from registry.trust.errors import Conflict, NotFound
+from registry.trust.errors import Conflict, Invalid, NotFound
 from tests.validators.cohort_example import CONTRACT, SHARD, Sealed, few_scans, sealed_example
 from validators.cohort.keys import CohortKeys, create_keys, open_keys
 from validators.cohort.manifest import manifest_bytes, parse_manifest, root_of
@@ -184,6 +185,17 @@ def test_keys_of_another_cohort_are_refused(sealed: Sealed, tmp_path: Path) -> N
 def test_nothing_staged_is_said_plainly(sealed: Sealed, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="cohort ingest"):
         seal(tmp_path, sealed.store, cohort_id="nodules", version="1", keys=sealed.keys)
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b"cut"),
+                                    lambda p: p.write_bytes(p.read_bytes()[:-9])])  # fmt: skip
+def test_a_damaged_staging_is_named(
+    sealed: Sealed, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    folder = shutil.copytree(sealed.staged.path, tmp_path / "staged")
+    damage(folder / sealed.staged.block(0).name)
+    with pytest.raises(Invalid, match="inputs-00000"):
+        sealed.again(folder, "damaged")
 
 
 @pytest.mark.parametrize("puts", [0, 1, 3])

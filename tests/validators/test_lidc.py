@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 
-from registry.trust.errors import Conflict, Invalid, NotFound
+from registry.trust.errors import Conflict, Invalid, NotFound, Unavailable
 from tests.validators.cohort_example import contract, few_scans
 from validators.cohort import lidc
 from validators.cohort.agreement import krippendorff_alpha
 from validators.cohort.drawing import area, filled
 from validators.cohort.ingest import check_inputs, ingest
+from validators.cohort.keys import create_keys
 from validators.cohort.lidc import KIND, Lidc, installed_lidc, linked, reader_agreement
 from validators.cohort.source import half_of, open_source
 
@@ -144,6 +145,36 @@ def test_every_refusal_of_a_source_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="development"):
         open_source(installed_lidc(), "both")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_can_not_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    source = few_scans(tmp_path / "few")
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(Unavailable, match="can't be written"):
+        ingest(source, tmp_path / "file" / "out", contract=contract(), half="all")
+    with pytest.raises(Unavailable, match="no key can be kept"):
+        create_keys(tmp_path / "file" / "keys", "nodules", "1")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE contours SET coords = NULL",
+        "UPDATE contours SET coords = 'a,b'",
+        "UPDATE contours SET inclusion = 0",
+        "UPDATE scans SET slice_thickness = NULL",
+        "UPDATE annotations SET malignancy = NULL",
+        "UPDATE annotations SET malignancy = 6",
+        "ALTER TABLE scans DROP COLUMN patient_id",
+    ],
+)
+def test_a_file_with_damaged_rows_is_refused_in_one_line(tmp_path: Path, statement: str) -> None:
+    source = few_scans(tmp_path / "few")
+    with sqlite3.connect(source) as database:
+        database.execute(statement)
+    database.close()
+    with pytest.raises(Invalid, match="can't be read"):
+        ingest(source, tmp_path / "out", contract=contract(), half="all")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from registry.trust.canonical import canonical
-from registry.trust.errors import Conflict, Invalid, NotFound
+from registry.trust.errors import Conflict, Invalid, NotFound, Unavailable
 from validators.cohort.source import Source, open_source
 from validators.contract.schema import Contract, Tensor
 
@@ -78,24 +78,38 @@ def ingest(
 
     half: `locked`, `development` or `all` patients. Raises Invalid for a source of no known kind
     or a case that the contract does not allow, NotFound for a missing source, Conflict when
-    `out` holds something else than staged cases.
+    `out` holds something else than staged cases, Unavailable when it
+    can't be written.
     """
     if out.exists() and not _is_staged(out):
         raise Conflict(f"{out} exists and holds no staged cases; name another folder with --out")
-    opened = open_source(source, half)
+    try:
+        opened = open_source(source, half)
+    except OSError as error:
+        raise Invalid(f"{source} can't be read: {error.strerror}") from error
+    try:
+        _stage(opened, out, contract, half, progress)
+    except OSError as error:
+        raise Unavailable(
+            f"{out} can't be written: {error.strerror}; make room or name another folder with --out"
+        ) from error
+    return Staged(out)
+
+
+def _stage(source: Source, out: Path, contract: Contract, half: str, progress: Progress) -> None:
+    """Write beside `out`, then take its place."""
     partial = out.with_name(out.name + ".partial")
     _remove(partial)
     partial.mkdir(parents=True)
-    _write_inputs(opened, contract, partial, progress)
-    pq.write_table(_table(opened), partial / "cases.parquet", compression="zstd")
-    (partial / "meta.json").write_bytes(canonical(_meta(opened, contract, half)))
+    _write_inputs(source, contract, partial, progress)
+    pq.write_table(_table(source), partial / "cases.parquet", compression="zstd")
+    (partial / "meta.json").write_bytes(canonical(_meta(source, contract, half)))
     replaced = out.with_name(out.name + ".replaced")
     _remove(replaced)
     if out.exists():
         out.rename(replaced)
     partial.rename(out)
     _remove(replaced)
-    return Staged(out)
 
 
 def open_staged(path: Path) -> Staged:

