@@ -62,12 +62,14 @@ class Trained:
 
     def of_features(self, found: Array) -> Array:
         """The same from features that were computed already."""
+        from scipy.special import expit
+
         x = (found - self.mean) / self.scale
         scores = [
             np.maximum(x @ net.hidden + net.hidden_bias, 0) @ net.output + net.output_bias
             for net in self.networks
         ]
-        return np.asarray(np.mean(1 / (1 + np.exp(-np.array(scores))), axis=0), dtype=np.float64)
+        return np.asarray(np.mean(expit(scores), axis=0), dtype=np.float64)
 
     def onnx(self) -> bytes:
         """The model file: raw inputs in, `probability` float32 [n, 1] out."""
