@@ -43,7 +43,7 @@ from validators.intervals.share import Share
 from validators.metrics.binary import share_right, shown_method
 from validators.protocol.schema import Protocol, SubgroupRule
 
-_LEAST_P = 1e-12
+_LEAST_P, _LARGEST_TAIL = 1e-12, 0.499
 _HALVINGS = 50
 
 
@@ -71,9 +71,12 @@ class Gap:
         return mover(self.rest.value, rest, self.group.value, group, self.correlation[0])[1]
 
     def p_value(self) -> float:
-        """One-sided, for a gap of at least nothing: the tail at which the bound touches 0."""
+        """One-sided, for a gap of at least nothing: the tail at which the bound touches 0.
+
+        At a tail of one half both bounds are the estimate; the search stops just short of it.
+        """
         above = self.value > 0
-        least, most = np.log(_LEAST_P), np.log(0.5)
+        least, most = np.log(_LEAST_P), np.log(_LARGEST_TAIL)
         for _ in range(_HALVINGS):
             middle = (least + most) / 2
             tail = float(np.exp(middle))

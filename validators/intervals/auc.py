@@ -29,6 +29,7 @@ from validators.intervals.influence import Box, Floats
 from validators.intervals.proportion import Pair
 
 _NOTHING = 1e-13
+_NEXT_TO_ONE = 1 - 1e-12
 _ADDED_UNITS = 2.0
 
 
@@ -85,8 +86,8 @@ class Area:
             return 0.0
         # Where the logit bound stops rising with the AUC: its derivative is 0.
         product = t * t / (4 * (n + t * t))
-        turn = (1 + math.sqrt(1 - 4 * product)) / 2
-        at = min(value, turn)
+        turn = (1 + math.sqrt(max(0.0, 1 - 4 * product))) / 2
+        at = min(value, turn, _NEXT_TO_ONE)
         low = float(special.expit(math.log(at / (1 - at)) - t / math.sqrt(n * at * (1 - at))))
         return max(low, float(tail ** (1 / self.units))) if value >= 1 else low
 

@@ -72,6 +72,8 @@ def calibration_bins(table: CaseTable) -> tuple[CalibrationBin, ...]:
     Equal scores stay in one bin, so that the bins do not depend on the order of the cases.
     """
     chosen = ~table.failed
+    if not chosen.any():
+        return ()
     order = np.argsort(table.score[chosen], kind="stable")
     score, reference = table.score[chosen][order], table.reference[chosen][order]
     edges = {0, len(score)}
