@@ -60,7 +60,7 @@ def test_a_protocol_reads_the_same_from_yaml_and_json(tmp_path: Path):
         ("margin:", "marign:", "there is no field subgroups[0].marign; did you mean 'margin'?"),
         ("metric: auc", "metric: acu", "endpoints[1].metric can't be 'acu'; did you mean 'auc'?"),
         ("metric: auc", "metric: dice", "endpoints[1].metric can't be 'dice'; known are: sens"),
-        ("goal: 0.75", "goal: 1.5", "endpoints[1].goal: the goal 1.5 for auc can't be both met"),
+        ("goal: 0.75", "goal: 1.5", "endpoints[1].goal: the goal 1.5 for auc can't be met"),
         ("goal: 0.75", "goal: 0.3", "endpoints[1].goal: an AUC of 0.3 is worse than chance"),
         ("goal: 0.8\n", "goal: 1\n", "endpoints[0].goal: the goal 1 for sensitivity can't be"),
         ("    goal: 0.75\n", "", "endpoints[1].goal: the gating endpoint auc has no goal"),

@@ -70,7 +70,7 @@ class Endpoint(Strict):
         if self.goal is not None and not 0 < self.goal < 1:
             raise fault(
                 "goal",
-                f"the goal {self.goal:g} for {self.metric} can't be both met and missed; "
+                f"the goal {self.goal:g} for {self.metric} can't be met, or can't be missed; "
                 "use one above 0 and below 1",
             )
         if self.metric == "auc" and self.goal is not None and self.goal < 0.5:
