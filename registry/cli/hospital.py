@@ -12,6 +12,7 @@ from registry.trust.keys import load_certificate
 _MARKS = {
     "ok": ("ok  ", None),
     "warning": ("NOTE", "bold yellow"),
+    "skipped": ("SKIP", "bold yellow"),
     "failed": ("FAIL", "bold red"),
 }
 
