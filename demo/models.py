@@ -76,7 +76,12 @@ class Trained:
         from demo.graph import Graph
 
         graph = Graph()
-        joined = _features(graph, self.sme)
+        each = self.probabilities(graph, feature_nodes(graph, self.sme))
+        graph.do("ReduceMean", each, axes=[1], keepdims=1, name="probability")
+        return bytes(graph.model(INPUTS, {"probability": [1]}).SerializeToString())
+
+    def probabilities(self, graph: Any, joined: str) -> str:
+        """Nodes from the features to one probability a network, [n, networks]."""
         do, constant = graph.do, graph.constant
         x = do("Mul", do("Sub", joined, constant(self.mean)), constant(1 / self.scale))
         hidden = do(
@@ -94,12 +99,10 @@ class Trained:
             constant(block),
             constant(np.array([net.output_bias for net in self.networks])),
         )
-        do("ReduceMean", do("Sigmoid", each), axes=[1], keepdims=1, name="probability")
-        model = graph.model(_INPUTS, {"probability": [1]})
-        return bytes(model.SerializeToString())
+        return str(do("Sigmoid", each))
 
 
-_INPUTS = {"image": [1, 64, 64], "descriptors": [8]}
+INPUTS = {"image": [1, 64, 64], "descriptors": [8]}
 
 
 def train(sme: Sme, half: Development, seed: int = 0) -> Trained:
@@ -144,15 +147,16 @@ def _feature_session(sme: Sme) -> Any:
     from demo.graph import Graph
 
     graph = Graph()
-    graph.do("Identity", _features(graph, sme), name="features")
+    graph.do("Identity", feature_nodes(graph, sme), name="features")
     count = 12 + (25 if sme == "a" else 0)
-    model = graph.model(_INPUTS, {"features": [count]})
+    model = graph.model(INPUTS, {"features": [count]})
     return onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
 
 
-def _features(graph: Any, sme: Sme) -> str:
+def feature_nodes(graph: Any, sme: Sme) -> str:
+    """Nodes from the raw inputs to the features, [n, features]."""
     from demo.features import reading_features, shape_features
 
     found = shape_features(graph, "image")

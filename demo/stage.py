@@ -39,7 +39,7 @@ class Stage:
 
     home: Path
     server: str
-    console: Console = field(default_factory=lambda: Console(highlight=False))
+    console: Console = field(default_factory=lambda: _console())
     steps: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[dict[str, str]] = field(default_factory=list)
 
@@ -113,6 +113,12 @@ class Stage:
         return subprocess.run(
             arguments, env=who.environment, capture_output=True, text=True, check=False
         )
+
+
+def _console() -> Console:
+    """The terminal as it is; a file gets lines of 110 characters."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=110)
 
 
 def _last_line(text: str) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.journey import Story, facility_at_work
+from demo.journey import facility_at_work
+from demo.story import Story
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from demo.journey import COHORT, Story
 from demo.stage import TOUCHSTONE, CommandFailed, Person
+from demo.story import COHORT, Story
 
 
 def model_file(

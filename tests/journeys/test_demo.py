@@ -43,17 +43,27 @@ def test_every_step_is_done_and_timed(played: tuple[dict[str, Any], str, Path]) 
         assert step["name"] in printed
 
 
-def test_the_model_with_both_inputs_is_certified_and_the_other_is_not(
+def test_only_what_passed_is_certified_and_the_model_on_shape_alone_did_not(
     played: tuple[dict[str, Any], str, Path],
 ) -> None:
-    models = {row["model"]: row for row in played[0]["submissions"]}
-    a, b = models["nodule-shape-and-reading"], models["nodule-shape"]
-    assert a["verdict"] in ("pass", "conditional")
-    assert a["state"] in ("certified", "conditional")
-    assert b["verdict"] in ("fail", "insufficient_evidence")
-    assert b["state"] == "not_certified"
-    missed = [r for r in b["rules"] if r["gating"] and r["outcome"] == "fail"]
-    assert missed
+    rows = played[0]["submissions"]
+    for row in rows:
+        passed = row["verdict"] in ("pass", "conditional")
+        assert (row["state"] in ("certified", "conditional")) == passed
+        missed = [r for r in row["rules"] if r["gating"] and r["outcome"] != "pass"]
+        assert bool(missed) == (row["verdict"] != "pass")
+    assert [row["verdict"] for row in rows if row["sme"] == "a"][-1] == "pass"
+    assert not [row for row in rows if row["sme"] == "b" and row["state"] != "not_certified"]
+
+
+def test_the_hospital_verified_offline_and_got_a_prediction(
+    played: tuple[dict[str, Any], str, Path],
+) -> None:
+    outcomes = {step["name"]: step["outcome"] for step in played[0]["steps"]}
+    verified = next(o for name, o in outcomes.items() if "verifies it offline" in name)
+    assert "golden vectors" in verified
+    served = next(o for name, o in outcomes.items() if "asks for a prediction" in name)
+    assert "probability" in served
 
 
 def test_every_cheat_is_refused_with_a_sentence(
