@@ -123,7 +123,8 @@ def _ensemble(trees: Any) -> dict[str, Any]:
 def _at_most(threshold: float) -> float:
     """The largest float32 not above a threshold: for float32 features the split is the same."""
     near = np.float32(threshold)
-    return float(near if near <= threshold else np.nextafter(near, np.float32(-np.inf)))
+    below = np.nextafter(near, np.float32(-np.inf))
+    return float(near if float(near) <= float(threshold) else below)
 
 
 def main() -> None:

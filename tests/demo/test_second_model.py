@@ -51,4 +51,4 @@ def test_intake_takes_it(second: Second) -> None:
 def test_a_threshold_is_never_rounded_up(threshold: float) -> None:
     near = _at_most(threshold)
     assert near <= threshold
-    assert np.nextafter(np.float32(near), np.float32(np.inf)) > threshold
+    assert float(np.nextafter(np.float32(near), np.float32(np.inf))) > threshold
