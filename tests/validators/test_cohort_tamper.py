@@ -188,9 +188,7 @@ def test_cases_whose_references_were_exchanged_by_a_holder_of_all_keys_do_not_ve
     rows = table.to_pylist()
     values = [row["reference"] for row in rows]
     alike = [[row[name] for name in sealed.manifest.attributes] for row in rows]
-    other = next(
-        i for i, value in enumerate(values) if value != values[0] and alike[i] == alike[0]
-    )
+    other = next(i for i, value in enumerate(values) if value != values[0] and alike[i] == alike[0])
     values[0], values[other] = values[other], values[0]
     position = table.column_names.index("reference")
     plain = table_bytes(table.set_column(position, "reference", pa.array(values, pa.int8())))
