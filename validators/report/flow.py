@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from textwrap import wrap
 
 from validators.evidence import EndpointEvidence, Report
 
@@ -12,6 +13,7 @@ WIDTH = 700.0
 _LINE, _PAD, _GAP = 17.0, 9.0, 26.0
 _MAIN, _ASIDE = (150.0, 260.0), (460.0, 238.0)
 _MOST_LINES = 8
+_WIDEST = 34  # characters that fit into a box at the side
 Box = tuple[float, float, float, float]
 
 
@@ -77,7 +79,9 @@ def _listed(counts: dict[str, int]) -> list[str]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     lines = [f"{count} {reason.replace('_', ' ')}" for reason, count in ordered[:_MOST_LINES]]
     rest = sum(count for _, count in ordered[_MOST_LINES:])
-    return [*lines, f"{rest} for other reasons"] if rest else lines
+    if rest:
+        lines.append(f"{rest} for other reasons")
+    return [part for line in lines for part in wrap(line, _WIDEST)]
 
 
 def _box(place: tuple[float, float], top: float, lines: Sequence[str], parts: list[str]) -> Box:
