@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from registry.database.migrate import wait_until_migrated
 from registry.database.record import Record
 from registry.settings import Databases, Settings
 from registry.storage.local import LocalStore
@@ -43,6 +44,7 @@ def open_facility(settings: Settings) -> Facility:
         )
     if not settings.root_certificate.exists():
         raise Unavailable(f"{settings.home} is not set up; run `touchstone init` first")
+    wait_until_migrated(settings.databases.app)
     settings.artifacts.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Facility(
         settings=settings,

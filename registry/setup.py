@@ -17,7 +17,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from registry.database.embedded import EmbeddedPostgres
 from registry.database.migrate import (
@@ -29,6 +28,7 @@ from registry.database.migrate import (
     create_roles,
     is_done,
     mark_done,
+    mlflow_name,
 )
 from registry.database.migrate import migrate as migrate_record
 from registry.database.mlflow_gate import GATE_SQL
@@ -86,7 +86,7 @@ def migrate_all(databases: Databases) -> list[str]:
     if databases.owner is None:
         raise Unavailable("migrating needs TOUCHSTONE_OWNER_DATABASE_URL")
     ran = migrate_record(databases.owner)
-    name = f"mlflow {version('mlflow')}"
+    name = mlflow_name()
     walls = sha256_file(GATE_SQL)
     if not is_done(databases.owner, name, walls):
         from registry.mlflow_gate.schema import prepare_schema

@@ -11,7 +11,9 @@ Rules
 4. Two that migrate at once: one waits for the other.
 """
 
+import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import psycopg
@@ -75,6 +77,33 @@ def migrate(owner_dsn: str) -> list[str]:
         raise Unavailable(
             f"the database can't be reached: {str(error).splitlines()[0]}; is it running?"
         ) from error
+
+
+def wait_until_migrated(dsn: str, seconds: float = 120.0) -> None:
+    """Return when every migration of this version has run, ours and MLflow's.
+
+    Servers and workers may start before whoever migrates; Unavailable when nobody does.
+    """
+    needed = {path.name for path in _FOLDER.glob("[0-9]*.sql")} | {"queue", mlflow_name()}
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with psycopg.connect(dsn, connect_timeout=5) as connection:
+                rows = connection.execute("SELECT name FROM touchstone.migration").fetchall()
+            if needed <= {str(name) for (name,) in rows}:
+                return
+        except (psycopg.OperationalError, psycopg.ProgrammingError):
+            pass  # no server yet, no schema yet, or no grant on it yet
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                "the database is not migrated; run `touchstone migrate` with the owner's address"
+            )
+        time.sleep(0.1)
+
+
+def mlflow_name() -> str:
+    """The name under which MLflow's tables, at the installed version, are marked as done."""
+    return f"mlflow {version('mlflow')}"
 
 
 def is_done(owner_dsn: str, name: str, digest: str) -> bool:
