@@ -376,3 +376,28 @@ def latest(story: Story) -> str:
     """SME A's latest submission that was assessed."""
     rows = story.stage.touchstone(story.people["Eva"], "status")["submissions"]
     return str(next(row["id"] for row in rows if row["outcome"]))
+
+
+def test_a_table_is_assessed_by_the_protocol_that_is_locked(story: Story, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = ["case,patient,reference,score,slice_thickness,contrast_used"]
+    for number in range(600):
+        truth = int(random.random() < 0.4)
+        score = np.clip(random.normal(0.75 if truth else 0.1, 0.12), 0, 1)
+        group = f"{random.choice(['thin', 'thick'])},{random.choice(['yes', 'no'])}"
+        rows.append(f"c{number},p{number // 2},{truth},{score:.4f},{group}")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(rows) + "\n")
+    outputs = []
+    for folder in ("first", "second"):
+        shown = story.stage.touchstone(
+            story.people["Eva"], "assess", table, "--protocol", story.protocol["id"],
+            "--out", tmp_path / folder,
+        )  # fmt: skip
+        assert shown["verdict"] in ("pass", "conditional", "insufficient_evidence")
+        outputs.append((tmp_path / folder / "report.json").read_bytes())
+    assert outputs[0] == outputs[1]
+    with pytest.raises(CommandFailed, match="no locked protocol"):
+        story.stage.touchstone(
+            story.people["Eva"], "assess", table, "--protocol", "nonesuch", "--out", tmp_path / "x"
+        )
