@@ -381,7 +381,7 @@ def latest(story: Story) -> str:
 def test_a_table_is_assessed_by_the_protocol_that_is_locked(story: Story, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     rows = ["case,patient,reference,score,slice_thickness,contrast_used"]
-    for number in range(600):
+    for number in range(900):
         truth = int(random.random() < 0.4)
         score = np.clip(random.normal(0.75 if truth else 0.1, 0.12), 0, 1)
         group = f"{random.choice(['thin', 'thick'])},{random.choice(['yes', 'no'])}"
