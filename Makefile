@@ -35,7 +35,8 @@ test-slow:
 
 bench:
 	@requirements/install.sh dev
-	@for program in bench/*.py; do echo "== $$program"; $(SILENCE) $(BIN)/python $$program || exit 1; done
+	@for name in coverage sandbox verify; do echo "== bench.$$name"; \
+		$(SILENCE) $(BIN)/python -m bench.$$name || exit 1; done
 
 COMPILE = $(BIN)/uv --quiet pip compile --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --no-annotate --universal --python-version 3.11

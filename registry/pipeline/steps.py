@@ -12,7 +12,6 @@ Rules
 """
 
 import datetime as dt
-import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from registry.database.record import Row
 from registry.facility import Facility
 from registry.mlflow_gate.versions import model_directory
 from registry.pipeline.certificate_draft import bundle_and_statement
+from registry.pipeline.predictions import case_table, predictions_file
 from registry.submissions import places
 from registry.submissions.lock import load_manifest
 from registry.submissions.states import deadline, family
@@ -31,7 +31,6 @@ from registry.trust.errors import Refused, Tampered
 from registry.trust.model_files import model_digest
 from serving.client import predict, repeat
 from serving.sandbox.process import Sandbox
-from validators.cases import CaseTable
 from validators.cohort.keys import open_keys
 from validators.cohort.stream import read_reference, stream
 from validators.contract.schema import Contract
@@ -176,7 +175,7 @@ def run(work: Work) -> None:
             "changed when the same cases came one by one in another order",
             code="not_repeatable",
         )
-    data = _predictions_file(predictions.cases, predictions.scores, predictions.failures)
+    data = predictions_file(predictions.cases, predictions.scores, predictions.failures)
     work.facility.store.put(places.predictions(work.id), data)
     environment = Environment(
         versions=dict(session.versions),
@@ -276,55 +275,6 @@ def prepare(work: Work) -> None:
             seconds=time.monotonic() - started,
         )
         now.do("submission_in_review", id=work.id, statement_digest=digest, deadline=None)
-
-
-def case_table(predictions: bytes, reference: Any, protocol: Protocol, manifest: Any) -> CaseTable:
-    """Predictions joined to the reference standard, case by case; Tampered unless they match."""
-    import numpy as np
-    import pyarrow.parquet as pq
-
-    scored = pq.read_table(io.BytesIO(predictions))
-    position = {case: i for i, case in enumerate(scored["case"].to_pylist())}
-    cases = reference["case"].to_pylist()
-    if len(position) != len(cases) or set(position) != set(cases):
-        raise Tampered("the predictions are not of the cases of this cohort")
-    order = np.array([position[case] for case in cases])
-    score = scored["score"].to_numpy(zero_copy_only=False)[order]
-    failures = [code for code in scored["failure"].to_pylist() if code]
-    patients = reference["patient"].to_pylist()
-    codes = {patient: i for i, patient in enumerate(sorted(set(patients)))}
-    known = {"case", "patient", "reference"}
-    return CaseTable(
-        reference=reference["reference"].to_numpy().astype(np.int8),
-        score=score.astype(np.float64),
-        patient=np.array([codes[patient] for patient in patients]) if protocol.cluster else None,
-        attributes={
-            name: np.array(reference[name].to_pylist(), dtype=str)
-            for name in reference.column_names
-            if name not in known
-        },
-        failed_by_code={code: failures.count(code) for code in sorted(set(failures))},
-        excluded=dict(manifest.case_flow),
-    )
-
-
-def _predictions_file(cases: Any, scores: Any, failures: Any) -> bytes:
-    """Parquet of case, score, failure; in the order of the case ids, so that bytes repeat."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    order = np.argsort(np.array(cases))
-    table = pa.table(
-        {
-            "case": [cases[i] for i in order],
-            "score": np.asarray(scores, dtype=np.float64)[order],
-            "failure": [failures[i] or "" for i in order],
-        }
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _spend(work: Work) -> None:
