@@ -15,6 +15,7 @@ from registry.facility import Facility
 from registry.pipeline.steps import STEPS, Progress, Work
 from registry.trust.errors import Tampered, TouchstoneError, Unavailable
 
+FAULTS_OF_THE_HOST = frozenset({"sandbox_unavailable", "sandbox_level", "sandbox_start"})
 log = logging.getLogger("touchstone.pipeline")
 
 
@@ -40,7 +41,8 @@ def carry(
         except Tampered as error:
             _stop(facility, submission, error.code, error.message, ours=True)
         except TouchstoneError as error:
-            _stop(facility, submission, error.code, error.message, ours=False)
+            ours = error.code in FAULTS_OF_THE_HOST
+            _stop(facility, submission, error.code, error.message, ours=ours)
         except Exception as error:
             log.exception("submission %s stopped in state %s", submission, row["state"])
             if not last_try:
