@@ -10,6 +10,8 @@ Rules
 """
 
 import logging
+import traceback
+from pathlib import Path
 
 from registry.facility import Facility
 from registry.pipeline.steps import STEPS, Progress, Work
@@ -17,6 +19,10 @@ from registry.trust.errors import Tampered, TouchstoneError, Unavailable
 
 FAULTS_OF_THE_HOST = frozenset({"sandbox_unavailable", "sandbox_level", "sandbox_start"})
 log = logging.getLogger("touchstone.pipeline")
+
+
+class Unforeseen(Exception):
+    """A fault of ours, by kind and place; worth another try."""
 
 
 def carry(
@@ -44,11 +50,20 @@ def carry(
             ours = error.code in FAULTS_OF_THE_HOST
             _stop(facility, submission, error.code, error.message, ours=ours)
         except Exception as error:
-            log.exception("submission %s stopped in state %s", submission, row["state"])
+            log.error("submission %s, %s: %s", submission, row["state"], _where(error))
             if not last_try:
-                raise
+                raise Unforeseen(_where(error)) from None  # the queue logs what it is given
             message = f"a fault of the facility ({type(error).__name__}); its log has the rest"
             _stop(facility, submission, "facility_fault", message, ours=True)
+
+
+def _where(error: Exception) -> str:
+    """The kind of an unforeseen error and its place. Its text could hold a patient's value."""
+    places = [
+        f"{Path(frame.filename).name}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    return f"{type(error).__name__} at {' > '.join(places)}"
 
 
 def _stop(facility: Facility, submission: str, code: str, message: str, *, ours: bool) -> None:
