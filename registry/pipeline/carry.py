@@ -49,7 +49,7 @@ def carry(
         except TouchstoneError as error:
             ours = error.code in FAULTS_OF_THE_HOST
             _stop(facility, submission, error.code, error.message, ours=ours)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is ours
             log.error("submission %s, %s: %s", submission, row["state"], _where(error))
             if not last_try:
                 raise Unforeseen(_where(error)) from None  # the queue logs what it is given
