@@ -154,6 +154,7 @@ def _environment(settings: Settings, databases: Databases) -> dict[str, str]:
         **databases.environment(),
         "TOUCHSTONE_HOME": str(settings.home),
         "TOUCHSTONE_KEYS": str(settings.home / "no-keys-here"),
+        "TOUCHSTONE_UP_PID": str(os.getpid()),
     }
 
 

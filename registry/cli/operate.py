@@ -1,12 +1,17 @@
 """`init`, `up`, and what a cluster runs: `server`, `worker`, `migrate`."""
 
 import asyncio
+import ctypes
 import logging
 import os
+import signal
+import sys
 
 from registry.cli.output import console, show
 from registry.settings import SILENCE, read_settings
 from registry.trust.errors import Unavailable
+
+_PR_SET_PDEATHSIG = 1
 
 
 def init(as_json: bool) -> None:
@@ -56,6 +61,7 @@ def server(host: str, port: int) -> None:
     """The registry, until SIGINT or SIGTERM."""
     import uvicorn
 
+    _end_with_parent()
     os.environ.update(SILENCE)
     _log()
     uvicorn.run(  # by name: the doors do not import each other
@@ -75,6 +81,7 @@ def worker(allow_unsandboxed: bool) -> None:
     from registry.facility import open_facility
     from registry.pipeline.queue import work
 
+    _end_with_parent()
     os.environ.update(SILENCE)
     _log()
     facility = open_facility(read_settings())
@@ -82,6 +89,16 @@ def worker(allow_unsandboxed: bool) -> None:
         asyncio.run(work(facility, allow_unsandboxed=allow_unsandboxed))
     finally:
         facility.close()
+
+
+def _end_with_parent() -> None:
+    """Under `up`: be told to stop when `up` dies, even if it was killed and could not tell."""
+    parent = os.environ.pop("TOUCHSTONE_UP_PID", None)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        sys.exit("the `touchstone up` that started this is gone")
 
 
 def migrate(as_json: bool) -> None:
