@@ -218,7 +218,9 @@ def review(story: Story) -> None:
                 for person in ("Ada", "Ben"):
                     shown = sign(story, person, who, act)
                 story.submissions[who]["state"] = shown["state"]
-                say(f"verdict {overall}; signed by Ada and Ben: {shown['meaning']}")
+                alias = stage.python(story.people[SMES[who[0]]], "demo.alias", MODELS[who[0]])
+                say(f"verdict {overall}; signed by Ada and Ben: {shown['meaning']}; the alias "
+                    f"clinical-pilot names version {alias['version']}")  # fmt: skip
         if overall not in ("pass", "conditional"):
             stage.refused(
                 f"assessor Ada certifies {title(who)} all the same",

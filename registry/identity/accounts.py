@@ -22,7 +22,7 @@ import hashlib
 import secrets
 import uuid
 from dataclasses import dataclass
-from typing import Annotated, get_args
+from typing import Annotated
 
 from cryptography import x509
 from pydantic import BaseModel, ConfigDict, Field
@@ -184,6 +184,3 @@ def bearer(header: str | None) -> str:
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthenticated("no token: send `Authorization: Bearer …` (set TOUCHSTONE_TOKEN)")
     return secret.strip()
-
-
-ROLES: tuple[Role, ...] = get_args(Role)

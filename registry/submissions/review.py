@@ -19,7 +19,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from registry.database.mlflow_gate import set_clinical_pilot
 from registry.database.record import Row, Transaction
 from registry.facility import Facility
 from registry.identity.accounts import note
@@ -184,7 +183,7 @@ def _checked(
 
 
 def issue(facility: Facility, submission: str) -> None:
-    """Write the certificate from two agreeing decisions and open the gate. Safe to repeat."""
+    """Write the certificate from two agreeing decisions and open the gate, in one transaction."""
     with facility.record.transaction() as now:
         row = now.one("submission_by_id", id=submission)
         given = [
@@ -219,9 +218,12 @@ def issue(facility: Facility, submission: str) -> None:
             )
             state = _STATE_OF["certify" if row["verdict"] == "pass" else "conditional"]
             now.do("certified_move", id=submission, state=state)
-    set_clinical_pilot(
-        facility.databases.gate, row["organisation"], row["model_name"], row["model_version"]
-    )
+            now.do(
+                "pilot_set",
+                organisation=row["organisation"],
+                model_name=row["model_name"],
+                version=row["model_version"],
+            )
 
 
 def _check_statement(full_report_digest: str, row: Row, statement: bytes) -> None:

@@ -26,10 +26,6 @@ ASSESSED: frozenset[str] = frozenset(
     {"assessed", "in_review", "certified", "conditional", "not_certified", "suspended"}
 )
 CERTIFIED: frozenset[str] = frozenset({"certified", "conditional"})
-FINAL: frozenset[str] = frozenset(
-    {"certified", "conditional", "not_certified", "withdrawn", "technical_failure", "revoked",
-     "expired"}
-)  # fmt: skip
 
 _HOURS = {"registered": 24, "intake": 24, "queued": 72, "running": 72, "assessed": 24}
 _MEANING = {

@@ -56,6 +56,15 @@ def test_only_what_passed_is_certified_and_the_model_on_shape_alone_did_not(
     assert not [row for row in rows if row["sme"] == "b" and row["state"] != "not_certified"]
 
 
+def test_a_certificate_sets_the_alias_that_nobody_else_can_set(
+    played: tuple[dict[str, Any], str, Path],
+) -> None:
+    certified = [row for row in played[0]["submissions"] if row["state"] == "certified"]
+    version = certified[-1]["model"].split()[-1]
+    outcomes = [step["outcome"] for step in played[0]["steps"]]
+    assert any(f"clinical-pilot names version {version}" in outcome for outcome in outcomes)
+
+
 def test_the_hospital_verified_offline_and_got_a_prediction(
     played: tuple[dict[str, Any], str, Path],
 ) -> None:

@@ -51,9 +51,6 @@ SELECT id FROM touchstone.submission
 WHERE %(organisation)s::text IS NULL OR organisation = %(organisation)s
 ORDER BY created_at DESC LIMIT %(limit)s
 
--- name: submission_lock
-SELECT state FROM touchstone.submission WHERE id = %(id)s FOR UPDATE
-
 -- name: submission_move
 UPDATE touchstone.submission SET state = %(state)s, deadline = %(deadline)s WHERE id = %(id)s
 
@@ -78,11 +75,6 @@ UPDATE touchstone.submission SET state = 'technical_failure', failure_code = %(c
 -- name: submissions_unfinished
 SELECT id FROM touchstone.submission
 WHERE state IN ('registered', 'intake', 'queued', 'running', 'assessed') ORDER BY created_at
-
--- name: submissions_overdue
-SELECT id, state FROM touchstone.submission
-WHERE deadline < now()
-  AND state IN ('registered', 'intake', 'queued', 'running', 'assessed') ORDER BY created_at
 
 -- name: attempt_spend
 INSERT INTO touchstone.attempt (submission, family, cohort_id, cohort_version)
@@ -113,10 +105,6 @@ VALUES (%(submission)s, %(name)s, %(output)s, %(seconds)s) ON CONFLICT DO NOTHIN
 
 -- name: step_output
 SELECT output FROM touchstone.step WHERE submission = %(submission)s AND name = %(name)s
-
--- name: steps
-SELECT name, output, seconds, finished_at FROM touchstone.step WHERE submission = %(submission)s
-ORDER BY finished_at
 
 -- name: decision_add
 INSERT INTO touchstone.decision (submission, key_id, person, outcome, reason, report_digest,
