@@ -41,10 +41,13 @@ bench:
 COMPILE = $(BIN)/uv --quiet pip compile --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --no-annotate --universal --python-version 3.11
 
-lock: install
+lock: $(BIN)/uv
 	$(COMPILE) --extra demo pyproject.toml -o requirements/cpu.lock
 	$(COMPILE) --extra demo --extra dev -c requirements/cpu.lock pyproject.toml -o requirements/dev.lock
 	$(COMPILE) --extra demo-gpu -c requirements/cpu.lock pyproject.toml -o requirements/gpu.lock
+
+$(BIN)/uv:
+	@requirements/install.sh $(PROFILE)
 
 clean:
 	@# As root PostgreSQL's data may lie elsewhere, where its account can reach it.
