@@ -21,6 +21,7 @@ class Facility:
     databases: Databases
     record: Record
     gate: Record
+    login: Record
     store: LocalStore
     root: x509.Certificate
 
@@ -33,6 +34,7 @@ class Facility:
         """Give back every connection."""
         self.record.close()
         self.gate.close()
+        self.login.close()
 
 
 def open_facility(settings: Settings) -> Facility:
@@ -51,6 +53,7 @@ def open_facility(settings: Settings) -> Facility:
         databases=settings.databases,
         record=Record(settings.databases.app),
         gate=Record(settings.databases.gate, size=2),
+        login=Record(settings.databases.login, size=2),
         store=LocalStore(settings.objects),
         root=load_certificate(settings.root_certificate),
     )

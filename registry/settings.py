@@ -6,13 +6,14 @@
 | TOUCHSTONE_SERVER | address of the registry, also MLflow's tracking URI | http://127.0.0.1:8400 |
 | TOUCHSTONE_TOKEN | the caller's token | none |
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
-| TOUCHSTONE_[OWNER_|GATE_|MLFLOW_]DATABASE_URL | one a role; bare: the application | embedded |
+| TOUCHSTONE_[OWNER_|GATE_|MLFLOW_|LOGIN_]DATABASE_URL | one a role; bare: its own | embedded |
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 DEFAULT_SERVER = "http://127.0.0.1:8400"
 
@@ -27,17 +28,29 @@ SILENCE = {
 
 @dataclass(frozen=True)
 class Databases:
-    """One connection string a role; the owner's only where migrations run."""
+    """One connection string a role; the owner's only where migrations run.
+
+    `app` is the process's own: `touchstone_app` in the registry, `touchstone_worker` in a worker.
+    """
 
     app: str
     gate: str
     mlflow: str
+    login: str
+    worker: str | None = None
     owner: str | None = None
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, part: Literal["registry", "worker"]) -> dict[str, str]:
         """The variables that hand these to a child process (never the owner's)."""
+        if part == "worker":
+            return {
+                "TOUCHSTONE_DATABASE_URL": self.worker or self.app,
+                "TOUCHSTONE_GATE_DATABASE_URL": self.gate,
+                "TOUCHSTONE_MLFLOW_DATABASE_URL": self.mlflow,
+            }
         return {
             "TOUCHSTONE_DATABASE_URL": self.app,
+            "TOUCHSTONE_LOGIN_DATABASE_URL": self.login,
             "TOUCHSTONE_GATE_DATABASE_URL": self.gate,
             "TOUCHSTONE_MLFLOW_DATABASE_URL": self.mlflow,
         }
@@ -90,6 +103,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             app=app,
             gate=environment.get("TOUCHSTONE_GATE_DATABASE_URL", app),
             mlflow=environment.get("TOUCHSTONE_MLFLOW_DATABASE_URL", app),
+            login=environment.get("TOUCHSTONE_LOGIN_DATABASE_URL", app),
             owner=environment.get("TOUCHSTONE_OWNER_DATABASE_URL"),
         )
     home = environment.get("TOUCHSTONE_HOME")

@@ -22,9 +22,11 @@ from registry.database.embedded import EmbeddedPostgres
 from registry.database.migrate import (
     APP,
     GATE,
+    LOGIN,
     MLFLOW,
     OWNER,
     ROLES,
+    WORKER,
     create_roles,
     is_done,
     mark_done,
@@ -73,6 +75,8 @@ def databases_of(settings: Settings, cluster: EmbeddedPostgres) -> Databases:
         app=cluster.dsn(APP, passwords[APP]),
         gate=cluster.dsn(GATE, passwords[GATE]),
         mlflow=cluster.dsn(MLFLOW, passwords[MLFLOW]),
+        login=cluster.dsn(LOGIN, passwords[LOGIN]),
+        worker=cluster.dsn(WORKER, passwords[WORKER]),
         owner=cluster.dsn(OWNER, passwords[OWNER]),
     )
 
@@ -134,19 +138,23 @@ def _make_home(settings: Settings) -> None:
 
 def _passwords(settings: Settings) -> dict[str, str]:
     path = settings.home / "database-roles.json"
-    if not path.exists():
+    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    missing = [role for role in ROLES if role not in known]
+    if missing:
+        known |= {role: secrets.token_urlsafe(32) for role in missing}
         partial = path.with_suffix(".partial")
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as stream:
-            json.dump({role: secrets.token_urlsafe(32) for role in ROLES}, stream)
+            json.dump(known, stream)
         partial.rename(path)
-    passwords: dict[str, str] = json.loads(path.read_text())
-    return passwords
+    return known
 
 
 def _first_administrator(settings: Settings, databases: Databases) -> str | None:
     """The facility and its first administrator, once; the token goes to a 0600 file."""
-    record = Record(databases.app, size=1)
+    if databases.owner is None:
+        raise Unavailable("the first administrator needs TOUCHSTONE_OWNER_DATABASE_URL")
+    record = Record(databases.owner, size=1)  # nobody has a token yet
     try:
         with record.transaction() as now:
             known = now.maybe("organisation_by_id", id=FACILITY)

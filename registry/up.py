@@ -103,9 +103,9 @@ def up(
         ]
         try:
             # The registry takes seconds to import MLflow: it does so while the tables are made.
-            parts[0].start(_environment(settings, databases))
+            parts[0].start(_environment(settings, databases, parts[0]))
             made = set_up(settings, databases)
-            parts[1].start(_environment(settings, databases))
+            parts[1].start(_environment(settings, databases, parts[1]))
             address = f"http://{host}:{port}"
             _wait_until_ready(address, parts, stopping)
             if not stopping:
@@ -137,11 +137,11 @@ def _watch(
         for part in parts:
             if not part.alive():
                 announce(f"the {part.name} stopped; starting it again (log {part.log})")
-                part.start(_environment(settings, databases))
+                part.start(_environment(settings, databases, part))
         time.sleep(0.5)
 
 
-def _environment(settings: Settings, databases: Databases) -> dict[str, str]:
+def _environment(settings: Settings, databases: Databases, part: Part) -> dict[str, str]:
     """A child's environment: ours without the caller's token and the owner's connection."""
     kept = {
         key: value
@@ -151,7 +151,7 @@ def _environment(settings: Settings, databases: Databases) -> dict[str, str]:
     return {
         **kept,
         **SILENCE,
-        **databases.environment(),
+        **databases.environment("worker" if part.name == "worker" else "registry"),
         "TOUCHSTONE_HOME": str(settings.home),
         "TOUCHSTONE_KEYS": str(settings.home / "no-keys-here"),
         "TOUCHSTONE_UP_PID": str(os.getpid()),

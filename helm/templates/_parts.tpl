@@ -60,12 +60,24 @@ capabilities:
   value: /data
 - name: HOME
   value: /tmp
-- name: TOUCHSTONE_DATABASE_URL
-  valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: app}}
 - name: TOUCHSTONE_GATE_DATABASE_URL
   valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: gate}}
 - name: TOUCHSTONE_MLFLOW_DATABASE_URL
   valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: mlflow}}
+{{- end -}}
+
+{{- define "touchstone.registryEnvironment" -}}
+- name: TOUCHSTONE_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: app}}
+- name: TOUCHSTONE_LOGIN_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: login}}
+{{ include "touchstone.environment" . }}
+{{- end -}}
+
+{{- define "touchstone.workerEnvironment" -}}
+- name: TOUCHSTONE_DATABASE_URL
+  valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: worker}}
+{{ include "touchstone.environment" . }}
 {{- end -}}
 
 {{- define "touchstone.mounts" -}}
@@ -114,7 +126,7 @@ spec:
       command: [touchstone]
       args: [worker]
       securityContext: {{- include "touchstone.containerSecurity" $root | nindent 8 }}
-      env: {{- include "touchstone.environment" $root | nindent 8 }}
+      env: {{- include "touchstone.workerEnvironment" $root | nindent 8 }}
       resources: {{- toYaml .part.resources | nindent 8 }}
       volumeMounts:
         {{- include "touchstone.mounts" $root | nindent 8 }}

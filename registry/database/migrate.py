@@ -22,19 +22,28 @@ from psycopg import sql
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Conflict, Unavailable
 
-OWNER, APP, MLFLOW, GATE = (
+OWNER, APP, MLFLOW, GATE, WORKER, LOGIN = (
     "touchstone_owner",
     "touchstone_app",
     "touchstone_mlflow",
     "touchstone_gate",
+    "touchstone_worker",
+    "touchstone_login",
 )
-ROLES = (OWNER, APP, MLFLOW, GATE)
+ROLES = (OWNER, APP, MLFLOW, GATE, WORKER, LOGIN)
 _FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 7460000
+_QUEUE_GRANTS = """
+    GRANT USAGE ON SCHEMA queue TO touchstone_app, touchstone_worker;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA queue
+        TO touchstone_app, touchstone_worker;
+    GRANT USAGE ON ALL SEQUENCES IN SCHEMA queue TO touchstone_app, touchstone_worker;
+    GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA queue TO touchstone_app, touchstone_worker;
+"""
 
 
 def create_roles(superuser_dsn: str, passwords: Mapping[str, str]) -> None:
-    """Create the four roles where they are missing, and let the owner create schemas."""
+    """Create the roles where they are missing, and let the owner create schemas."""
     with psycopg.connect(superuser_dsn, autocommit=True) as connection:
         for role in ROLES:
             exists = connection.execute(
@@ -42,7 +51,7 @@ def create_roles(superuser_dsn: str, passwords: Mapping[str, str]) -> None:
             ).fetchone()
             verb = sql.SQL("ALTER" if exists else "CREATE")
             connection.execute(
-                sql.SQL("{} ROLE {} LOGIN NOINHERIT PASSWORD {}").format(
+                sql.SQL("{} ROLE {} LOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS PASSWORD {}").format(
                     verb, sql.Identifier(role), sql.Literal(passwords[role])
                 )
             )
@@ -72,6 +81,7 @@ def migrate(owner_dsn: str) -> list[str]:
                 if _apply(connection, path, applied)
             ]
             ran += _queue_schema(connection, applied)
+            connection.execute(_QUEUE_GRANTS)
             return ran
     except psycopg.OperationalError as error:
         raise Unavailable(
@@ -156,11 +166,5 @@ def _queue_schema(connection: psycopg.Connection, applied: Mapping[str, str]) ->
     connection.execute("SET LOCAL search_path TO queue")
     connection.execute(text)
     connection.execute("SET LOCAL search_path TO public")
-    connection.execute(
-        "GRANT USAGE ON SCHEMA queue TO touchstone_app;"
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA queue TO touchstone_app;"
-        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA queue TO touchstone_app;"
-        "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA queue TO touchstone_app;"
-    )
     _remember(connection, "queue", sha256_bytes(text))
     return ["queue"]

@@ -1,7 +1,7 @@
 """The connection to the record, and the named queries that are asked of it.
 
     >>> record = Record(dsn)
-    >>> with record.transaction(actor="ada") as now:
+    >>> with record.transaction(caller) as now:
     ...     row = now.one("submission_by_id", id=submission)
     ...     now.do("submission_move", id=submission, state="queued")
 
@@ -11,6 +11,8 @@ Rules
 2. What belongs together is one transaction: it happens whole or not at all.
 3. A rule that the database refuses comes out as an error for people, never as a traceback.
 4. A lost connection is `Unavailable`: nothing was written, trying again is safe.
+5. A transaction on behalf of a person begins by showing the person's proof to the database, which
+   then shows and takes only what is theirs (0004_tenancy.sql). Without one it is nobody's.
 """
 
 import re
@@ -25,9 +27,11 @@ from psycopg.rows import dict_row
 from psycopg.types.json import JsonbDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from registry.trust.errors import Conflict, NotFound, Refused, Unavailable
+from registry.identity.caller import Caller
+from registry.trust.errors import Conflict, NotFound, Refused, Unauthenticated, Unavailable
 
 Row = dict[str, Any]
+_NOT_KNOWN = "TS401"
 _FOLDER = Path(__file__).parent / "sql"
 _ALREADY = {
     "organisation": "this organisation exists already",
@@ -99,12 +103,17 @@ class Record:
         self._pool.close()
 
     @contextmanager
-    def transaction(self, actor: str = "touchstone") -> Iterator[Transaction]:
-        """One transaction; `actor` is who the log names for state changes inside it."""
+    def transaction(self, caller: Caller | None = None) -> Iterator[Transaction]:
+        """One transaction, in the name of `caller`: the log and the rows know nobody else.
+
+        Raises Unauthenticated once the caller's token is revoked or expired.
+        """
         try:
             with self._pool.connection() as connection:
-                connection.execute("SELECT set_config('touchstone.actor', %s, true)", (actor,))
-                yield Transaction(connection)
+                now = Transaction(connection)
+                if caller is not None and caller.proof is not None:
+                    now.one("enter", proof=caller.proof)
+                yield now
         except psycopg.errors.IntegrityError as error:
             raise _for_people(error) from error
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
@@ -115,6 +124,10 @@ class Record:
             raise Unavailable(
                 "the database is not reachable just now; nothing was written, try again"
             ) from error
+        except psycopg.DatabaseError as error:
+            if error.sqlstate == _NOT_KNOWN:
+                raise Unauthenticated(error.diag.message_primary or "unknown token") from error
+            raise
 
 
 def _dicts_are_json(connection: psycopg.Connection[Row]) -> None:

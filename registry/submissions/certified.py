@@ -24,7 +24,7 @@ def find(facility: Facility, caller: Caller, name: str) -> Row:
     """The certificate in force of a model; the latest where a model has several versions."""
     require(caller, "certified.pull")
     organisation, _, model = name.rpartition("/")
-    with facility.record.transaction(caller.person) as now:
+    with facility.record.transaction(caller) as now:
         rows = now.all("certificates_in_force", model_name=model, organisation=organisation or None)
     owners = sorted({row["organisation"] for row in rows})
     if not rows:
@@ -47,7 +47,7 @@ def listing(facility: Facility, caller: Caller, name: str) -> dict[str, Any]:
     for path in facility.store.list(prefix):
         data = facility.store.get(path)
         files[path.removeprefix(prefix)] = {"digest": sha256_bytes(data), "size": len(data)}
-    with facility.record.transaction(caller.person) as now:
+    with facility.record.transaction(caller) as now:
         note(now, caller, "bundle-pulled", str(row["submission"]), {"model": row["model_name"]})
     return {
         "submission": str(row["submission"]),

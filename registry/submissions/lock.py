@@ -30,7 +30,7 @@ def lock_cohort(facility: Facility, caller: Caller, manifest_path: str) -> Row:
     data = facility.store.get(manifest_path)
     manifest = parse_manifest(data)
     verify(manifest, facility.store, None)
-    with facility.record.transaction(caller.person) as now:
+    with facility.record.transaction(caller) as now:
         now.do(
             "cohort_add",
             id=manifest.id,
@@ -53,7 +53,7 @@ def lock_cohort(facility: Facility, caller: Caller, manifest_path: str) -> Row:
 def cohort(facility: Facility, caller: Caller, name: str, version: str | None = None) -> Row:
     """One locked cohort's row, the latest version unless one is named."""
     require(caller, "cohort.list")
-    with facility.record.transaction() as now:
+    with facility.record.transaction(caller) as now:
         row = now.maybe("cohort_latest", id=name, version=version)
     if row is None:
         raise NotFound(f"there is no locked cohort {name!r}; see `touchstone cohort list`")
@@ -63,7 +63,7 @@ def cohort(facility: Facility, caller: Caller, name: str, version: str | None = 
 def cohorts(facility: Facility, caller: Caller) -> list[Row]:
     """Every locked cohort."""
     require(caller, "cohort.list")
-    with facility.record.transaction() as now:
+    with facility.record.transaction(caller) as now:
         return now.all("cohorts")
 
 
@@ -81,7 +81,7 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
     protocol = parse_protocol(body)
     if protocol.contract is None or protocol.cohort is None:
         raise Refused("a protocol that gates names its contract and its cohort")
-    with facility.record.transaction(caller.person) as now:
+    with facility.record.transaction(caller) as now:
         row = now.maybe("cohort_latest", id=protocol.cohort.id, version=protocol.cohort.version)
         if row is None:
             raise NotFound(
@@ -116,7 +116,7 @@ def check_fit(protocol: Protocol, cohort_row: Row) -> None:
 def protocol_row(facility: Facility, caller: Caller, name: str, version: str | None = None) -> Row:
     """One locked protocol by id (latest version) or digest."""
     require(caller, "protocol.read")
-    with facility.record.transaction() as now:
+    with facility.record.transaction(caller) as now:
         row = now.maybe("protocol_latest", id=name, version=version)
     if row is None:
         raise NotFound(f"there is no locked protocol {name!r}; see `touchstone protocol list`")
@@ -126,5 +126,5 @@ def protocol_row(facility: Facility, caller: Caller, name: str, version: str | N
 def protocols(facility: Facility, caller: Caller) -> list[Row]:
     """Every locked protocol, without its text."""
     require(caller, "protocol.read")
-    with facility.record.transaction() as now:
+    with facility.record.transaction(caller) as now:
         return now.all("protocols")

@@ -71,7 +71,7 @@ def report_for(facility: Facility, caller: Caller, submission: str) -> bytes:
     row = load(facility, caller, submission)
     data = full_report(facility, row)
     if reach(caller, "report.read_full"):
-        with facility.record.transaction(caller.person) as now:
+        with facility.record.transaction(caller) as now:
             note(now, caller, "report-read", submission, {"digest": row["report_digest"]})
         return data
     require(caller, "report.read_released", owner=row["organisation"])
@@ -111,7 +111,7 @@ def decide(
     """Keep one assessor's decision; the second agreeing one finishes the review."""
     require(caller, "submission.decide")
     row = load(facility, caller, submission)
-    with facility.record.transaction(caller.person) as now:
+    with facility.record.transaction(caller) as now:
         decision, key = _checked(facility, now, caller, row, signed)
         now.do(
             "decision_add",
@@ -135,7 +135,7 @@ def decide(
         if finished and decision.outcome == "reject":
             now.do("submission_move", id=submission, state="not_certified", deadline=None)
     if finished and decision.outcome != "reject":
-        issue(facility, submission)
+        issue(facility, caller, submission)
     return view(facility, caller, submission)
 
 
@@ -182,9 +182,9 @@ def _checked(
     return decision, key
 
 
-def issue(facility: Facility, submission: str) -> None:
+def issue(facility: Facility, caller: Caller, submission: str) -> None:
     """Write the certificate from two agreeing decisions and open the gate, in one transaction."""
-    with facility.record.transaction() as now:
+    with facility.record.transaction(caller) as now:
         row = now.one("submission_by_id", id=submission)
         given = [
             decision
@@ -205,7 +205,7 @@ def issue(facility: Facility, submission: str) -> None:
             dt.datetime.now(dt.UTC),
         )
         _check_statement(checked.predicate.full_report, row, statement)
-        with facility.gate.transaction() as now:
+        with facility.gate.transaction(caller) as now:
             now.do(
                 "certificate_add",
                 submission=submission,

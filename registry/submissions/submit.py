@@ -55,7 +55,7 @@ def submit(
     check_fit(rules, target)
     kin = family(caller.organisation, rules.id)
     submission = str(uuid.uuid4())
-    with facility.record.transaction(caller.person) as now:
+    with facility.record.transaction(caller) as now:
         if now.maybe("registered_version", organisation=caller.organisation, model_name=model,
                      version=version) is None:  # fmt: skip
             raise NotFound(
@@ -102,7 +102,7 @@ def load(facility: Facility, caller: Caller, submission: str) -> Row:
         uuid.UUID(submission)
     except ValueError:
         raise missing from None
-    with facility.record.transaction() as now:
+    with facility.record.transaction(caller) as now:
         row = now.maybe("submission_by_id", id=submission)
     if row is None or (
         reach(caller, "submission.read") == "own" and row["organisation"] != caller.organisation
@@ -120,7 +120,7 @@ def views(facility: Facility, caller: Caller, limit: int = 100) -> list[dict[str
     """The latest submissions that the caller may see."""
     require(caller, "submission.read")
     own = caller.organisation if reach(caller, "submission.read") == "own" else None
-    with facility.record.transaction() as now:
+    with facility.record.transaction(caller) as now:
         rows = [
             now.one("submission_by_id", id=row["id"])
             for row in now.all("submission_ids", organisation=own, limit=limit)

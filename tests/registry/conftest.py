@@ -9,7 +9,17 @@ import psycopg
 import pytest
 
 from registry.database.embedded import EmbeddedPostgres
-from registry.database.migrate import APP, GATE, MLFLOW, OWNER, ROLES, create_roles, migrate
+from registry.database.migrate import (
+    APP,
+    GATE,
+    LOGIN,
+    MLFLOW,
+    OWNER,
+    ROLES,
+    WORKER,
+    create_roles,
+    migrate,
+)
 from registry.settings import Databases
 from tests.registry.mlflow_server import gate  # noqa: F401
 
@@ -30,7 +40,7 @@ def cluster() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="module")
 def empty_database(cluster: EmbeddedPostgres, request: pytest.FixtureRequest) -> Databases:
-    """A fresh database with the four roles and no table, one a test module."""
+    """A fresh database with the roles and no table, one a test module."""
     name = request.module.__name__.rpartition(".")[2]
     with psycopg.connect(cluster.superuser_dsn, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
@@ -40,6 +50,8 @@ def empty_database(cluster: EmbeddedPostgres, request: pytest.FixtureRequest) ->
         app=cluster.dsn(APP, PASSWORD, name),
         gate=cluster.dsn(GATE, PASSWORD, name),
         mlflow=cluster.dsn(MLFLOW, PASSWORD, name),
+        login=cluster.dsn(LOGIN, PASSWORD, name),
+        worker=cluster.dsn(WORKER, PASSWORD, name),
         owner=cluster.dsn(OWNER, PASSWORD, name),
     )
 

@@ -24,7 +24,17 @@ import psycopg
 import pytest
 
 from registry.database.embedded import EmbeddedPostgres
-from registry.database.migrate import APP, GATE, MLFLOW, OWNER, ROLES, create_roles, migrate
+from registry.database.migrate import (
+    APP,
+    GATE,
+    LOGIN,
+    MLFLOW,
+    OWNER,
+    ROLES,
+    WORKER,
+    create_roles,
+    migrate,
+)
 from registry.database.record import Record
 from registry.identity.accounts import (
     SYSTEM_ADMIN,
@@ -150,7 +160,7 @@ def submit(gate: Gate, model: str, version: int, organisation: str = "sme-a") ->
         "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
         " protocol_digest, cohort_id, cohort_version, submitted_by)"
         " VALUES (%s, %s, %s, %s, %s, 'c', '1', 'Eva')",
-        name, organisation, model, version, D1, role="app",
+        name, organisation, model, version, D1, role="owner",
     )  # fmt: skip
     return name
 
@@ -161,14 +171,14 @@ def certify(gate: Gate, submission: str) -> None:
         more = f", verdict='pass', report_digest='{D2}'" if state == "assessed" else ""
         gate.sql(
             f"UPDATE touchstone.submission SET state='{state}'{more} WHERE id=%s",
-            submission, role="app",
+            submission, role="owner",
         )  # fmt: skip
     for person, key in (("Ada", D1), ("Ben", D2)):
         gate.sql(
             "INSERT INTO touchstone.decision (submission, key_id, person, outcome, reason,"
             " report_digest, envelope, statement_signature)"
             f" VALUES (%s, '{key}', '{person}', 'certify', 'because', '{D2}', '{{}}', '{{}}')",
-            submission, role="app",
+            submission, role="owner",
         )  # fmt: skip
     gate.sql(
         "INSERT INTO touchstone.certificate (submission, organisation, model_name, model_version,"
@@ -245,6 +255,8 @@ def _database(cluster: EmbeddedPostgres) -> Databases:
         app=cluster.dsn(APP, PASSWORD, name),
         gate=cluster.dsn(GATE, PASSWORD, name),
         mlflow=cluster.dsn(MLFLOW, PASSWORD, name),
+        login=cluster.dsn(LOGIN, PASSWORD, name),
+        worker=cluster.dsn(WORKER, PASSWORD, name),
         owner=cluster.dsn(OWNER, PASSWORD, name),
     )
     assert databases.owner
@@ -253,7 +265,8 @@ def _database(cluster: EmbeddedPostgres) -> Databases:
 
 
 def _accounts(databases: Databases) -> dict[str, str]:
-    record = Record(databases.app, size=1)
+    assert databases.owner
+    record = Record(databases.owner, size=1)
     tokens = {}
     for name, kind in ORGANISATIONS.items():
         organisation = NewOrganisation(id=name, kind=kind, name=name)  # type: ignore[arg-type]
@@ -261,7 +274,7 @@ def _accounts(databases: Databases) -> dict[str, str]:
         token = NewToken(organisation=name, role=ROLE_OF[name], person="Eva")  # type: ignore[arg-type]
         tokens[name] = add_token(record, SYSTEM_ADMIN, token).secret
     record.close()
-    with psycopg.connect(databases.app, autocommit=True) as connection:
+    with psycopg.connect(databases.owner, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO touchstone.cohort (id, version, root, manifest_digest, manifest_path,"
             " title, positives, negatives, patients, contract_digest, locked_by)"

@@ -61,7 +61,8 @@ def test_own_means_own() -> None:
 
 @pytest.fixture(scope="module")
 def record(database: Databases) -> Iterator[Record]:
-    opened = Record(database.app)
+    assert database.owner is not None
+    opened = Record(database.owner)  # nobody has a token yet
     for name, kind in (("tef", "facility"), ("sme-a", "sme")):
         accounts.add_organisation(
             opened,
@@ -83,7 +84,7 @@ def new(**changes: Any) -> NewToken:
 
 def test_a_token_is_known_by_its_hash_alone(record: Record, database: Databases) -> None:
     token = accounts.add_token(record, SYSTEM_ADMIN, new())
-    caller = accounts.authenticate(record, token.secret)
+    caller = accounts.authenticate(Record(database.app), token.secret)
     assert (caller.organisation, caller.role, caller.person) == ("sme-a", "innovator", "Eva")
     with psycopg.connect(str(database.owner)) as owner:
         for (name,) in owner.execute(

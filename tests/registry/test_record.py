@@ -1,4 +1,4 @@
-"""The rules that hold in the database alone, asked with the application's own role."""
+"""The rules that hold in the database alone, asked with the roles that its servers have."""
 
 import json
 import uuid
@@ -11,13 +11,35 @@ from registry.database.migrate import migrate
 from registry.database.record import Record, named_queries
 from registry.settings import Databases
 from registry.trust.errors import Conflict, NotFound, Refused, Unavailable
+from tests.registry.role import Role, acting
 
 D1, D2, D3 = ("sha256:" + digit * 64 for digit in "123")
 
 
+class People:
+    """Everybody with a hand in a submission: the worker, and people with a token."""
+
+    def __init__(self, database: Databases) -> None:
+        self.worker = Role(database.worker)
+        self.execute = self.worker.execute
+        self._by_name = {
+            "Eva": acting(database, "sme-a", "innovator", "Eva"),
+            "Bob": acting(database, "sme-b", "innovator", "Bob"),
+            "Ada": acting(database, "tef", "assessor", "Ada"),
+            "Ben": acting(database, "tef", "assessor", "Ben"),
+            "Eve": acting(database, "tef", "assessor", "Eve"),
+            "Sam": acting(database, "tef", "steward", "Sam"),
+            "Ann": acting(database, "tef", "admin", "Ann"),
+            "Aud": acting(database, "tef", "auditor", "Aud"),
+        }
+
+    def __getitem__(self, person: str) -> Role:
+        return self._by_name[person]
+
+
 @pytest.fixture(scope="module")
 def app(database: Databases) -> Any:
-    with psycopg.connect(database.app, autocommit=True) as connection:
+    with psycopg.connect(str(database.owner), autocommit=True) as connection:
         connection.execute(
             "INSERT INTO touchstone.organisation VALUES ('tef','facility','TEF'),"
             "('sme-a','sme','A'), ('sme-b','sme','B')"
@@ -38,17 +60,18 @@ def app(database: Databases) -> Any:
                 "INSERT INTO touchstone.signer (key_id, organisation, person, pem)"
                 f" VALUES ('{key}','{organisation}','{person}','pem')"
             )
-        yield connection
+    return People(database)
 
 
 def submission(app: Any, *, verdict: str | None = None, state: str = "in_review",
                organisation: str = "sme-a") -> str:  # fmt: skip
     """A submission, moved along the arrows as the pipeline would."""
     name = str(uuid.uuid4())
-    app.execute(
+    person = {"sme-a": "Eva", "sme-b": "Bob"}[organisation]
+    app[person].execute(
         "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
         " protocol_digest, cohort_id, cohort_version, submitted_by)"
-        f" VALUES ('{name}','{organisation}','m-{name[:8]}',1,'{D1}','c','1','Eva')"
+        f" VALUES ('{name}','{organisation}','m-{name[:8]}',1,'{D1}','c','1','{person}')"
     )
     for target in ("intake", "queued", "running", "assessed", "in_review"):
         if app.execute(f"SELECT state FROM touchstone.submission WHERE id='{name}'").fetchone() == (
@@ -63,7 +86,7 @@ def submission(app: Any, *, verdict: str | None = None, state: str = "in_review"
 def decide(app: Any, name: str, person: str = "Ada", key: str = D1, outcome: str = "certify",
            report: str = D2) -> None:  # fmt: skip
     statement = "NULL" if outcome == "reject" else "'{}'"
-    app.execute(
+    app[person].execute(
         "INSERT INTO touchstone.decision (submission, key_id, person, outcome, reason,"
         " report_digest, envelope, statement_signature)"
         f" VALUES ('{name}','{key}','{person}','{outcome}','because','{report}','{{}}',{statement})"
@@ -105,7 +128,7 @@ def test_a_submission_moves_along_the_arrows_only(app: Any) -> None:
 
 def test_a_submission_can_not_begin_with_a_verdict(app: Any) -> None:
     with pytest.raises(psycopg.errors.RestrictViolation, match="without a verdict"):
-        app.execute(
+        app["Eva"].execute(
             "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
             " protocol_digest, cohort_id, cohort_version, submitted_by, verdict, report_digest)"
             f" VALUES (gen_random_uuid(),'sme-a','m',1,'{D1}','c','1','Eva','pass','{D2}')"
@@ -161,7 +184,7 @@ def test_the_application_can_not_write_a_certificate(app: Any) -> None:
     decide(app, name)
     decide(app, name, "Ben", D2)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        certificate(app, name)
+        certificate(app["Ada"], name)
 
 
 def test_the_gate_writes_one_for_a_pass_that_two_people_signed_and_no_other(
@@ -247,8 +270,9 @@ def test_attempts_run_out_and_come_back_only_with_a_reason(app: Any) -> None:
     ],
 )
 def test_the_application_rewrites_nothing(app: Any, statement: str) -> None:
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        app.execute(statement)
+    for role in (app["Ada"], app["Sam"], app["Ann"], app.worker):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            role.execute(statement)
 
 
 @pytest.mark.parametrize("table", ["event", "decision", "protocol", "cohort", "step"])
@@ -266,7 +290,7 @@ def test_not_even_the_owner_rewrites_what_is_append_only(
 
 def test_every_move_is_in_the_log_and_the_chain_holds(app: Any, database: Databases) -> None:
     name = submission(app, verdict="pass")
-    record = Record(database.app)
+    record = Record(str(database.worker))
     with record.transaction() as now:
         events = now.all("events", after=0)
     record.close()
@@ -284,11 +308,13 @@ def test_every_move_is_in_the_log_and_the_chain_holds(app: Any, database: Databa
 
 
 def test_a_broken_rule_comes_out_as_a_sentence(database: Databases, app: Any) -> None:
-    record = Record(database.app)
+    record = Record(str(database.owner))
     with pytest.raises(Conflict, match="exists already"), record.transaction() as now:
         now.do("organisation_add", id="tef", kind="facility", name="again")
     with pytest.raises(NotFound), record.transaction() as now:
         now.one("submission_by_id", id=str(uuid.uuid4()))
+    record.close()
+    record = Record(database.app)
     with pytest.raises(Refused), record.transaction() as now:
         now.do("certificate_add", submission=str(uuid.uuid4()), organisation="a", model_name="m",
                model_version=1, envelope={}, signers="", not_after="now")  # fmt: skip

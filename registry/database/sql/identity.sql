@@ -11,14 +11,8 @@ SELECT * FROM touchstone.organisation ORDER BY id
 INSERT INTO touchstone.token (id, organisation, role, person, secret_hash, expires_at)
 VALUES (%(id)s, %(organisation)s, %(role)s, %(person)s, %(secret_hash)s, %(expires_at)s)
 
--- name: token_by_hash
-SELECT t.*, o.kind FROM touchstone.token t
-JOIN touchstone.organisation o ON o.id = t.organisation
-WHERE t.secret_hash = %(secret_hash)s
-
--- name: token_used
-UPDATE touchstone.token SET last_used_at = now()
-WHERE id = %(id)s AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+-- name: enter
+SELECT * FROM touchstone.enter(%(proof)s)
 
 -- name: token_revoke
 UPDATE touchstone.token SET revoked_at = now() WHERE id = %(id)s AND revoked_at IS NULL
