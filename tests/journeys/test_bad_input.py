@@ -1,6 +1,7 @@
 """What a person reads who gives the facility something wrong: one line, and nothing lost."""
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -177,12 +178,11 @@ def test_without_a_good_token_nothing_is_answered(story: Story, token: str | Non
 
 def test_an_expired_token_says_so(story: Story) -> None:
     from registry.database.migrate import OWNER
+    from registry.identity.accounts import proof_of
 
     database = owner_dsn(story, OWNER)
     secret = story.people["Clara"].environment["TOUCHSTONE_TOKEN"]
-    import hashlib
-
-    digest = hashlib.sha256(secret.encode()).digest()
+    digest = hashlib.sha256(proof_of(secret)).digest()
     update = "UPDATE touchstone.token SET expires_at = %s WHERE secret_hash = %s"
     with psycopg.connect(database, autocommit=True) as owner:
         owner.execute(update, ("2020-01-01", digest))
