@@ -82,6 +82,11 @@ class Settings:
         return self.home / "root.pem"
 
     @property
+    def log_key(self) -> Path:
+        """The key that signs the log's checkpoints; its certificate lies beside it."""
+        return self.home / "log.key"
+
+    @property
     def admin_token(self) -> Path:
         """The first administrator's token, written by `init`."""
         return self.keys / "admin.token"

@@ -1,0 +1,1 @@
+"""The audit log: its tree, its checkpoints, and proofs of both."""
