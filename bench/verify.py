@@ -96,7 +96,7 @@ def main() -> None:
         for name, floats in (("small", 0), ("large", given.megabytes * 250_000)):
             files = certified.packed(certified.model(extra=floats))
             bundles[name] = write_bundle(
-                certified.signed(files, tef.ada, tef.ben), Path(place) / name
+                certified.signed(files, tef.log, tef.ada, tef.ben), Path(place) / name
             )
         large = bundles["large"]
         size = (large / "model/model.onnx").stat().st_size / 1e6

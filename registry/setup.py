@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from registry.audit.log_key import make_log_key
 from registry.database.embedded import EmbeddedPostgres
 from registry.database.migrate import (
     APP,
@@ -109,6 +110,7 @@ def lay_ground(settings: Settings) -> bool:
         if not root_path.exists():
             save_identity(new_root(FACILITY, demo=True), settings.keys, "root")
         settings.root_certificate.write_bytes(pem_of(load_certificate(root_path)))
+    make_log_key(settings, FACILITY)
     return is_demo(load_certificate(settings.root_certificate))
 
 

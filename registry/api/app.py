@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, FastAPI, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from registry.api import audit
 from registry.api.problems import install
 from registry.facility import Facility
 from registry.identity import accounts
@@ -64,6 +65,7 @@ def create_app(facility: Facility) -> ASGI:
     app.include_router(_locked(facility, caller_of))
     app.include_router(_submissions(facility, caller_of))
     app.include_router(_certified(facility, caller_of))
+    app.include_router(audit.router(facility, caller_of))
     gate = create_gate(
         mlflow_url=facility.databases.mlflow,
         artifacts=facility.artifacts,

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.audit import reading
+from registry.audit.reads import note_verification
 from registry.audit.tree import KnownTree
 from registry.facility import Facility
 from registry.identity.caller import Caller
@@ -62,7 +63,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
 
     @routes.post("/reads", status_code=201, summary="Log that a locked cohort is about to be read")
     def read(caller: Who, about: CohortRead) -> dict[str, str]:
-        reading.note_verification(facility, caller, about.cohort, about.version)
+        note_verification(facility, caller, about.cohort, about.version)
         return {"cohort": about.cohort, "version": about.version}
 
     return routes

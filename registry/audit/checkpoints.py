@@ -106,9 +106,21 @@ def keep_up(facility: Facility, at: dt.datetime | None = None) -> bool:
     try:
         with facility.gate.transaction() as now:
             state = now.one("log_state")
-        moment = at or dt.datetime.now(dt.UTC)
-        if not is_due(state["size"], state["checkpoint"], state["made_at"], moment):
-            return False
+    except TouchstoneError as error:
+        log.error("checkpoint: %s", error.message)
+        return False
+    moment = at or dt.datetime.now(dt.UTC)
+    if not is_due(state["size"], state["checkpoint"], state["made_at"], moment):
+        return False
+    return checkpoint_now(facility)
+
+
+def checkpoint_now(facility: Facility) -> bool:
+    """Make a checkpoint of what is done and can't be undone; returns whether.
+
+    What goes wrong is logged, not raised: the next one covers the same events.
+    """
+    try:
         make_checkpoint(facility)
     except TouchstoneError as error:
         log.error("checkpoint: %s", error.message)

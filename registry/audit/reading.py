@@ -7,7 +7,6 @@ Rules
 -----
 1. An auditor reads every event; others those of their own organisation. The database says so too.
 2. A proof is checked before it is handed out: what would not convince a stranger is an error here.
-3. Who reads locked data leaves an event behind, before the data is read.
 """
 
 import datetime as dt
@@ -19,7 +18,6 @@ from registry.audit.log_key import log_key
 from registry.audit.tree import KnownTree
 from registry.database.record import Row
 from registry.facility import Facility
-from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.policy import reach, require
 from registry.trust.checkpoint import verified, verifier_key
@@ -57,9 +55,7 @@ def index(facility: Facility, caller: Caller, after: int, limit: int) -> list[Ro
     """The database's own list of checkpoints, to be held against the store's."""
     require(caller, "audit.read")
     with facility.record.transaction(caller) as now:
-        return now.all(
-            "checkpoints_indexed", after=after, limit=max(1, min(limit, LARGEST_PAGE))
-        )
+        return now.all("checkpoints_indexed", after=after, limit=max(1, min(limit, LARGEST_PAGE)))
 
 
 def log_of(facility: Facility, caller: Caller) -> dict[str, Any]:
@@ -106,33 +102,6 @@ def consistency(
     return trees.at(second, signed.root).consistency_path(first, second)
 
 
-def note_verification(facility: Facility, caller: Caller, cohort: str, version: str) -> None:
-    """Log that the caller is about to read a locked cohort to verify it."""
-    require(caller, "cohort.verify")
-    with facility.record.transaction(caller) as now:
-        row = now.maybe("cohort_latest", id=cohort, version=version)
-        if row is None:
-            raise NotFound(f"there is no locked cohort {cohort[:80]!r} {version[:40]!r}")
-        note(now, caller, "cohort-read", f"{cohort}/{version}", {"for": "verification"})
-
-
-def note_read(facility: Facility, row: Row, kind: str, **detail: object) -> None:
-    """Log that the pipeline is about to read locked data for the submission in `row`."""
-    from registry.trust.canonical import canonical
-
-    with facility.record.transaction() as now:
-        now.one(
-            "event_add",
-            actor="touchstone",
-            organisation=row["organisation"],
-            kind=kind,
-            subject=str(row["id"]),
-            detail=canonical(
-                {"cohort": row["cohort_id"], "version": row["cohort_version"], **detail}
-            ).decode(),
-        )
-
-
 def _own(caller: Caller) -> str | None:
     return caller.organisation if reach(caller, "audit.read") == "own" else None
 
@@ -144,6 +113,4 @@ def _named(name: str) -> tuple[int, str]:
     try:
         return 0, str(uuid.UUID(name))
     except ValueError:
-        raise Invalid(
-            f"{name[:40]!r} is neither an event's number nor a submission's id"
-        ) from None
+        raise Invalid(f"{name[:40]!r} is neither an event's number nor a submission's id") from None

@@ -75,8 +75,9 @@ def recompute(
     origin, public = check_log_certificate(certificate, root, at)
     tree, broken = _chain(rows)
     findings = [broken] if broken else []
-    notes = [(size, f"the stored checkpoint of {size} events", note)
-             for size, note in stored.items()]  # fmt: skip
+    notes: list[tuple[int | None, str, bytes]] = [
+        (size, f"the stored checkpoint of {size} events", note) for size, note in stored.items()
+    ]
     notes += [(None, "the checkpoint that you kept", note) for note in against]
     signed: list[tuple[Checkpoint, str]] = []
     for named, what, note in notes:
@@ -119,8 +120,8 @@ def _chain(rows: Iterable[Mapping[str, Any]]) -> tuple[Tree, Finding | None]:
             return tree, Finding(
                 max(1, expected - 1),
                 expected,
-                f"event {expected} does not follow on the one before: one of the two was rewritten, "
-                "put in or taken out, and its hash made anew",
+                f"event {expected} does not follow on the one before: one of the two was "
+                "rewritten, put in or taken out, and its hash made anew",
             )
         tree.append(leaf_hash(event.leaf()))
         previous = computed

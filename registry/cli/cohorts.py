@@ -69,8 +69,10 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
     from validators.cohort.verify import verify
 
     settings = read_settings()
-    row = _find(Client(settings).get("/cohorts"), cohort, version)
+    client = Client(settings)
+    row = _find(client.get("/cohorts"), cohort, version)
     _on_facility_machine(settings.home)
+    client.post("/audit/reads", {"cohort": cohort, "version": row["version"]})
     store = LocalStore(settings.objects)
     data = store.get(row["manifest_path"])
     if sha256_bytes(data) != row["manifest_digest"]:

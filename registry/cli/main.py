@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli.audit_group import audit_app
 from registry.cli.groups import Json, cohort_app, key_app, org_app, protocol_app, token_app
 from registry.settings import SILENCE
 
@@ -27,6 +28,7 @@ for name, group in (
     ("key", key_app),
     ("cohort", cohort_app),
     ("protocol", protocol_app),
+    ("audit", audit_app),
 ):
     app.add_typer(group, name=name)
 

@@ -31,6 +31,7 @@ Action = Literal[
     "certified.pull",
     "mlflow.use",
     "audit.read",
+    "cohort.verify",
 ]
 
 KIND_OF_ROLE: dict[Role, tuple[Kind, ...]] = {
@@ -50,6 +51,7 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "submission.read": "own",
         "report.read_released": "own",
         "mlflow.use": "own",
+        "audit.read": "own",
     },
     "steward": {
         "cohort.lock": "all",
@@ -58,6 +60,7 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "protocol.read": "all",
         "submission.read": "all",
         "report.read_full": "all",
+        "cohort.verify": "all",
     },
     "assessor": {
         "cohort.list": "all",
@@ -65,14 +68,16 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "submission.read": "all",
         "report.read_full": "all",
         "submission.decide": "all",
+        "cohort.verify": "all",
     },
-    "clinician": {"protocol.read": "all", "certified.pull": "all"},
+    "clinician": {"protocol.read": "all", "certified.pull": "all", "audit.read": "own"},
     "auditor": {
         "cohort.list": "all",
         "protocol.read": "all",
         "submission.read": "all",
         "report.read_full": "all",
         "audit.read": "all",
+        "cohort.verify": "all",
     },
     "admin": {"organisation.add": "all", "token.add": "all", "cohort.list": "all"},
 }

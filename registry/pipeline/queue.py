@@ -15,6 +15,7 @@ from typing import Any
 import procrastinate
 from procrastinate import exceptions, jobs
 
+from registry.audit.checkpoints import keep_up
 from registry.facility import Facility
 from registry.pipeline.carry import carry
 from registry.trust.errors import Unavailable
@@ -88,6 +89,7 @@ async def _sweep_for_ever(app: procrastinate.App, facility: Facility) -> None:
     while True:
         try:
             await sweep(app, facility)
+            await asyncio.to_thread(keep_up, facility)
         except (Unavailable, exceptions.ConnectorException) as error:
             log.warning("sweep: %s", error)
         await asyncio.sleep(SWEEP_SECONDS)

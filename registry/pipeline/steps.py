@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from registry.audit.checkpoints import make_checkpoint
+from registry.audit.reads import note_read
 from registry.database.record import Row
 from registry.facility import Facility
 from registry.mlflow_gate.versions import model_directory
@@ -27,7 +29,7 @@ from registry.submissions.lock import load_manifest
 from registry.submissions.states import deadline, family
 from registry.submissions.submit import protocol_of
 from registry.trust.canonical import digest_of, sha256_bytes
-from registry.trust.errors import Refused, Tampered
+from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
 from serving.client import predict, repeat
 from serving.sandbox.process import Sandbox
@@ -146,6 +148,7 @@ def run(work: Work) -> None:
     seed = digest_of([work.row["model_digest"], work.protocol.digest, manifest.root])
 
     def shards() -> Any:
+        note_read(work.facility, work.row, "cohort-read", part="inputs")
         return stream(manifest, work.facility.store, input_key, before_decrypt=lambda: _spend(work))
 
     with work.start_sandbox() as sandbox:
@@ -210,6 +213,8 @@ def assess(work: Work) -> None:
         raise Refused("there are no predictions to assess")
     store, protocol = work.facility.store, work.protocol
     manifest = load_manifest(work.facility, work.row)
+    note_read(work.facility, work.row, "predictions-read", digest=ran["predictions"])
+    note_read(work.facility, work.row, "reference-read", part="reference standard")
     reference_key = open_keys(work.facility.settings.cohort_keys, manifest).reference()
     data = store.get(places.predictions(work.id))
     if sha256_bytes(data) != ran["predictions"]:
@@ -261,7 +266,7 @@ def prepare(work: Work) -> None:
     started = time.monotonic()
     digest = None
     if work.row["verdict"] in ("pass", "conditional") and work.row["certifiable"]:
-        files, statement = bundle_and_statement(work)
+        files, statement = bundle_and_statement(work, _checkpoint(work))
         for name, data in files.items():
             work.facility.store.put(places.bundle(work.id) + name, data)
         work.facility.store.put(places.statement(work.id), statement)
@@ -275,6 +280,28 @@ def prepare(work: Work) -> None:
             seconds=time.monotonic() - started,
         )
         now.do("submission_in_review", id=work.id, statement_digest=digest, deadline=None)
+
+
+def _checkpoint(work: Work) -> str:
+    """The log's checkpoint over what led to the verdict; the same when the step is run again."""
+    found = work.output_of("checkpoint")
+    if found is None:
+        started = time.monotonic()
+        try:
+            note = make_checkpoint(work.facility).decode()
+        except Tampered as error:  # no fault of the model's: it waits until the log is explained
+            raise Unavailable(error.message) from error
+        with work.facility.record.transaction() as now:
+            now.do(
+                "step_done",
+                submission=work.id,
+                name="checkpoint",
+                output={"checkpoint": note},
+                seconds=time.monotonic() - started,
+            )
+        found = work.output_of("checkpoint")
+    assert found is not None, "written above, by this worker or by another"
+    return str(found["checkpoint"])
 
 
 def _spend(work: Work) -> None:

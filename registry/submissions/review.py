@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from registry.audit.checkpoints import checkpoint_now
 from registry.database.record import Row, Transaction
 from registry.facility import Facility
 from registry.identity.accounts import note
@@ -224,6 +225,7 @@ def issue(facility: Facility, caller: Caller, submission: str) -> None:
                 model_name=row["model_name"],
                 version=row["model_version"],
             )
+        checkpoint_now(facility)
 
 
 def _check_statement(full_report_digest: str, row: Row, statement: bytes) -> None:

@@ -12,6 +12,8 @@ Rules
 3. Only a verdict of `pass` or `conditional` can stand in a certificate, and a conditional one
    states its conditions.
 4. It holds until `not_after` and says nothing afterwards.
+5. It carries a checkpoint of the facility's log, signed under the same root: whoever holds the
+   certificate can hold the facility to the history that led to it.
 """
 
 import datetime as dt
@@ -22,8 +24,11 @@ from cryptography import x509
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry.trust.canonical import canonical, hex_of, parse_canonical
+from registry.trust.checkpoint import Checkpoint
 from registry.trust.dsse import Envelope, payload_of, verified_signers
 from registry.trust.errors import Invalid, Refused
+from registry.trust.keys import parse_certificate
+from registry.trust.log_key import verified_checkpoint
 
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
@@ -62,6 +67,15 @@ class CertifiedProtocol(_Strict):
     digest: Digest
 
 
+class CertifiedLog(_Strict):
+    """The audit log when the verdict was reached, its own events among those covered."""
+
+    checkpoint: Annotated[str, Field(max_length=20_000)]
+    """The signed note (C2SP); witnesses may have co-signed it."""
+    certificate: Annotated[str, Field(max_length=4_000)]
+    """The certificate (PEM) of the key that signed it, under the facility's root."""
+
+
 class Predicate(_Strict):
     """What the two assessors state about the subjects."""
 
@@ -70,6 +84,7 @@ class Predicate(_Strict):
     model: CertifiedModel
     cohort: CertifiedCohort
     protocol: CertifiedProtocol
+    log: CertifiedLog
     full_report: Digest
     """The facility's complete report.json; the subject `report.json` is its released form."""
     code: Digest
@@ -89,6 +104,7 @@ class Certificate(_Strict):
     subjects: dict[str, Digest]
     predicate: Predicate
     signers: tuple[tuple[str, str], ...]
+    log: Checkpoint
 
 
 def new_statement(subjects: Mapping[str, str], predicate: Predicate) -> bytes:
@@ -152,7 +168,17 @@ def verified(
             "newer one",
             code="certificate_expired",
         )
-    return Certificate(subjects=subjects, predicate=predicate, signers=tuple(signers))
+    return Certificate(
+        subjects=subjects,
+        predicate=predicate,
+        signers=tuple(signers),
+        log=_checked_log(predicate.log, root, at),
+    )
+
+
+def _checked_log(log: CertifiedLog, root: x509.Certificate, at: dt.datetime) -> Checkpoint:
+    certificate = parse_certificate(log.certificate.encode())
+    return verified_checkpoint(log.checkpoint.encode(), certificate, root, at)
 
 
 def check_two_people(signers: Sequence[tuple[str, str]]) -> None:

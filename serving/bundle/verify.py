@@ -192,6 +192,7 @@ class _Checks:
         return (
             ("pinned root", self.pinned_root),
             ("signatures", self.signatures),
+            ("audit log", self.audit_log),
             ("in force", self.in_force),
             ("file set", self.file_set),
             ("digests", self.digests),
@@ -210,6 +211,13 @@ class _Checks:
         self.certificate = signed_certificate(envelope, leaves, self.root, self.at)
         people = " and ".join(f"{person} ({org})" for person, org in self.certificate.signers)
         return "ok", f"signed by {people}, under the pinned root"
+
+    def audit_log(self) -> Found:
+        log = self._certificate().log  # its signature was checked with the others
+        return "ok", (
+            f"the facility's log {log.origin} stood at {log.size} events when the verdict was "
+            "reached, signed under the pinned root"
+        )
 
     def in_force(self) -> Found:
         predicate = self._predicate()

@@ -14,15 +14,18 @@ from securesystemslib.signer import SSlibKey
 
 from registry.trust import canonical, certificate, dsse, keys, merkle
 from registry.trust.errors import Invalid, Refused, Tampered
+from tests.serving import certified
 
 # An hour on: keys are made when a test runs, long after this line, and must be valid by then.
 NOW = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
 A_DIGEST = "sha256:" + "ab" * 32
+ROOT = keys.new_root("tef", demo=True)
+LOG = certified.log_of(ROOT)
 
 
 @pytest.fixture(scope="module")
 def root() -> keys.Identity:
-    return keys.new_root("tef", demo=True)
+    return ROOT
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,7 @@ def predicate(**changes: object) -> certificate.Predicate:
         "model": {"organisation": "sme-a", "name": "m", "version": 1, "digest": A_DIGEST},
         "cohort": {"id": "c", "version": "1", "root": A_DIGEST},
         "protocol": {"id": "p", "version": "1", "digest": A_DIGEST},
+        "log": certified.checkpointed(LOG),
         "full_report": A_DIGEST,
         "code": A_DIGEST,
         "environment": A_DIGEST,

@@ -1,6 +1,7 @@
 """A real certified model, small: an ONNX file, a root, two assessors, and the bundle of it."""
 
 import datetime as dt
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.certificate import STATEMENT_TYPE, Predicate, new_statement
+from registry.trust.checkpoint import Checkpoint, sign
 from registry.trust.dsse import add_signature, unsigned
 from registry.trust.keys import Identity, issue, new_root, pem_of
+from registry.trust.log_key import LogKey, certify, new_log_key, request
 from registry.trust.model_files import model_digest
 from serving.bundle.golden import make_inputs, record
 from serving.bundle.pack import bundle_files, subjects
@@ -194,14 +197,27 @@ class Facility:
     root: Identity
     ada: Identity
     ben: Identity
+    log: LogKey
 
 
 def facility(*, demo: bool = False) -> Facility:
     """A facility of its own."""
     root = new_root("tef", demo=demo)
-    return Facility(
-        root, issue(root, "Ada", organisation="tef"), issue(root, "Ben", organisation="tef")
-    )
+    ada, ben = (issue(root, person, organisation="tef") for person in ("Ada", "Ben"))
+    return Facility(root, ada, ben, log_of(root))
+
+
+def log_of(root: Identity, origin: str = "touchstone/tef/log") -> LogKey:
+    """A log of the facility."""
+    key = new_log_key()
+    return LogKey(key, certify(request(key, origin), root), origin)
+
+
+def checkpointed(log: LogKey, *, size: int = 17) -> dict[str, str]:
+    """The log's part of a certificate."""
+    root = hashlib.sha256(b"the log").digest()
+    note = sign(Checkpoint(log.origin, size, root), log.key)
+    return {"checkpoint": note.decode(), "certificate": pem_of(log.certificate).decode()}
 
 
 def golden_of(model_files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -224,7 +240,7 @@ def packed(data: bytes, *, golden: Mapping[str, bytes] | None = None) -> dict[st
     )
 
 
-def predicate(files: Mapping[str, bytes], **changes: object) -> Predicate:
+def predicate(files: Mapping[str, bytes], by: LogKey, /, **changes: object) -> Predicate:
     """What is certified about the model in `files`."""
     names = {p.removeprefix("model/"): d for p, d in files.items() if p.startswith("model/")}
     values: dict[str, object] = {
@@ -234,6 +250,7 @@ def predicate(files: Mapping[str, bytes], **changes: object) -> Predicate:
                   "digest": model_digest(names)},
         "cohort": {"id": "lidc", "version": "1", "root": sha256_bytes(b"cohort")},
         "protocol": {"id": PROTOCOL.id, "version": "1", "digest": PROTOCOL.digest},
+        "log": checkpointed(by),
         "full_report": sha256_bytes(b"full"),
         "code": sha256_bytes(b"code"),
         "environment": sha256_bytes(b"environment"),
@@ -248,9 +265,11 @@ def predicate(files: Mapping[str, bytes], **changes: object) -> Predicate:
     return Predicate.model_validate(values | changes)
 
 
-def signed(files: Mapping[str, bytes], *signers: Identity, **changes: object) -> dict[str, bytes]:
+def signed(
+    files: Mapping[str, bytes], by: LogKey, /, *signers: Identity, **changes: object
+) -> dict[str, bytes]:
     """The bundle with its two unsigned files, signed by `signers`."""
-    statement = new_statement(subjects(files), predicate(files, **changes))
+    statement = new_statement(subjects(files), predicate(files, by, **changes))
     envelope = unsigned(STATEMENT_TYPE, statement)
     for signer in signers:
         envelope = add_signature(envelope, signer)

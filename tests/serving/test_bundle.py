@@ -36,7 +36,7 @@ def signed_over() -> Files:
 
 @pytest.fixture(scope="module")
 def files(tef: Facility, signed_over: Files) -> Files:
-    return certified.signed(signed_over, tef.ada, tef.ben)
+    return certified.signed(signed_over, tef.log, tef.ada, tef.ben)
 
 
 def manifest_of(files: Files) -> dict[str, dict[str, Any]]:

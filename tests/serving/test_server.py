@@ -83,7 +83,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     tef = certified.facility(demo=True)
     directory = tmp_path_factory.mktemp("hospital")
     files = certified.packed(certified.model(traps=True))
-    write_bundle(certified.signed(files, tef.ada, tef.ben), directory / "nodule-3")
+    write_bundle(certified.signed(files, tef.log, tef.ada, tef.ben), directory / "nodule-3")
     (directory / "root.pem").write_bytes(pem_of(tef.root.certificate))
     return Served(directory / "nodule-3", directory / "root.pem")
 
@@ -605,7 +605,7 @@ def test_a_process_that_does_not_replay_the_golden_vectors_answers_nobody(
     tef = certified.facility()
     other = certified.golden_of({"model.onnx": certified.model(sign=-1.0)})
     files = certified.packed(certified.model(), golden=other)
-    bundle = write_bundle(certified.signed(files, tef.ada, tef.ben), tmp_path / "b")
+    bundle = write_bundle(certified.signed(files, tef.log, tef.ada, tef.ben), tmp_path / "b")
     verified = verify(bundle, tef.root.certificate, NOW, replay=False, keep=True)
     verified.raise_if_failed()
     worker = Worker(verified, limits=SERVING_LIMITS, waiting=4)

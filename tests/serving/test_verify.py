@@ -43,7 +43,7 @@ def signed_over() -> Files:
 @pytest.fixture(scope="module")
 def bundle(tef: Facility, signed_over: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle as it was pulled; tests copy it before they touch it."""
-    files = certified.signed(signed_over, tef.ada, tef.ben)
+    files = certified.signed(signed_over, tef.log, tef.ada, tef.ben)
     return write_bundle(files, tmp_path_factory.mktemp("pulled") / "nodule-3")
 
 
@@ -78,6 +78,7 @@ def test_an_untouched_bundle_verifies_step_by_step_and_replays_its_golden_vector
     assert [(step.name, step.outcome) for step in result.steps] == [
         ("pinned root", "ok"),
         ("signatures", "ok"),
+        ("audit log", "ok"),
         ("in force", "ok"),
         ("file set", "ok"),
         ("digests", "ok"),
@@ -93,7 +94,9 @@ def test_an_untouched_bundle_verifies_step_by_step_and_replays_its_golden_vector
 
 def test_a_demo_root_is_said_aloud(signed_over: Files, tmp_path: Path) -> None:
     demo = certified.facility(demo=True)
-    directory = write_bundle(certified.signed(signed_over, demo.ada, demo.ben), tmp_path / "b")
+    directory = write_bundle(
+        certified.signed(signed_over, demo.log, demo.ada, demo.ben), tmp_path / "b"
+    )
     result = check(directory, demo)
     assert result.ok
     assert result.demo_root
@@ -110,11 +113,11 @@ def test_conditions_are_said_aloud(tef: Facility, tmp_path: Path) -> None:
                          overall="conditional")
     )  # fmt: skip
     signed = certified.signed(
-        files, tef.ada, tef.ben, overall="conditional", conditions=("no thin slices",)
+        files, tef.log, tef.ada, tef.ben, overall="conditional", conditions=("no thin slices",)
     )
     result = check(write_bundle(signed, tmp_path / "b"), tef)
     assert result.ok
-    assert (result.steps[2].outcome, "no thin slices" in result.steps[2].sentence) == (
+    assert (result.steps[3].outcome, "no thin slices" in result.steps[3].sentence) == (
         "warning", True)  # fmt: skip
 
 
@@ -164,7 +167,7 @@ def test_base64_that_means_the_same_in_other_letters_is_refused(
     """The last letter before `=` has bits that decoders ignore."""
     signature = ""
     while not signature.endswith("="):  # one in three lengths needs no padding
-        files = certified.signed(signed_over, tef.ada, tef.ben)
+        files = certified.signed(signed_over, tef.log, tef.ada, tef.ben)
         envelope = json.loads(files["certificate.json"])
         signature = envelope["signatures"][0]["sig"]
     at = len(signature.rstrip("=")) - 1
@@ -178,7 +181,7 @@ def test_base64_that_means_the_same_in_other_letters_is_refused(
 def test_a_certificate_of_somebody_who_did_not_sign_has_no_place_in_the_bundle(
     tef: Facility, signed_over: Files, tmp_path: Path
 ) -> None:
-    files = certified.signed(signed_over, tef.ada, tef.ben)
+    files = certified.signed(signed_over, tef.log, tef.ada, tef.ben)
     files["signers.pem"] += pem_of(issue(tef.root, "Cleo", organisation="tef").certificate)
     assert refused(check(write_bundle(files, tmp_path / "b"), tef)) == "bad_signature"
 
@@ -333,7 +336,7 @@ def test_a_directory_that_is_none_is_told_so(tef: Facility, tmp_path: Path) -> N
 
 
 def sign(signed_over: Files, tef: Facility, *signers: Identity, **changes: object) -> Files:
-    return certified.signed(signed_over, *(signers or (tef.ada, tef.ben)), **changes)
+    return certified.signed(signed_over, tef.log, *(signers or (tef.ada, tef.ben)), **changes)
 
 
 def test_one_assessor_is_not_enough(tef: Facility, signed_over: Files, tmp_path: Path) -> None:
@@ -379,6 +382,43 @@ def test_a_leaf_that_is_not_for_signing_documents_counts_for_nothing(
     """The root's own key: it may issue, and sign nothing else."""
     files = sign(signed_over, tef, tef.ada, tef.root)
     assert not check(write_bundle(files, tmp_path / "b"), tef).ok
+
+
+def test_a_certificate_without_a_checkpoint_is_none(
+    tef: Facility, signed_over: Files, tmp_path: Path
+) -> None:
+    from serving.bundle.pack import subjects
+
+    statement = json.loads(new_statement(subjects(signed_over),
+                                         certified.predicate(signed_over, tef.log)))  # fmt: skip
+    del statement["predicate"]["log"]
+    envelope = unsigned(STATEMENT_TYPE, canonical(statement))
+    for signer in (tef.ada, tef.ben):
+        envelope = add_signature(envelope, signer)
+    files = sign(signed_over, tef) | {"certificate.json": canonical(envelope)}
+    assert not check(write_bundle(files, tmp_path / "b"), tef).ok
+
+
+@pytest.mark.parametrize("how", ["another root", "another key", "another size", "unsigned"])
+def test_a_checkpoint_that_the_facilitys_log_did_not_sign_is_refused(
+    tef: Facility, signed_over: Files, tmp_path: Path, how: str
+) -> None:
+    log = certified.checkpointed(tef.log)
+    stranger = certified.facility()
+    if how == "another root":
+        log = certified.checkpointed(stranger.log)
+        code = "other_root"
+    elif how == "another key":
+        log["checkpoint"] = certified.checkpointed(stranger.log)["checkpoint"]
+        code = "checkpoint_unsigned"
+    elif how == "another size":
+        log["checkpoint"] = log["checkpoint"].replace("\n17\n", "\n16\n")
+        code = "checkpoint_forged"
+    else:
+        log["checkpoint"] = log["checkpoint"].partition("—")[0]
+        code = "checkpoint_malformed"
+    result = check(write_bundle(sign(signed_over, tef, log=log), tmp_path / "b"), tef)
+    assert refused(result) == code
 
 
 @pytest.mark.parametrize(
@@ -457,7 +497,7 @@ def test_a_signed_name_that_leads_elsewhere_is_refused(
     from serving.bundle.pack import subjects
 
     digests = subjects(signed_over) | {name: "sha256:" + "00" * 32}
-    statement = new_statement(digests, certified.predicate(signed_over))
+    statement = new_statement(digests, certified.predicate(signed_over, tef.log))
     envelope = unsigned(STATEMENT_TYPE, statement)
     for signer in (tef.ada, tef.ben):
         envelope = add_signature(envelope, signer)
@@ -554,7 +594,7 @@ def test_without_numpy_and_onnxruntime_all_but_the_replay_is_checked(
         cwd=Path(__file__).parents[2],
     )
     with_replay, without = (json.loads(line) for line in done.stdout.splitlines())
-    assert [step["ok"] for step in with_replay["steps"]] == [True] * 6 + [False]
+    assert [step["ok"] for step in with_replay["steps"]] == [True] * 7 + [False]
     assert with_replay["code"] == "golden_unavailable"
     assert "touchstone-tef[hospital]" in with_replay["steps"][-1]["sentence"]
     assert without["ok"] is True
