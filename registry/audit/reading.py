@@ -59,13 +59,17 @@ def index(facility: Facility, caller: Caller, after: int, limit: int) -> list[Ro
 
 
 def log_of(facility: Facility, caller: Caller) -> dict[str, Any]:
-    """Which log this is: its origin, its certificate, and its key as witnesses are told it."""
+    """Which log this is: its origin, its certificate, and its key as witnesses are told it.
+
+    `reach` says whether the caller reads all of it or their own organisation's events.
+    """
     require(caller, "audit.read")
     key = log_key(facility)
     return {
         "origin": key.origin,
         "certificate": pem_of(key.certificate).decode(),
         "verifier_key": verifier_key(key.origin, key.key.public_key()),
+        "reach": reach(caller, "audit.read"),
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from registry.cli.client import Client
 from registry.cli.output import console, print_json, show, show_table
 from registry.settings import read_settings
-from registry.trust.errors import Invalid, Tampered
+from registry.trust.errors import Invalid, Refused, Tampered
 from registry.trust.keys import load_certificate, parse_certificate
 
 if TYPE_CHECKING:
@@ -38,7 +38,13 @@ def verify(root: Path | None, against: list[Path], as_json: bool) -> None:
 
     client = Client(read_settings())
     authority = _root(root)
-    certificate = parse_certificate(client.get("/audit/log")["certificate"].encode())
+    log = client.get("/audit/log")
+    if log["reach"] != "all":
+        raise Refused(
+            "computing the whole log again takes an auditor's token; your own events you can prove "
+            "(`touchstone audit prove`)"
+        )
+    certificate = parse_certificate(log["certificate"].encode())
     stored = {
         int(found["size"]): str(found["note"]).encode()
         for found in _pages(client, "/audit/checkpoints", "checkpoints")
