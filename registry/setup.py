@@ -110,7 +110,7 @@ def lay_ground(settings: Settings) -> bool:
         if not root_path.exists():
             save_identity(new_root(FACILITY, demo=True), settings.keys, "root")
         settings.root_certificate.write_bytes(pem_of(load_certificate(root_path)))
-    make_log_key(settings, FACILITY)
+    make_log_key(settings)
     return is_demo(load_certificate(settings.root_certificate))
 
 

@@ -4,6 +4,7 @@ import atexit
 from typing import Any
 
 from registry.api.app import create_app
+from registry.audit.log_key import make_log_key
 from registry.facility import open_facility
 from registry.mlflow_gate.server import preload
 from registry.settings import read_settings
@@ -12,6 +13,8 @@ from registry.settings import read_settings
 def application() -> Any:
     """The whole application over what the environment names."""
     preload()  # takes seconds, in which somebody else may be migrating
-    facility = open_facility(read_settings())
+    settings = read_settings()
+    facility = open_facility(settings)
+    make_log_key(settings)  # in a cluster nobody else does; without the root's key: the request
     atexit.register(facility.close)
     return create_app(facility)

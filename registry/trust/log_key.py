@@ -1,7 +1,7 @@
 """The key of the log, and the certificate by which a stranger knows it from root.pem alone.
 
     >>> key = new_log_key()
-    >>> certificate = certify(request(key, new_origin("tef")), root)     # where the root's key is
+    >>> certificate = certify(request(key, origin_of(key, "tef")), root)     # at the root's key
     >>> verified_checkpoint(note, certificate, root.certificate, at=now).size
 
 Rules
@@ -10,12 +10,14 @@ Rules
    certificate's usage, nothing else: whoever steals it can't sign a decision or a certificate.
 2. Its certificate is a leaf directly under the facility's root that names the log's origin, and is
    valid as long as the root: a checkpoint must be checkable for as long as anybody keeps it.
-3. An origin is random and made once with the key. A log that begins anew has another origin, so
-   that no checkpoint of the old one can be taken for one of the new.
+3. An origin is made from the key. A log that begins anew has another key and so another origin:
+   no checkpoint of the old one can be taken for one of the new.
 """
 
 import datetime as dt
+import hashlib
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +45,11 @@ class LogKey:
     origin: str
 
 
-def new_origin(organisation: str) -> str:
-    """A name for a new log, which no other log has."""
-    return check_origin(f"touchstone/{organisation[:32]}/{secrets.token_hex(8)}")
+def origin_of(key: Ed25519PrivateKey, organisation: str) -> str:
+    """The name of the log that begins with this key; no other log has it."""
+    digest = hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()
+    name = re.sub(r"[^a-z0-9-]+", "-", organisation.lower())[:32]
+    return check_origin(f"touchstone/{name}/{digest[:16]}")
 
 
 def new_log_key() -> Ed25519PrivateKey:
@@ -136,21 +140,25 @@ def verified_checkpoint(
 
 
 def save_log_key(key: Ed25519PrivateKey, path: Path) -> None:
-    """Write the key (PKCS #8 PEM, 0600); Conflict where one lies already."""
+    """Write the key (PKCS #8 PEM, 0600), whole or not at all; Conflict where one lies already."""
+    partial = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(
+                key.private_bytes(
+                    serialization.Encoding.PEM,
+                    serialization.PrivateFormat.PKCS8,
+                    serialization.NoEncryption(),
+                )
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(partial, path)
     except FileExistsError as error:
         raise Conflict(f"{path} exists; a key is never overwritten") from error
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        stream.flush()
-        os.fsync(stream.fileno())
+    finally:
+        partial.unlink()
 
 
 def read_log_key(path: Path) -> Ed25519PrivateKey:

@@ -18,10 +18,11 @@ from registry.trust.keys import Identity, issue, new_root, pem_of
 
 WHOLE_TABLE = """\
                           innovator    steward   assessor  clinician    auditor      admin
-audit.read                        -          -          -          -        all          -
+audit.read                      own          -          -        own        all          -
 certified.pull                    -          -          -        all          -          -
 cohort.list                     all        all        all          -        all        all
 cohort.lock                       -        all          -          -          -          -
+cohort.verify                     -        all        all          -        all          -
 mlflow.use                      own          -          -          -          -          -
 organisation.add                  -          -          -          -          -        all
 protocol.lock                     -        all          -          -          -          -

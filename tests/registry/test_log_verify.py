@@ -272,7 +272,7 @@ def test_a_gap_is_not_signed(facility: Facility, superuser: str) -> None:
 
 def test_a_log_whose_key_was_replaced_is_not_signed(facility: Facility) -> None:
     facility.settings.log_key.unlink()
-    assert make_log_key(facility.settings, "tef")
+    assert make_log_key(facility.settings)
     with pytest.raises(Refused, match="of the log"):
         make_checkpoint(facility)
 
@@ -290,7 +290,7 @@ def test_the_key_is_private_and_stays_when_set_up_is_repeated(facility: Facility
     path = facility.settings.log_key
     before = path.read_bytes(), path.with_suffix(".pem").read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
-    make_log_key(facility.settings, "tef")
+    make_log_key(facility.settings)
     assert before == (path.read_bytes(), path.with_suffix(".pem").read_bytes())
 
 
@@ -303,7 +303,7 @@ def test_an_offline_root_certifies_the_key_by_a_request(facility: Facility, tmp_
     (tmp_path / "root.pem").write_bytes((keys / "root.pem").read_bytes())
     for path in facility.settings.home.glob("log.*"):
         path.unlink()
-    assert not make_log_key(facility.settings, "tef")
+    assert not make_log_key(facility.settings)
     request = facility.settings.log_key.with_suffix(".csr")
     certify(request, tmp_path / "root.key", facility.settings.log_key.with_suffix(".pem"), True)
     assert log_key(facility).origin.startswith("touchstone/tef/")
