@@ -25,9 +25,10 @@ def list_events(after: int, limit: int, as_json: bool) -> None:
     if as_json:
         print_json(page)
         return
-    columns = {"seq": "event", "at": "when", "actor": "who", "organisation": "organisation",
+    columns = {"seq": "event", "at": "when", "actor": "who", "organisation": "whose",
                "kind": "what", "subject": "about"}  # fmt: skip
-    show_table(page["events"], columns, f"{len(page['events'])} events")
+    rows = [{**event, "at": event["at"][:19].replace("T", " ")} for event in page["events"]]
+    show_table(rows, columns, f"{len(page['events'])} events")
     if page["next"] is not None:
         console.print(f"more: touchstone audit list --after {page['next']}")
 
@@ -132,7 +133,7 @@ def check(proof: Path, root: Path | None, witness: list[str], as_json: bool) -> 
         return
     for event in proven.events:
         console.print(
-            f"{event.seq}  {event.at}  {event.actor} ({event.organisation})  {event.kind}  "
+            f"{event.seq}  {event.at}  {event.actor}  {event.kind}  "
             f"{event.subject}  {event.detail}",
             markup=False, soft_wrap=True,
         )  # fmt: skip

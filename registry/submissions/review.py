@@ -90,6 +90,8 @@ def report_page_for(facility: Facility, caller: Caller, submission: str) -> byte
     require(caller, "report.read_full")
     row = load(facility, caller, submission)
     full_report(facility, row)
+    with facility.record.transaction(caller) as now:
+        note(now, caller, "report-read", submission, {"digest": row["report_digest"]})
     return facility.store.get(places.report_page(submission))
 
 
