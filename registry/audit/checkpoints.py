@@ -1,7 +1,7 @@
 """Checkpoints: signed, written once to the object store, and never against an earlier one.
 
     >>> note = make_checkpoint(facility)       # of the log as it stands
-    >>> keep_up(facility)                      # by the worker, every few seconds; cheap if not due
+    >>> keep_up(facility)                      # by the worker, twice a minute; cheap if not due
 
 Rules
 -----
@@ -12,6 +12,7 @@ Rules
    are asked to sign, and after every certificate.
 """
 
+import asyncio
 import datetime as dt
 import logging
 import re
@@ -19,13 +20,16 @@ import re
 from registry.audit.log_key import log_key
 from registry.audit.tree import grow
 from registry.facility import Facility
+from registry.trust.certificate import CertifiedLog
 from registry.trust.checkpoint import Checkpoint, parse, sign, verified
 from registry.trust.errors import Conflict, Tampered, TouchstoneError
+from registry.trust.keys import pem_of
 from registry.trust.log_key import LogKey
 from registry.trust.merkle import Tree
 
 FOLDER = "log/checkpoints/"
 EVERY = dt.timedelta(minutes=10)
+LOOK_SECONDS = 30.0
 _PATH = re.compile(re.escape(FOLDER) + r"([0-9]{20})\.txt\Z")
 log = logging.getLogger("touchstone.log")
 
@@ -65,6 +69,13 @@ def make_checkpoint(facility: Facility) -> bytes:
     with facility.gate.transaction() as now:
         now.do("checkpoint_add", size=tree.size, root=head.root, path=path_of(tree.size))
     return note
+
+
+def certified_log(facility: Facility) -> CertifiedLog:
+    """The log as it stands, in the form that a certificate carries."""
+    note = make_checkpoint(facility).decode()
+    certificate = pem_of(log_key(facility).certificate).decode()
+    return CertifiedLog(checkpoint=note, certificate=certificate)
 
 
 def check_extends(tree: Tree, last: bytes, key: LogKey) -> None:
@@ -113,6 +124,16 @@ def keep_up(facility: Facility, at: dt.datetime | None = None) -> bool:
     if not is_due(state["size"], state["checkpoint"], state["made_at"], moment):
         return False
     return checkpoint_now(facility)
+
+
+async def keep_up_for_ever(facility: Facility) -> None:
+    """The worker's schedule, beside its other work: a long log delays nobody."""
+    while True:
+        try:
+            await asyncio.to_thread(keep_up, facility)
+        except Exception as error:  # noqa: BLE001 - the next look may succeed
+            log.error("checkpoint: %s", type(error).__name__)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def checkpoint_now(facility: Facility) -> bool:

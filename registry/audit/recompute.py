@@ -15,7 +15,7 @@ Rules
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from cryptography import x509
 
@@ -33,6 +33,18 @@ class Finding:
     first: int
     last: int
     what: str
+    about: Literal["events", "checkpoint"] = "events"
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        if self.about == "checkpoint":
+            return f"the checkpoint of {self.last} events"
+        return (
+            f"event {self.first}"
+            if self.first == self.last
+            else (f"events {self.first} to {self.last}")
+        )
 
 
 @dataclass(frozen=True)
@@ -84,13 +96,18 @@ def recompute(
         try:
             checkpoint = verified(note, origin, public)
         except TouchstoneError as error:
-            findings.append(Finding(named or 0, named or 0, f"{what}: {error.message}"))
+            findings.append(
+                Finding(named or 0, named or 0, f"{what}: {error.message}", "checkpoint")
+            )
             continue
         if named not in (None, checkpoint.size):
-            findings.append(Finding(named, named, f"{what} is one of {checkpoint.size} events"))
+            findings.append(
+                Finding(named, named, f"{what} is one of {checkpoint.size}", "checkpoint")
+            )
             continue
         signed.append((checkpoint, what))
     findings += _against_checkpoints(tree, signed, whole=broken is None)
+    findings.sort(key=lambda finding: finding.first)
     return Outcome(origin, tree.size, len(notes), tree.root(), tuple(findings))
 
 

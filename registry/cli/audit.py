@@ -4,6 +4,7 @@ import base64
 import datetime as dt
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,15 @@ def verify(root: Path | None, against: list[Path], as_json: bool) -> None:
             "(`touchstone audit prove`)"
         )
     certificate = parse_certificate(log["certificate"].encode())
-    stored = {
-        int(found["size"]): str(found["note"]).encode()
-        for found in _pages(client, "/audit/checkpoints", "checkpoints")
-    }
+    try:
+        stored = {
+            int(found["size"]): str(found["note"]).encode()
+            for found in _pages(client, "/audit/checkpoints", "checkpoints")
+        }
+        indexed = [int(row["size"]) for row in _pages(client, "/audit/checkpoint-index",
+                                                      "checkpoints")]  # fmt: skip
+    except (KeyError, ValueError, TypeError) as error:
+        raise Tampered("the server's list of checkpoints is not one") from error
     outcome = recompute(
         _pages(client, "/audit/events", "events"),
         stored,
@@ -58,28 +64,20 @@ def verify(root: Path | None, against: list[Path], as_json: bool) -> None:
         dt.datetime.now(dt.UTC),
         against=[_note_in(path) for path in against],
     )
-    missing = tuple(
-        Finding(row["size"], row["size"], f"the checkpoint of {row['size']} events is gone from "
-                "the object store")
-        for row in _pages(client, "/audit/checkpoint-index", "checkpoints")
-        if row["size"] not in stored
+    gone = tuple(
+        Finding(size, size, "gone from the object store", "checkpoint")
+        for size in indexed if size not in stored
     )  # fmt: skip
-    findings = (*outcome.findings, *missing)
+    outcome = replace(outcome, findings=(*outcome.findings, *gone))
     if as_json:
-        shown = outcome.as_json()
-        gone = [{"first": f.first, "last": f.last, "what": f.what} for f in missing]
-        first = findings[0].first if findings else None
-        print_json({**shown, "ok": not findings, "first_bad": first,
-                    "findings": shown["findings"] + gone})  # fmt: skip
+        print_json(outcome.as_json())
     else:
-        for finding in findings:
-            console.print(f"FAIL  {_place(finding.first, finding.last)}: {finding.what}",
-                          markup=False, style="bold red", soft_wrap=True)  # fmt: skip
-    if findings:
-        first_bad = findings[0]
+        for finding in outcome.findings:
+            console.print(f"FAIL  {finding.place}: {finding.what}", markup=False,
+                          style="bold red", soft_wrap=True)  # fmt: skip
+    if outcome.findings:
         raise Tampered(
-            f"the log does not hold; first bad: {_place(first_bad.first, first_bad.last)}",
-            code="log_broken",
+            f"the log does not hold; first bad: {outcome.findings[0].place}", code="log_broken"
         )
     if not as_json:
         console.print(
@@ -164,13 +162,18 @@ def certify(asked: Path, key: Path, out: Path, as_json: bool) -> None:
 
 
 def _pages(client: Client, path: str, name: str) -> Iterator[dict[str, Any]]:
-    after = "0"
+    after = 0
     while True:
-        page = client.get(path, after=after, limit=PAGE)
-        yield from page[name]
-        if page["next"] is None:
+        page = client.get(path, after=str(after), limit=PAGE)
+        rows, following = page.get(name), page.get("next")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise Tampered(f"the server's answer at {path} is not what was asked for")
+        yield from rows
+        if following is None:
             return
-        after = str(page["next"])
+        if not isinstance(following, int) or following <= after:
+            raise Tampered(f"the server's answer at {path} never ends")
+        after = following
 
 
 def _root(given: Path | None) -> "x509.Certificate":
@@ -203,7 +206,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Invalid(f"{path} can't be read: {error.strerror}") from error
-
-
-def _place(first: int, last: int) -> str:
-    return f"event {first}" if first == last else f"events {first} to {last}"

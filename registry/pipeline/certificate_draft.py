@@ -8,7 +8,6 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
-from registry.audit.log_key import log_key
 from registry.submissions import places
 from registry.trust.canonical import canonical
 from registry.trust.certificate import (
@@ -19,7 +18,6 @@ from registry.trust.certificate import (
     Predicate,
     new_statement,
 )
-from registry.trust.keys import pem_of
 from serving.bundle.golden import make_inputs, record
 from serving.bundle.pack import bundle_files, subjects
 from validators.evidence import Report
@@ -30,10 +28,10 @@ if TYPE_CHECKING:
     from registry.pipeline.steps import Work
 
 
-def bundle_and_statement(work: "Work", checkpoint: str) -> tuple[dict[str, bytes], bytes]:
+def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, bytes], bytes]:
     """(files of the bundle by path, canonical bytes of the statement).
 
-    `checkpoint` is the log's, over the events that led to the verdict.
+    `log` is the audit log over the events that led to the verdict.
     """
     row, protocol, contract = work.row, work.protocol, work.contract
     report = Report.model_validate(json.loads(work.facility.store.get(places.report(work.id))))
@@ -77,10 +75,7 @@ def bundle_and_statement(work: "Work", checkpoint: str) -> tuple[dict[str, bytes
         protocol=CertifiedProtocol(
             id=protocol.id, version=protocol.version, digest=protocol.digest
         ),
-        log=CertifiedLog(
-            checkpoint=checkpoint,
-            certificate=pem_of(log_key(work.facility).certificate).decode(),
-        ),
+        log=log,
         full_report=row["report_digest"],
         code=report.digests.code,
         environment=report.digests.environment,

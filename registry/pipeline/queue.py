@@ -15,7 +15,7 @@ from typing import Any
 import procrastinate
 from procrastinate import exceptions, jobs
 
-from registry.audit.checkpoints import keep_up
+from registry.audit.checkpoints import keep_up_for_ever
 from registry.facility import Facility
 from registry.pipeline.carry import carry
 from registry.trust.errors import Unavailable
@@ -70,6 +70,7 @@ async def work(facility: Facility, *, allow_unsandboxed: bool = False) -> None:
     try:
         async with app.open_async():
             sweeper = asyncio.create_task(_sweep_for_ever(app, facility))
+            log_keeper = asyncio.create_task(keep_up_for_ever(facility))
             try:
                 await app.run_worker_async(
                     queues=[QUEUE],
@@ -81,6 +82,7 @@ async def work(facility: Facility, *, allow_unsandboxed: bool = False) -> None:
                 )
             finally:
                 sweeper.cancel()
+                log_keeper.cancel()
     except exceptions.ConnectorException as error:
         raise Unavailable("the worker lost the database; start it again") from error
 
@@ -89,7 +91,6 @@ async def _sweep_for_ever(app: procrastinate.App, facility: Facility) -> None:
     while True:
         try:
             await sweep(app, facility)
-            await asyncio.to_thread(keep_up, facility)
         except (Unavailable, exceptions.ConnectorException) as error:
             log.warning("sweep: %s", error)
         await asyncio.sleep(SWEEP_SECONDS)

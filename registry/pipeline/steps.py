@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from registry.audit.checkpoints import make_checkpoint
+from registry.audit.checkpoints import certified_log
 from registry.audit.reads import note_read
 from registry.database.record import Row
 from registry.facility import Facility
@@ -29,6 +29,7 @@ from registry.submissions.lock import load_manifest
 from registry.submissions.states import deadline, family
 from registry.submissions.submit import protocol_of
 from registry.trust.canonical import digest_of, sha256_bytes
+from registry.trust.certificate import CertifiedLog
 from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
 from serving.client import predict, repeat
@@ -266,7 +267,7 @@ def prepare(work: Work) -> None:
     started = time.monotonic()
     digest = None
     if work.row["verdict"] in ("pass", "conditional") and work.row["certifiable"]:
-        files, statement = bundle_and_statement(work, _checkpoint(work))
+        files, statement = bundle_and_statement(work, _log(work))
         for name, data in files.items():
             work.facility.store.put(places.bundle(work.id) + name, data)
         work.facility.store.put(places.statement(work.id), statement)
@@ -282,26 +283,23 @@ def prepare(work: Work) -> None:
         now.do("submission_in_review", id=work.id, statement_digest=digest, deadline=None)
 
 
-def _checkpoint(work: Work) -> str:
-    """The log's checkpoint over what led to the verdict; the same when the step is run again."""
-    found = work.output_of("checkpoint")
-    if found is None:
+def _log(work: Work) -> CertifiedLog:
+    """The log over what led to the verdict; the same when the step is run again."""
+    if work.output_of("log") is None:
         started = time.monotonic()
         try:
-            note = make_checkpoint(work.facility).decode()
+            log = certified_log(work.facility)
         except Tampered as error:  # no fault of the model's: it waits until the log is explained
             raise Unavailable(error.message) from error
         with work.facility.record.transaction() as now:
             now.do(
                 "step_done",
                 submission=work.id,
-                name="checkpoint",
-                output={"checkpoint": note},
+                name="log",
+                output=log.model_dump(mode="json"),
                 seconds=time.monotonic() - started,
             )
-        found = work.output_of("checkpoint")
-    assert found is not None, "written above, by this worker or by another"
-    return str(found["checkpoint"])
+    return CertifiedLog.model_validate(work.output_of("log"))
 
 
 def _spend(work: Work) -> None:

@@ -231,7 +231,7 @@ def test_a_stored_checkpoint_under_another_size_is_named(
     facility: Facility, database: Databases
 ) -> None:
     facility.store.put(path_of(7), facility.store.get(path_of(5)))
-    assert "is one of 5 events" in first(verified(facility, database))[2]
+    assert "is one of 5" in first(verified(facility, database))[2]
 
 
 # -- nothing is signed that is not consistent ------------------------------------------------------
