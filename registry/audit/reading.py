@@ -110,11 +110,11 @@ def _own(caller: Caller) -> str | None:
     return caller.organisation if reach(caller, "audit.read") == "own" else None
 
 
-def _named(name: str) -> tuple[int, str]:
-    """(event number or 0, subject or "") that a caller's ID means."""
+def _named(name: str) -> tuple[int | None, str | None]:
+    """(event number, None) or (None, subject): what a caller's ID means."""
     if name.isascii() and name.isdigit() and len(name) < 16:
-        return int(name), ""
+        return int(name), None
     try:
-        return 0, str(uuid.UUID(name))
+        return None, str(uuid.UUID(name))
     except ValueError:
         raise Invalid(f"{name[:40]!r} is neither an event's number nor a submission's id") from None

@@ -15,7 +15,7 @@ Rules
 4. A proof is exactly what is needed: one hash too many or too few, or one that is not 32 bytes,
    and it proves nothing.
 
-Cost: `Tree` keeps two hashes a leaf. Adding a leaf is one hash and, on average, one more; a root or
+Cost: `Tree` keeps two hashes a leaf (64 bytes). Adding a leaf is one hash on average; a root or
 a proof of n leaves is at most log2(n)^2 / 2 hashes (150 for a million).
 """
 
@@ -129,26 +129,29 @@ class Tree:
     """A tree that grows at its right edge and proves things about itself at any earlier size."""
 
     def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
-        # _levels[k][i] is the hash of leaves i·2^k to (i+1)·2^k - 1, for complete subtrees only.
-        self._levels: list[list[bytes]] = [[]]
+        # _levels[k] joins the hashes of leaves i·2^k to (i+1)·2^k - 1, complete subtrees only.
+        self._levels = [bytearray()]
         for value in leaf_hashes:
             self.append(value)
 
     @property
     def size(self) -> int:
         """How many leaves there are."""
-        return len(self._levels[0])
+        return len(self._levels[0]) // _HASH_BYTES
 
     def append(self, leaf: bytes) -> None:
         """One more leaf, by its hash (`leaf_hash`)."""
-        level, value = 0, leaf
-        self._levels[0].append(value)
-        while len(self._levels[level]) % 2 == 0:
-            value = node_hash(self._levels[level][-2], value)
-            level += 1
-            if level == len(self._levels):
-                self._levels.append([])
-            self._levels[level].append(value)
+        if len(leaf) != _HASH_BYTES:
+            raise ValueError("a leaf is appended by its hash")
+        self._levels[0] += leaf
+        for level in range(len(self._levels)):
+            hashes = self._levels[level]
+            if len(hashes) % (2 * _HASH_BYTES):
+                return
+            if level + 1 == len(self._levels):
+                self._levels.append(bytearray())
+            last_two = hashes[-2 * _HASH_BYTES :]
+            self._levels[level + 1] += hashlib.sha256(b"\x01" + last_two).digest()
 
     def root(self, size: int | None = None) -> bytes:
         """The tree hash of the first `size` leaves; of all, if left out."""
@@ -203,7 +206,8 @@ class Tree:
             return EMPTY_ROOT
         width = end - start
         if width & (width - 1) == 0:
-            return self._levels[width.bit_length() - 1][start // width]
+            at = start // width * _HASH_BYTES
+            return bytes(self._levels[width.bit_length() - 1][at : at + _HASH_BYTES])
         middle = start + _split(width)
         return node_hash(self._range(start, middle), self._range(middle, end))
 

@@ -1,5 +1,6 @@
 """The README's journey, as a stranger runs it: `python -m demo`."""
 
+import base64
 import json
 import os
 import shutil
@@ -63,6 +64,18 @@ def test_a_certificate_sets_the_alias_that_nobody_else_can_set(
     version = certified[-1]["model"].split()[-1]
     outcomes = [step["outcome"] for step in played[0]["steps"]]
     assert any(f"clinical-pilot names version {version}" in outcome for outcome in outcomes)
+
+
+def test_the_certificate_carries_a_checkpoint_that_lies_in_the_store(
+    played: tuple[dict[str, Any], str, Path],
+) -> None:
+    data = played[2] / "data"
+    envelope = json.loads(next(data.glob("hospital/nodule*/certificate.json")).read_text())
+    predicate = json.loads(base64.b64decode(envelope["payload"]))["predicate"]
+    stored = sorted(data.glob("facility/objects/log/checkpoints/*.txt"))
+    notes = [path.read_text() for path in stored]
+    assert predicate["log"]["checkpoint"] in notes
+    assert notes[-1] != predicate["log"]["checkpoint"]  # one more came with the certificate
 
 
 def test_the_hospital_verified_offline_and_got_a_prediction(

@@ -160,6 +160,16 @@ def test_an_sme_proves_its_own_events_and_not_those_of_others(
     assert served.get("Eva", f"/proofs/{theirs}").status_code == 404
 
 
+def test_one_events_proof_is_of_that_event_alone(served: Served) -> None:
+    from tests.registry.role import Role
+
+    Role(served.database.worker).execute(  # a subject that a careless query would take for "none"
+        "SELECT touchstone.append_event('w', 'sme-a', 'test-event', '', '{}')"
+    )
+    entries = served.get("Ann", "/proofs/2").json()["entries"]
+    assert [entry["event"]["seq"] for entry in entries] == [2]
+
+
 def test_a_stranger_checks_a_proof_without_our_server_or_its_parts(
     served: Served, stranger: Path
 ) -> None:

@@ -11,7 +11,7 @@ SELECT seq, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS a
     organisation, kind, subject, detail, encode(previous, 'hex') AS previous,
     encode(hash, 'hex') AS hash
 FROM touchstone.event
-WHERE (seq = %(seq)s OR subject = %(subject)s)
+WHERE (seq = %(seq)s::bigint OR subject = %(subject)s::text)
   AND (%(organisation)s::text IS NULL OR organisation = %(organisation)s)
 ORDER BY seq LIMIT 10000
 
