@@ -6,8 +6,9 @@ import hashlib
 import json
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from registry.trust import checkpoint as cp
@@ -391,6 +392,61 @@ def test_a_forged_proof_is_refused() -> None:
     for data in (b"", b"[]", b"{}", b"\xff", b"[" * 100_000, canonical(good) + b" "):
         with pytest.raises(Invalid):
             check_proof(data, ROOT.certificate, NOW)
+
+
+GOOD = canonical(proof(3, 7))
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
+def test_no_byte_of_a_proof_can_be_changed(at: int, by: int) -> None:
+    touched = bytearray(GOOD)
+    touched[at] ^= by
+    try:
+        proven = check_proof(bytes(touched), ROOT.certificate, NOW)
+    except TouchstoneError:
+        return
+    # What is left is text around the PEM, which says nothing.
+    assert proven == check_proof(GOOD, ROOT.certificate, NOW)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.data())
+def test_no_certificate_of_a_log_makes_the_check_stumble(data: st.DataObject) -> None:
+    der = bytearray(LOG.certificate.public_bytes(serialization.Encoding.DER))
+    for _ in range(data.draw(st.integers(1, 3))):
+        der[data.draw(st.integers(0, len(der) - 1))] ^= data.draw(st.integers(1, 255))
+    assume(bytes(der) != LOG.certificate.public_bytes(serialization.Encoding.DER))
+    pem = base64.encodebytes(bytes(der)).decode()
+    forged = {
+        **json.loads(GOOD),
+        "certificate": f"-----BEGIN CERTIFICATE-----\n{pem}-----END CERTIFICATE-----\n",
+    }
+    with pytest.raises(TouchstoneError):
+        check_proof(canonical(forged), ROOT.certificate, NOW)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["type", "checkpoint", "certificate", "entries", "event", "path"]),
+                inner,
+            )
+        ),
+    )
+)
+def test_a_proof_of_any_other_shape_is_refused(value: object) -> None:
+    whole = json.loads(GOOD)
+    shapes = [value, {**whole, "entries": value}, {**whole, "entries": [value]},
+              {**whole, "checkpoint": value}, {**whole, "certificate": value},
+              {**whole, "entries": [{**whole["entries"][0], "path": value}]},
+              {**whole, "entries": [{**whole["entries"][0], "event": value}]}]  # fmt: skip
+    for shape in shapes:
+        with pytest.raises(TouchstoneError):
+            check_proof(canonical(shape), ROOT.certificate, NOW)
 
 
 @given(TEXT, st.integers(1, 2**53 - 1))
