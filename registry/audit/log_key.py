@@ -59,7 +59,7 @@ def read_request(pem: bytes) -> x509.CertificateSigningRequest:
     """The request in a PEM file."""
     try:
         return x509.load_pem_x509_csr(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise Invalid("this is not a request for a certificate (PEM)") from error
 
 

@@ -210,7 +210,7 @@ def parse_certificate(pem: bytes) -> x509.Certificate:
     """One PEM certificate."""
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise Invalid("this is not a PEM certificate") from error
     if len(certificates) != 1:
         raise Invalid(f"one PEM certificate was expected, {len(certificates)} were found")

@@ -397,7 +397,7 @@ def test_a_forged_proof_is_refused() -> None:
 GOOD = canonical(proof(3, 7))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
 def test_no_byte_of_a_proof_can_be_changed(at: int, by: int) -> None:
     touched = bytearray(GOOD)
@@ -410,7 +410,7 @@ def test_no_byte_of_a_proof_can_be_changed(at: int, by: int) -> None:
     assert proven == check_proof(GOOD, ROOT.certificate, NOW)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_no_certificate_of_a_log_makes_the_check_stumble(data: st.DataObject) -> None:
     der = bytearray(LOG.certificate.public_bytes(serialization.Encoding.DER))

@@ -1,7 +1,9 @@
 """A log that somebody changed behind the database's own rules is found out, and the row named."""
 
 import datetime as dt
+import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,15 @@ from registry.audit.log_key import log_key, make_log_key
 from registry.audit.recompute import Outcome
 from registry.audit.tree import KnownTree, grow
 from registry.database.embedded import EmbeddedPostgres
+from registry.database.record import Record
 from registry.facility import Facility
+from registry.pipeline import steps
+from registry.pipeline.steps import Work
 from registry.settings import Databases
 from registry.trust.checkpoint import Checkpoint, parse, sign
 from registry.trust.errors import Refused, Tampered, Unavailable
+from registry.trust.keys import parse_certificate
+from registry.trust.log_key import verified_checkpoint
 from registry.trust.merkle import Tree
 from tests.registry.logged import (
     REHASH,
@@ -32,6 +39,7 @@ from tests.registry.logged import (
     rows_of,
     verified,
 )
+from tests.registry.role import Role
 
 NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 
@@ -355,3 +363,57 @@ def test_a_kept_tree_follows_the_log_and_is_not_believed_against_a_checkpoint(
     behind_the_triggers(superuser, "UPDATE touchstone.event SET detail = 'x' WHERE seq = 2")
     with pytest.raises(Tampered):
         KnownTree(facility.gate).at(10, roots[10])
+
+
+# -- what a certificate carries --------------------------------------------------------------------
+
+
+@pytest.fixture
+def work(facility: Facility, database: Databases) -> Iterator[Work]:
+    """A submission in the worker's hands."""
+    owner, digest, name = Role(database.owner), "sha256:" + "1" * 64, str(uuid.uuid4())
+    owner.execute(
+        "INSERT INTO touchstone.cohort (id, version, root, manifest_digest, manifest_path, title,"
+        " positives, negatives, patients, contract_digest, locked_by) VALUES ('c','1',%s,%s,'x',"
+        "'t',10,10,10,%s,'Sam') ON CONFLICT DO NOTHING", (digest,) * 3,
+    )  # fmt: skip
+    owner.execute(
+        "INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)"
+        " VALUES (%s,'p','1','{}',2,'Sam') ON CONFLICT DO NOTHING", (digest,),
+    )  # fmt: skip
+    owner.execute(
+        "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
+        " protocol_digest, cohort_id, cohort_version, submitted_by)"
+        " VALUES (%s,'sme-a',%s,1,%s,'c','1','Eva')", (name, f"m-{name[:8]}", digest),
+    )  # fmt: skip
+    worker = replace(facility, record=Record(str(database.worker), size=1))
+    with worker.record.transaction() as now:
+        row = now.one("submission_by_id", id=name)
+    yield Work(worker, row)
+    worker.record.close()
+
+
+def test_a_statement_prepared_again_carries_the_same_checkpoint_over_its_own_events(
+    work: Work, database: Databases
+) -> None:
+    log = steps._log(work)
+    log_some(database, 3)
+    make_checkpoint(work.facility)
+    assert steps._log(work) == log
+    checkpoint = verified_checkpoint(
+        log.checkpoint.encode(), parse_certificate(log.certificate.encode()), work.facility.root,
+        dt.datetime.now(dt.UTC),
+    )  # fmt: skip
+    own = [row["seq"] for row in rows_of(database) if row["subject"] == work.id]
+    assert own
+    assert max(own) <= checkpoint.size
+
+
+def test_nothing_is_prepared_for_signing_over_a_log_that_was_rewritten(
+    work: Work, superuser: str
+) -> None:
+    """The submission waits; its model is not to blame."""
+    behind_the_triggers(superuser, "UPDATE touchstone.event SET detail = 'x' WHERE seq = 2")
+    with pytest.raises(Unavailable, match="not signed any further"):
+        steps._log(work)
+    assert work.output_of("log") is None
