@@ -43,6 +43,7 @@ from registry.identity.accounts import (
     add_organisation,
     add_token,
 )
+from registry.mlflow_gate.sealed import ArtifactFolder
 from registry.settings import SILENCE, Databases
 
 ORGANISATIONS = {"sme-a": "sme", "sme-b": "sme", "tef": "facility", "clinic": "hospital"}
@@ -86,6 +87,11 @@ class Gate:
     tokens: dict[str, str]
     process: int
     seconds_to_start: float
+
+    @property
+    def kept(self) -> ArtifactFolder:
+        """The artifacts, as the pipeline opens them."""
+        return ArtifactFolder(self.artifacts)
 
     def ask(
         self,
@@ -319,7 +325,7 @@ def main() -> None:
     record = Record(settings["app"], size=4)
     app = create_app(
         mlflow_url=settings["mlflow"].replace("postgresql://", "postgresql+psycopg://"),
-        artifacts=Path(settings["artifacts"]),
+        artifacts=ArtifactFolder(Path(settings["artifacts"])),
         authenticate=lambda token: authenticate(record, token),
     )
     uvicorn.run(app, host="127.0.0.1", port=settings["port"], log_level="warning")
