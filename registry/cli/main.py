@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from registry.cli.groups import Json, cohort_app, key_app, org_app, protocol_app, token_app
+from registry.cli.storage import storage_app
 from registry.settings import SILENCE
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ for name, group in (
     ("key", key_app),
     ("cohort", cohort_app),
     ("protocol", protocol_app),
+    ("storage", storage_app),
 ):
     app.add_typer(group, name=name)
 
