@@ -11,6 +11,8 @@ Rules
 3. Each test that writes takes buckets of its own: a locked object can't be cleaned away.
 """
 
+import datetime as dt
+import ipaddress
 import json
 import os
 import secrets
@@ -30,6 +32,10 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from registry.storage.s3_check import prepare
 from registry.storage.s3_settings import BucketSettings, Credential, S3Settings
@@ -41,8 +47,8 @@ IDENTITIES = {
     "artifacts": [f"{action}:artifacts*" for action in _ACTIONS],
 }
 _PORTS = (
-    "s3.port", "s3.port.grpc", "filer.port", "filer.port.grpc", "master.port", "master.port.grpc",
-    "volume.port", "volume.port.grpc", "admin.port", "admin.port.grpc",
+    "s3.port", "s3.port.https", "s3.port.grpc", "filer.port", "filer.port.grpc", "master.port",
+    "master.port.grpc", "volume.port", "volume.port.grpc", "admin.port", "admin.port.grpc",
 )  # fmt: skip
 _SIGNING = ("WEED_JWT_SIGNING_KEY", "WEED_JWT_FILER_SIGNING_KEY", "WEED_JWT_FILER_SIGNING_READ_KEY")
 
@@ -52,6 +58,8 @@ class S3Server:
     """Where the server is, and each identity's access key and secret."""
 
     endpoint: str
+    secure_endpoint: str
+    ca_file: Path
     keys: Mapping[str, tuple[str, str]]
     process: int
 
@@ -95,11 +103,13 @@ def s3_server() -> Iterator[S3Server]:
     home = Path(tempfile.mkdtemp(prefix="touchstone-s3-"))
     keys = {name: (f"{name.upper()}KEY", secrets.token_hex(16)) for name in IDENTITIES}
     (home / "s3.json").write_text(json.dumps(_identities(keys)))
+    _certificate(home)
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
     command = [
         str(Path(sys.executable).parent / "weed"), "mini", f"-dir={home / 'data'}",
         "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false",
         "-webdav=false", f"-s3.config={home / 's3.json'}", "-s3.port.iceberg=0",
+        f"-s3.cert.file={home / 'cert.pem'}", f"-s3.key.file={home / 'key.pem'}",
         "-s3.port.lance=0", "-s3.allowDeleteBucketNotEmpty=false", "-s3.autoCreateBucket=false",
         *(f"-{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
@@ -115,7 +125,13 @@ def s3_server() -> Iterator[S3Server]:
             stderr=subprocess.STDOUT,
         )
     try:
-        made = S3Server(f"http://127.0.0.1:{ports['s3.port']}", keys, server.pid)
+        made = S3Server(
+            f"http://127.0.0.1:{ports['s3.port']}",
+            f"https://127.0.0.1:{ports['s3.port.https']}",
+            home / "cert.pem",
+            keys,
+            server.pid,
+        )
         _wait(server, made, log)
         yield made
     finally:
@@ -139,6 +155,29 @@ def _identities(keys: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
             for name, (access, secret) in keys.items()
         ]
     }
+
+
+def _certificate(home: Path) -> None:
+    """A certificate for 127.0.0.1 that only those trust who are told to."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "S3 for tests")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (home / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    (home / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
 
 
 def _free_ports(count: int) -> list[int]:

@@ -188,11 +188,14 @@ class ArtifactBucket(Incoming):
         first = self._bucket.first(_sealed(place)) if place.holder == "model" else None
         if first is None:
             return None
-        value = parse_canonical(self._bucket.read(first))
-        if value["experiment"] != place.experiment:
+        try:
+            value = parse_canonical(self._bucket.read(first))
+            experiment, files = value["experiment"], value["files"]
+        except (Invalid, KeyError, TypeError) as error:
+            raise Tampered(f"the seal of {place.holder_id} is not the registry's") from error
+        if experiment != place.experiment:
             raise Tampered(f"the seal of {place.holder_id} is another experiment's")
-        files: Files = value["files"]
-        return files
+        return dict(files)
 
     def _listed(self, home: Place) -> dict[str, Version]:
         prefix = home.path.as_posix() + "/"

@@ -25,7 +25,7 @@ from registry.storage.s3_settings import S3Settings
 from registry.storage.store import parts_of
 from registry.trust.errors import Conflict, Invalid, NotFound
 
-_BUFFER = 4 << 20
+_BUFFER = 1 << 20
 
 
 def open_s3(settings: S3Settings) -> "S3Store":

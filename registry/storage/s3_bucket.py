@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from registry.storage.s3_client import TAKEN, code_of, speaking
 from registry.trust.errors import Tampered, Unavailable
 
-PART = 16 << 20
+PART = 8 << 20
 _WHOLE = 2 * PART
 _TRIES = 4
 _log = logging.getLogger(__name__)
@@ -222,7 +222,9 @@ class LockedBucket:
                 "KeyMarker": page.get("NextKeyMarker"),
                 "VersionIdMarker": page.get("NextVersionIdMarker"),
             }
-            asked.update({name: value for name, value in markers.items() if value})
+            if not any(markers.values()):
+                raise Unavailable(f"the S3 server did not list all of {self.name}; try again")
+            asked |= {name: value for name, value in markers.items() if value}
 
 
 def _version(entry: Mapping[str, Any], count: int, marked: set[str]) -> Version:

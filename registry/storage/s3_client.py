@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import boto3
+import botocore.loaders
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -29,6 +30,13 @@ from registry.trust.errors import NotFound, TouchstoneError, Unavailable
 
 _MISSING = ("NoSuchKey", "NoSuchVersion", "404", "NotFound")
 _DENIED = ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
+_LOADER = botocore.loaders.create_loader()  # reads S3's description once, not for every client
+# Rule 3: no profile, and no files of the account that this happens to run under.
+_NOT_FROM_ELSEWHERE = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
 TAKEN = ("PreconditionFailed", "412", "ConditionalRequestConflict")
 
 
@@ -59,13 +67,14 @@ class _OfThisProcess:
 
 def _client(settings: S3Settings, credential: Credential) -> Any:
     with speaking("the S3 client", "-"):
-        return boto3.session.Session(
-            aws_access_key_id=credential.access_key,
-            aws_secret_access_key=credential.secret_key,
-            region_name=settings.region,
-        ).client(
+        session = botocore.session.Session(session_vars=_NOT_FROM_ELSEWHERE)
+        session.register_component("data_loader", _LOADER)
+        return session.create_client(
             "s3",
             endpoint_url=settings.endpoint,
+            region_name=settings.region,
+            aws_access_key_id=credential.access_key,
+            aws_secret_access_key=credential.secret_key,
             verify=str(settings.ca_file) if settings.ca_file else True,
             config=Config(
                 connect_timeout=5,

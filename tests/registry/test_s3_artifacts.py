@@ -326,6 +326,18 @@ def test_a_file_that_did_not_come_through_the_registry_is_noticed(
             bucket.seal("acme", "1", MODEL)
 
 
+def test_a_seal_that_the_registry_did_not_write_is_none(
+    bucket: ArtifactBucket, settings: S3Settings, s3_server: S3Server
+) -> None:
+    publish(bucket, "model.onnx", b"x")
+    s3_server.client("artifacts").put_object(
+        Bucket=settings.artifacts.name, Key=f"sealed/acme/{MODEL}.json", Body=b"{}"
+    )
+    for action in (lambda: bucket.seal("acme", "1", MODEL), lambda: read_sealed(bucket)):
+        with pytest.raises(Tampered, match="is not the registry's"):
+            action()
+
+
 def test_two_files_of_which_one_lies_in_the_other_are_not_registered(
     bucket: ArtifactBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

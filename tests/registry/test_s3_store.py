@@ -157,7 +157,7 @@ def test_the_first_version_is_found_behind_a_thousand_others(
     store.put("a/b", b"evidence")
     store.put("a/b-neighbour", b"another")
     client = s3_server.client("objects")
-    for _ in range(1010):
+    for _ in range(1001):
         client.put_object(Bucket=settings.objects.name, Key="a/b", Body=b"noise")
     assert store.get("a/b") == b"evidence"
     assert store.get("a/b-neighbour") == b"another"
@@ -364,6 +364,32 @@ def test_each_failure_is_one_line_that_says_what_to_do(
     missing = replace(objects, name="objects-missing", credential=settings.prepare)
     with pytest.raises(Unavailable, match="there is no S3 bucket objects-missing; make it with"):
         open_s3(replace(settings, objects=missing))
+
+
+def test_what_an_operators_shell_says_to_aws_tools_is_not_followed(
+    store: S3Store, settings: S3Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text("[default]\nregion = elsewhere\n")
+    for name, value in {
+        "AWS_PROFILE": "nobody", "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+        "AWS_CA_BUNDLE": "/nowhere", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y",
+        "AWS_SESSION_TOKEN": "z", "AWS_REGION": "elsewhere", "AWS_MAX_ATTEMPTS": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    store.put(PATH, b"evidence")
+    assert open_s3(settings).get(PATH) == b"evidence"
+
+
+def test_over_tls_only_a_server_with_the_right_certificate_is_believed(
+    settings: S3Settings, s3_server: S3Server
+) -> None:
+    secure = replace(settings, endpoint=s3_server.secure_endpoint)
+    trusting = open_s3(replace(secure, ca_file=s3_server.ca_file))
+    trusting.put(PATH, b"evidence")
+    assert open_s3(settings).get(PATH) == b"evidence"
+    with pytest.raises(Unavailable, match=r"\(SSLError\).*TOUCHSTONE_S3_CA_FILE"):
+        open_s3(secure)
 
 
 def test_a_connection_that_breaks_is_tried_again(store: S3Store, settings: S3Settings) -> None:
