@@ -1,14 +1,15 @@
 """The testing facility at work: the open handles that the rooms of the registry share."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from cryptography import x509
 
 from registry.database.migrate import wait_until_migrated
 from registry.database.record import Record
+from registry.mlflow_gate.artifacts import Artifacts, open_artifacts
 from registry.settings import Databases, Settings
-from registry.storage.local import LocalStore
+from registry.storage.opening import open_store
+from registry.storage.store import ObjectStore
 from registry.trust.errors import Unavailable
 from registry.trust.keys import load_certificate
 
@@ -22,13 +23,9 @@ class Facility:
     record: Record
     gate: Record
     login: Record
-    store: LocalStore
+    store: ObjectStore
+    artifacts: Artifacts
     root: x509.Certificate
-
-    @property
-    def artifacts(self) -> Path:
-        """Where MLflow's files lie."""
-        return self.settings.artifacts
 
     def close(self) -> None:
         """Give back every connection."""
@@ -54,6 +51,7 @@ def open_facility(settings: Settings) -> Facility:
         record=Record(settings.databases.app),
         gate=Record(settings.databases.gate, size=2),
         login=Record(settings.databases.login, size=2),
-        store=LocalStore(settings.objects),
+        store=open_store(settings),
+        artifacts=open_artifacts(settings),
         root=load_certificate(settings.root_certificate),
     )

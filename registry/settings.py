@@ -6,6 +6,7 @@
 | TOUCHSTONE_SERVER | address of the registry, also MLflow's tracking URI | http://127.0.0.1:8400 |
 | TOUCHSTONE_TOKEN | the caller's token | none |
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
+| TOUCHSTONE_S3_… | an S3 server in place of folders: `registry/storage/s3_settings.py` | none |
 | TOUCHSTONE_[OWNER_|GATE_|MLFLOW_|LOGIN_]DATABASE_URL | one a role; bare: its own | embedded |
 """
 
@@ -14,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from registry.storage.s3_settings import S3Settings, read_s3
 
 DEFAULT_SERVER = "http://127.0.0.1:8400"
 
@@ -65,6 +68,7 @@ class Settings:
     token: str | None
     keys: Path
     databases: Databases | None
+    s3: S3Settings | None = None
 
     @property
     def objects(self) -> Path:
@@ -119,4 +123,5 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         token=environment.get("TOUCHSTONE_TOKEN") or environment.get("MLFLOW_TRACKING_TOKEN"),
         keys=Path(keys).absolute() if keys else user_config_path("touchstone") / "keys",
         databases=databases,
+        s3=read_s3(environment),
     )

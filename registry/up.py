@@ -22,8 +22,10 @@ from types import FrameType
 import httpx
 
 from registry.database.embedded import EmbeddedPostgres
+from registry.mlflow_gate.artifacts import open_artifacts
 from registry.settings import SILENCE, Databases, Settings
 from registry.setup import embedded_databases, lay_ground, set_up
+from registry.storage.opening import open_store
 from registry.trust.errors import Conflict, Unavailable
 
 READY_SECONDS = 90.0
@@ -93,6 +95,8 @@ def up(
     with embedded_databases(settings) as (cluster, databases):
         announce(f"database   PostgreSQL in {settings.home / 'postgres'}")
         lay_ground(settings)
+        open_store(settings)  # what is wrong with a bucket is said here, not in a log
+        open_artifacts(settings)
         logs.mkdir(exist_ok=True, mode=0o700)
         unsandboxed = ["--allow-unsandboxed"] if allow_unsandboxed else []
         parts = [
@@ -152,6 +156,7 @@ def _environment(settings: Settings, databases: Databases, part: Part) -> dict[s
         **kept,
         **SILENCE,
         **databases.environment("worker" if part.name == "worker" else "registry"),
+        **(settings.s3.environment() if settings.s3 else {}),
         "TOUCHSTONE_HOME": str(settings.home),
         "TOUCHSTONE_KEYS": str(settings.home / "no-keys-here"),
         "TOUCHSTONE_UP_PID": str(os.getpid()),

@@ -10,6 +10,8 @@ import yaml
 from helm_python.chart import Chart, lint
 from helm_python.errors import HelmError
 
+from registry.storage.s3_settings import read_s3
+
 CHART = Path(__file__).parent.parent / "helm"
 VALUES: dict[str, dict[str, Any]] = {
     "as it comes": {},
@@ -25,6 +27,15 @@ VALUES: dict[str, dict[str, Any]] = {
         "image": {"digest": "sha256:" + "a" * 64},
         "imagePullSecrets": [{"name": "pull"}],
         "storage": {"storageClassName": "fast"},
+    },
+    "objects in S3": {
+        "objectStorage": {"endpoint": "https://s3.example:9000", "objectsBucket": "tef-objects",
+                          "objectsSecretName": "s3-objects", "artifactsBucket": "tef-artifacts",
+                          "artifactsSecretName": "s3-artifacts", "caSecretName": "s3-ca"},
+        "networkPolicy": {"objectStoragePort": 9000,
+                          "objectStorage": [{"ipBlock": {"cidr": "10.9.9.9/32"}}],
+                          "database": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]},
+        "gpuWorker": {"enabled": True},
     },
     "claims that exist": {"storage": {"existingClaim": "mine"},
                           "cohortKeys": {"existingClaim": "vault"}},
@@ -146,7 +157,7 @@ def test_network_is_closed_but_for_names_the_database_and_clients(values: dict[s
     for policy in policies.values():
         for way in policy["spec"].get("egress", []):
             ports = {port["port"] for port in way["ports"]}
-            assert ports in ({53}, {5432})
+            assert ports in ({53}, {5432}, {9000})
             assert "to" in way or ports == {5432}  # names are asked of the cluster alone
         for way in policy["spec"].get("ingress", []):
             assert way["from"]
@@ -155,6 +166,39 @@ def test_network_is_closed_but_for_names_the_database_and_clients(values: dict[s
     if "networkPolicy" in values:
         egress = policies["r-touchstone-database"]["spec"]["egress"]
         assert egress[1]["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+
+
+def test_in_s3_each_bucket_has_its_own_identity_and_the_migration_has_none() -> None:
+    values = VALUES["objects in S3"]
+    for manifest in manifests(values):
+        if manifest["kind"] not in ("Deployment", "Job"):
+            continue
+        pod = manifest["spec"]["template"]
+        (container,) = pod["spec"]["containers"]
+        named = {one["name"]: one for one in container["env"]}
+        s3 = {name: one for name, one in named.items() if name.startswith("TOUCHSTONE_S3_")}
+        if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "migrate":
+            assert not s3
+            continue
+        for bucket in ("objects", "artifacts"):
+            for key, word in (("accessKey", "ACCESS_KEY"), ("secretKey", "SECRET_KEY")):
+                source = s3[f"TOUCHSTONE_S3_{bucket.upper()}_{word}"]["valueFrom"]
+                assert source == {"secretKeyRef": {"name": f"s3-{bucket}", "key": key}}
+        plain = {name: one["value"] for name, one in s3.items() if "value" in one}
+        secrets = dict.fromkeys(s3.keys() - plain.keys(), "given")
+        settings = read_s3(plain | secrets | {"TOUCHSTONE_S3_ARTIFACTS_ACCESS_KEY": "another"})
+        assert settings is not None
+        assert settings.objects.name == "tef-objects"
+        assert settings.artifacts.retention_days == 365
+        assert str(settings.ca_file) == "/s3-ca/ca.crt"
+        assert {"name": "s3-ca", "mountPath": "/s3-ca", "readOnly": True} in container[
+            "volumeMounts"
+        ]
+    policy = of("NetworkPolicy", values)["r-touchstone-object-storage"]["spec"]
+    assert policy["egress"] == [
+        {"ports": [{"port": 9000, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "10.9.9.9/32"}}]}
+    ]
+    assert "r-touchstone-object-storage" not in of("NetworkPolicy", {})
 
 
 def test_the_commands_and_options_that_the_pods_run_exist() -> None:
@@ -192,6 +236,8 @@ def test_a_gpu_worker_asks_for_a_gpu_by_digest_on_a_node_that_has_one() -> None:
         {"networkPolicy": {"clients": [{}]}},
         {"cohortKeys": {"secretName": "no-longer"}},
         {"gpuWorker": {"image": {"digest": "latest"}}},
+        {"objectStorage": {"endpoint": "http://s3.example"}},
+        {"objectStorage": {"endpoint": "https://s3.example", "objectsBucket": "only-one"}},
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:

@@ -78,12 +78,48 @@ capabilities:
 - name: TOUCHSTONE_DATABASE_URL
   valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: worker}}
 {{ include "touchstone.environment" . }}
+{{- include "touchstone.objectStorage" . }}
+{{- end -}}
+
+{{/* Objects and artifacts: two buckets, two identities. The migration needs neither. */}}
+{{- define "touchstone.objectStorage" -}}
+{{- with .Values.objectStorage }}
+{{- if .endpoint }}
+- name: TOUCHSTONE_S3_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: TOUCHSTONE_S3_REGION
+  value: {{ .region | quote }}
+- name: TOUCHSTONE_S3_RETENTION_DAYS
+  value: {{ .retentionDays | quote }}
+- name: TOUCHSTONE_S3_ARTIFACTS_RETENTION_DAYS
+  value: {{ .artifactsRetentionDays | quote }}
+{{- if .caSecretName }}
+- name: TOUCHSTONE_S3_CA_FILE
+  value: /s3-ca/ca.crt
+{{- end }}
+- name: TOUCHSTONE_S3_OBJECTS_BUCKET
+  value: {{ required "objectStorage.objectsBucket is needed" .objectsBucket | quote }}
+- name: TOUCHSTONE_S3_OBJECTS_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ required "objectStorage.objectsSecretName is needed" .objectsSecretName }}, key: accessKey}}
+- name: TOUCHSTONE_S3_OBJECTS_SECRET_KEY
+  valueFrom: {secretKeyRef: {name: {{ .objectsSecretName }}, key: secretKey}}
+- name: TOUCHSTONE_S3_ARTIFACTS_BUCKET
+  value: {{ required "objectStorage.artifactsBucket is needed" .artifactsBucket | quote }}
+- name: TOUCHSTONE_S3_ARTIFACTS_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ required "objectStorage.artifactsSecretName is needed" .artifactsSecretName }}, key: accessKey}}
+- name: TOUCHSTONE_S3_ARTIFACTS_SECRET_KEY
+  valueFrom: {secretKeyRef: {name: {{ .artifactsSecretName }}, key: secretKey}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "touchstone.mounts" -}}
 - {name: data, mountPath: /data}
 - {name: root, mountPath: /data/root.pem, subPath: root.pem, readOnly: true}
 - {name: scratch, mountPath: /tmp}
+{{- if .Values.objectStorage.caSecretName }}
+- {name: s3-ca, mountPath: /s3-ca, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "touchstone.volumes" -}}
@@ -94,6 +130,10 @@ capabilities:
   secret: {secretName: {{ .Values.rootCertificate.secretName }}}
 - name: scratch
   emptyDir: {sizeLimit: 4Gi}
+{{- with .Values.objectStorage.caSecretName }}
+- name: s3-ca
+  secret: {secretName: {{ . }}}
+{{- end }}
 {{- end -}}
 
 {{- define "touchstone.workerPod" -}}

@@ -26,15 +26,15 @@ def ingest_source(source: Path, contract: Path, out: Path, half: str, as_json: b
 
 def seal_staged(staged: Path, cohort: str, version: str, as_json: bool) -> None:
     """Seal on this machine, then ask the registry to lock what lies in its store."""
-    from registry.storage.local import LocalStore
+    from registry.storage.opening import open_store
     from validators.cohort.keys import create_keys
     from validators.cohort.manifest import manifest_bytes
     from validators.cohort.seal import seal
 
     settings = read_settings()
     client = Client(settings)
-    _on_facility_machine(settings.objects.parent)
-    store = LocalStore(settings.objects)
+    _on_facility_machine(settings.home)
+    store = open_store(settings)
     with progress_bar(f"sealing {cohort}", as_json) as advance:
         keys = create_keys(settings.cohort_keys, cohort, version)
         manifest = seal(
@@ -61,7 +61,7 @@ def _on_facility_machine(home: Path) -> None:
 
 def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
     """Re-check seal and content of a locked cohort."""
-    from registry.storage.local import LocalStore
+    from registry.storage.opening import open_store
     from registry.trust.canonical import sha256_bytes
     from registry.trust.errors import Tampered
     from validators.cohort.keys import open_keys
@@ -73,7 +73,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
     row = _find(client.get("/cohorts"), cohort, version)
     _on_facility_machine(settings.home)
     client.post("/audit/reads", {"cohort": cohort, "version": row["version"]})
-    store = LocalStore(settings.objects)
+    store = open_store(settings)
     data = store.get(row["manifest_path"])
     if sha256_bytes(data) != row["manifest_digest"]:
         raise Tampered(f"{row['manifest_path']} is not the manifest that was locked")

@@ -13,6 +13,7 @@ import typer
 
 from registry.cli.audit_group import audit_app
 from registry.cli.groups import Json, cohort_app, key_app, org_app, protocol_app, token_app
+from registry.cli.storage import storage_app
 from registry.settings import SILENCE
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ for name, group in (
     ("cohort", cohort_app),
     ("protocol", protocol_app),
     ("audit", audit_app),
+    ("storage", storage_app),
 ):
     app.add_typer(group, name=name)
 

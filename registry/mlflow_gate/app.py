@@ -1,7 +1,7 @@
 """The ASGI application that SMEs reach with the stock MLflow client.
 
     >>> app = create_app(mlflow_url="postgresql+psycopg://touchstone_mlflow:…@/touchstone?host=…",
-    ...                  artifacts=Path("/var/lib/touchstone/artifacts"), authenticate=authenticate)
+    ...                  artifacts=open_artifacts(settings), authenticate=authenticate)
 
 Rules
 -----
@@ -11,18 +11,18 @@ Rules
 """
 
 import threading
-from pathlib import Path
 
 from registry.identity.caller import Caller
+from registry.mlflow_gate.artifacts import Artifacts
 from registry.mlflow_gate.front import App, Authenticate, Front
 from registry.mlflow_gate.schema import ensure_workspace
 
 
-def create_app(*, mlflow_url: str, artifacts: Path, authenticate: Authenticate) -> App:
+def create_app(*, mlflow_url: str, artifacts: Artifacts, authenticate: Authenticate) -> App:
     """MLflow behind the gate. Takes seconds: it imports MLflow.
 
     `mlflow_url` is PostgreSQL's address as the role `touchstone_mlflow`, in a database that
-    `schema.prepare_schema` has prepared; `artifacts` a directory that only this application
+    `schema.prepare_schema` has prepared; `artifacts` what only this application
     writes; `authenticate` turns a token into a caller or raises Unauthenticated.
     """
     from registry.mlflow_gate.server import install

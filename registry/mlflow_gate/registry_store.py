@@ -17,6 +17,7 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
+from registry.mlflow_gate.artifacts import Artifacts, Place
 from registry.mlflow_gate.guarded import caller_in_own_workspace, only, speaking
 from registry.mlflow_gate.naming import (
     check_alias,
@@ -25,7 +26,6 @@ from registry.mlflow_gate.naming import (
     check_version,
     model_id_of,
 )
-from registry.mlflow_gate.sealed import ArtifactFolder, Place
 from registry.mlflow_gate.tracking_store import GuardedTrackingStore
 from registry.trust.errors import Refused
 
@@ -58,10 +58,10 @@ ALLOWED = frozenset(
 class GuardedRegistryStore(WorkspaceAwareSqlAlchemyStore):
     """The model registry store of one server."""
 
-    def __init__(self, url: str, tracking: GuardedTrackingStore, folder: ArtifactFolder) -> None:
+    def __init__(self, url: str, tracking: GuardedTrackingStore, artifacts: Artifacts) -> None:
         super().__init__(url)
         self._tracking = tracking
-        self._folder = folder
+        self._artifacts = artifacts
         self.ManagedSessionMaker = speaking(self.ManagedSessionMaker)
 
     def create_registered_model(
@@ -106,7 +106,7 @@ class GuardedRegistryStore(WorkspaceAwareSqlAlchemyStore):
         place = Place.parse(logged.artifact_location.removeprefix("mlflow-artifacts:/"))
         if (place.workspace, place.holder_id) != (caller.organisation, logged.model_id):
             raise Refused("this model was not logged here", code="source_not_allowed")
-        self._folder.seal(place.workspace, place.experiment, place.holder_id)
+        self._artifacts.seal(place.workspace, place.experiment, place.holder_id)
         return super().create_model_version(
             name, source, logged.source_run_id, tags, None, description, None, logged.model_id
         )

@@ -1,96 +1,47 @@
-"""The files of runs and logged models: written once, sealed when a version is registered.
+"""The files of runs and logged models in a local directory (`artifacts.Artifacts`).
 
     >>> folder = ArtifactFolder(root)
     >>> place = Place.parse("workspaces/acme/1/models/m-…/artifacts/model.onnx")
     >>> folder.publish(temporary, place)       # Conflict where the file is there already
     >>> folder.seal("acme", "1", "m-…")        # from now on every publish there is Refused
-    >>> folder.sealed_directory("acme", "1", "m-…")
+    >>> with folder.opened("acme", "1", "m-…") as directory: …
 
-Rules
+Rules, beyond those of every backing
 -----
-1. A file appears whole or not at all, and is never replaced. The same bytes again are accepted,
-   so that a client may repeat an upload whose answer got lost.
-2. Sealing and publishing take turns (one lock a model): an upload that began before the
-   registration and ends after it fails.
-3. The seal names every file with its SHA-256 and size; reading a sealed model checks them.
-4. No links: what is not a regular file with one name is refused.
+1. Sealing and publishing take turns, by one lock a model.
+2. No links: what is not a regular file with one name is refused.
 """
 
 import errno
 import fcntl
 import os
-import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from registry.trust.canonical import canonical, parse_canonical, sha256_file
-from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered, Unavailable
-
-_SEGMENT = re.compile(r"[A-Za-z0-9_+=@,()-][A-Za-z0-9_.+=@,()-]{0,199}\Z")
-_PLACE = re.compile(
-    r"workspaces/(?P<workspace>[a-z0-9-]{2,63})/(?P<experiment>[0-9]{1,12})/"
-    r"(?:(?P<run>[0-9a-f]{32})|models/(?P<model>m-[0-9a-f]{32}))/artifacts(?:/(?P<rest>.+))?\Z"
+from registry.mlflow_gate.artifacts import (
+    SCHEME,
+    Entry,
+    Place,
+    check_count,
+    home_of,
+    sealed_already,
+    written_already,
 )
+from registry.trust.canonical import canonical, parse_canonical, sha256_file
+from registry.trust.errors import Invalid, NotFound, Tampered, Unavailable
+
 _BLOCK = 1 << 20
-_MOST_FILES = 1000
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a file of a run or of a logged model lies; `parts` is its path below it."""
+class Incoming:
+    """A folder of this machine for what is still on its way."""
 
-    workspace: str
-    experiment: str
-    holder: Literal["run", "model"]
-    holder_id: str
-    parts: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, path: str) -> "Place":
-        """The place that `path` names, in the one spelling it has; raises Invalid otherwise."""
-        found = _PLACE.match(path)
-        parts = tuple(found["rest"].split("/")) if found and found["rest"] else ()
-        if found is None or len(parts) > 12 or not all(_SEGMENT.match(part) for part in parts):
-            raise Invalid(
-                f"the artifact path {path[-120:]!a} is not allowed; name files with letters, "
-                "digits and any of _ . + = @ , ( ) - in the folder of a run or a logged model",
-                code="artifact_path",
-            )
-        model = found["model"]
-        return cls(
-            workspace=found["workspace"],
-            experiment=found["experiment"],
-            holder="model" if model else "run",
-            holder_id=model or found["run"],
-            parts=parts,
-        )
-
-    @property
-    def home(self) -> Path:
-        """The holder's directory, relative to the root."""
-        holder = ("models", self.holder_id) if self.holder == "model" else (self.holder_id,)
-        return Path("workspaces", self.workspace, self.experiment, *holder, "artifacts")
-
-    @property
-    def path(self) -> Path:
-        """The file's path, relative to the root."""
-        return self.home.joinpath(*self.parts)
-
-
-class ArtifactFolder:
-    """A directory of artifacts under the rules above; safe for many threads and processes."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
-        self._incoming = self.root / ".incoming"
-        self._locks = self.root / ".locks"
-        self._seals = self.root / ".sealed"
-        for directory in (self._incoming, self._locks, self._seals):
-            directory.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path) -> None:
+        self._incoming = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextmanager
     def incoming(self) -> Iterator[tuple[int, Path]]:
@@ -108,7 +59,49 @@ class ArtifactFolder:
         for path in self._incoming.iterdir():
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
-                    path.unlink()
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+
+
+class ArtifactFolder(Incoming):
+    """A directory of artifacts under the rules above; safe for many threads and processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        super().__init__(self.root / ".incoming")
+        self._locks = self.root / ".locks"
+        self._seals = self.root / ".sealed"
+        for directory in (self._locks, self._seals):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def address(self) -> str:
+        """What MLflow calls this place."""
+        return f"{SCHEME}://{self.root}"
+
+    def local_path(self, place: Place) -> Path:
+        """Where a file or folder lies on this machine; NotFound without one."""
+        path = self.root / place.path
+        if not path.exists():
+            raise NotFound(f"there is no artifact {place.path.as_posix()[-120:]}")
+        return path
+
+    def fetch(self, place: Place, target: Path) -> None:
+        """Copy a file to `target`."""
+        shutil.copyfile(self.local_path(place), target)
+
+    def entries(self, place: Place) -> list[Entry]:
+        """What lies directly in a folder, by name; nothing where there is no folder."""
+        folder = self.root / place.path
+        return [
+            Entry(
+                child.relative_to(self.root).as_posix(),
+                None if child.is_dir() else child.stat().st_size,
+            )
+            for child in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        ]
 
     def publish(self, temporary: Path, place: Place) -> None:
         """Make `temporary` the file at `place`.
@@ -120,11 +113,7 @@ class ArtifactFolder:
         target = self.root / place.path
         with disk_errors(), self._turn(place.holder_id):
             if place.holder == "model" and self._seal(place.workspace, place.holder_id).exists():
-                raise Refused(
-                    f"the logged model {place.holder_id} is registered and sealed: its files don't "
-                    "change; log a new model and register it as a new version",
-                    code="sealed",
-                )
+                raise sealed_already(place)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.chmod(0o444)
@@ -132,11 +121,7 @@ class ArtifactFolder:
             except (FileExistsError, NotADirectoryError):
                 if _same_file(temporary, target):
                     return
-                raise Conflict(
-                    f"the artifact {'/'.join(place.parts)} exists and is never overwritten; "
-                    "log it under another name",
-                    code="written_once",
-                ) from None
+                raise written_already(place) from None
             temporary.unlink()
 
     def seal(self, workspace: str, experiment: str, model_id: str) -> dict[str, dict[str, object]]:
@@ -149,12 +134,7 @@ class ArtifactFolder:
         with disk_errors(), self._turn(model_id):
             if not seal.exists():
                 files = _listing(home)
-                if not files:
-                    raise Invalid(
-                        f"the logged model {model_id} has no files; log the model before "
-                        "registering it",
-                        code="model_empty",
-                    )
+                check_count(model_id, len(files))
                 seal.parent.mkdir(exist_ok=True)
                 with self.incoming() as (descriptor, name):
                     os.write(descriptor, canonical({"experiment": experiment, "files": files}))
@@ -163,7 +143,8 @@ class ArtifactFolder:
                     os.link(name, seal)
         return self._read_seal(workspace, experiment, model_id)
 
-    def sealed_directory(self, workspace: str, experiment: str, model_id: str) -> Path:
+    @contextmanager
+    def opened(self, workspace: str, experiment: str, model_id: str) -> Iterator[Path]:
         """The directory of a sealed model, after every file in it was checked against the seal.
 
         Raises NotFound for a model that is not sealed, Tampered naming the file that differs.
@@ -174,11 +155,10 @@ class ArtifactFolder:
         for path in sorted(sealed.keys() | found.keys()):
             if sealed.get(path) != found.get(path):
                 raise Tampered(f"the file {path} of {model_id} is not what was registered")
-        return home
+        yield home
 
     def _home(self, workspace: str, experiment: str, model_id: str) -> Path:
-        path = f"workspaces/{workspace}/{experiment}/models/{model_id}/artifacts"
-        return self.root / Place.parse(path).home
+        return self.root / home_of(workspace, experiment, model_id).home
 
     def _seal(self, workspace: str, model_id: str) -> Path:
         return self._seals / workspace / f"{model_id}.json"
@@ -234,8 +214,7 @@ def _listing(home: Path) -> dict[str, dict[str, object]]:
                 "sha256": sha256_file(path),
                 "size": status.st_size,
             }
-            if len(files) > _MOST_FILES:
-                raise Invalid(f"a logged model has at most {_MOST_FILES} files", code="model_files")
+            check_count(home.parent.name, len(files))
     return files
 
 

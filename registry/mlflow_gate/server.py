@@ -1,7 +1,7 @@
 # mypy: disallow-untyped-calls=False
 """MLflow's web layer as we run it: its Flask application and its two file transfers, no more.
 
-    >>> inner = install(mlflow_url=…, artifacts=Path(…))       # once in a process
+    >>> inner = install(mlflow_url=…, artifacts=open_artifacts(settings))       # once in a process
 
 Rules
 -----
@@ -21,17 +21,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
+from registry.mlflow_gate.artifacts import SCHEME, Artifacts, Place
 from registry.mlflow_gate.front import App, Receive, Scope, Send
 from registry.mlflow_gate.refusal import body_of, without_database_talk
 from registry.mlflow_gate.routes import ENDPOINTS, Kind, artifact_path
 from registry.mlflow_gate.schema import in_mlflow_schema
-from registry.mlflow_gate.sealed import ArtifactFolder
 from registry.trust.errors import Conflict, NotFound, TouchstoneError
 
 _ENVIRONMENT = {
@@ -47,7 +47,7 @@ _ENVIRONMENT = {
 _NEVER_LOADED = ("mlflow.server.auth", "mlflow.server.fastapi_app")
 _THREADS = 8
 _STALE_SECONDS = 24 * 3600
-_installed: tuple[str, Path] | None = None
+_installed: tuple[str, str] | None = None
 
 
 def preload() -> None:
@@ -59,23 +59,22 @@ def preload() -> None:
     from registry.mlflow_gate import registry_store, tracking_store  # noqa: F401
 
 
-def install(*, mlflow_url: str, artifacts: Path) -> Mapping[Kind, App]:
+def install(*, mlflow_url: str, artifacts: Artifacts) -> Mapping[Kind, App]:
     """Set this process's MLflow up and return what answers each kind of route.
 
     Raises Conflict where this process serves another database or directory already: MLflow keeps
     its stores in globals.
     """
     global _installed
-    if _installed not in (None, (mlflow_url, artifacts)):
+    if _installed not in (None, (mlflow_url, artifacts.address)):
         raise Conflict("this process serves another MLflow already; start a second process")
-    folder = ArtifactFolder(artifacts)
-    folder.discard_stale(time.time() - _STALE_SECONDS)
+    artifacts.discard_stale(time.time() - _STALE_SECONDS)
     _set_environment()
-    os.environ["_MLFLOW_SERVER_ARTIFACT_DESTINATION"] = f"touchstone-artifacts://{folder.root}"
+    os.environ["_MLFLOW_SERVER_ARTIFACT_DESTINATION"] = artifacts.address
     _import_mlflow_constants()
     if _installed is None:
-        _install_stores(in_mlflow_schema(mlflow_url), folder)
-        _installed = (mlflow_url, artifacts)
+        _install_stores(in_mlflow_schema(mlflow_url), artifacts)
+        _installed = (mlflow_url, artifacts.address)
     from mlflow.server import app as flask_app
 
     return {
@@ -106,7 +105,7 @@ def _import_mlflow_constants() -> None:
         raise RuntimeError("MLflow renamed the environment variables of its server")
 
 
-def _install_stores(url: str, folder: ArtifactFolder) -> None:
+def _install_stores(url: str, artifacts: Artifacts) -> None:
     from mlflow.server import app as flask_app
     from mlflow.server import handlers
     from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
@@ -115,10 +114,10 @@ def _install_stores(url: str, folder: ArtifactFolder) -> None:
 
     from registry.mlflow_gate.registry_store import GuardedRegistryStore
     from registry.mlflow_gate.tracking_store import GuardedTrackingStore
-    from registry.mlflow_gate.write_once import SCHEME, WriteOnceArtifactRepository
+    from registry.mlflow_gate.write_once import WriteOnceArtifactRepository
 
     tracking = GuardedTrackingStore(url)
-    registry = GuardedRegistryStore(url, tracking, folder)
+    registry = GuardedRegistryStore(url, tracking, artifacts)
     globals_of_mlflow: Any = handlers
     globals_of_mlflow._tracking_store = tracking
     globals_of_mlflow._model_registry_store = registry
@@ -131,7 +130,7 @@ def _install_stores(url: str, folder: ArtifactFolder) -> None:
     registry_utils.set_registry_uri("touchstone://registry")
     repositories = _artifact_repository_registry._registry
     repositories.clear()
-    repositories[SCHEME] = WriteOnceArtifactRepository
+    repositories[SCHEME] = partial(WriteOnceArtifactRepository, artifacts=artifacts)
     flask_app.before_request_funcs.setdefault(None, []).insert(0, _ask_us_first)
 
 
@@ -239,7 +238,6 @@ def _files() -> App:
     from starlette.responses import Response
 
     from registry.mlflow_gate.guarded import caller_in_own_workspace
-    from registry.mlflow_gate.sealed import Place
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         path = artifact_path(scope["path"])

@@ -1,18 +1,20 @@
 """What the pipeline asks about registered versions. Does not import MLflow.
 
     >>> version = resolve(mlflow_url, "acme", "models:/nodule/3")
-    >>> directory = model_directory(artifacts, mlflow_url, "acme", "nodule", version.version)
+    >>> with model_directory(artifacts, mlflow_url, "acme", "nodule", version.version) as found: …
     >>> set_clinical_pilot(gate_url, "acme", "nodule", 3)
 
 Rules
 -----
 1. A version leads to one directory: the sealed logged model that it was registered from.
-2. The directory lies inside the artifacts' root, holds no link, and every file in it is, byte for
-   byte, what was there at the registration.
+2. The directory holds no link, and every file in it is, byte for byte, what was there at the
+   registration. It may be a private copy: it is there for the length of the `with`.
 3. `clinical-pilot` is written by the role `touchstone_gate`, and only with a certificate in force.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from registry.database import mlflow_gate
@@ -21,8 +23,8 @@ from registry.database.mlflow_gate import (
     remove_clinical_pilot,
     set_clinical_pilot,
 )
+from registry.mlflow_gate.artifacts import Artifacts, Place
 from registry.mlflow_gate.naming import check_model_name, check_organisation, check_version
-from registry.mlflow_gate.sealed import ArtifactFolder, Place
 from registry.trust.errors import Invalid, Tampered
 
 __all__ = [
@@ -54,9 +56,10 @@ def resolve(url: str, organisation: str, model: str) -> RegisteredVersion:
     return mlflow_gate.registered_version(url, organisation, name, version)
 
 
+@contextmanager
 def model_directory(
-    artifacts: Path, mlflow_url: str, organisation: str, name: str, version: int
-) -> Path:
+    artifacts: Artifacts, mlflow_url: str, organisation: str, name: str, version: int
+) -> Iterator[Path]:
     """The directory of a registered version's files, checked against its seal.
 
     Raises NotFound where there is no such version, Tampered where a file is not what it was.
@@ -70,6 +73,5 @@ def model_directory(
         (),
     ):
         raise Tampered(f"version {version} of {name} does not lie where it was registered")
-    return ArtifactFolder(artifacts).sealed_directory(
-        organisation, place.experiment, place.holder_id
-    )
+    with artifacts.opened(organisation, place.experiment, place.holder_id) as directory:
+        yield directory

@@ -1,13 +1,14 @@
 # mypy: disallow-untyped-calls=False
-"""MLflow's artifact repository for `touchstone-artifacts:///root`: written once, own files only.
+"""MLflow's artifact repository over `artifacts.Artifacts`: written once, own files only.
 
-    >>> WriteOnceArtifactRepository("touchstone-artifacts:///var/lib/touchstone/artifacts")
+    >>> WriteOnceArtifactRepository(artifacts.address, artifacts=artifacts)
 
 Rules
 -----
-1. Every path is parsed by `sealed.Place`; there is one spelling of each.
+1. Every path is parsed by `artifacts.Place`; there is one spelling of each.
 2. Only the caller's own workspace is seen or written; without a caller nothing is.
-3. Nothing is deleted or replaced, and `sealed` decides whether a file may still appear.
+3. Nothing is deleted or replaced, and the backing decides whether a file may still appear.
+4. No upload in parts and no signed address is offered: MLflow asks for mixins that this lacks.
 
 It is registered for this process alone (`server.install`), so a client's MLflow never loads it.
 """
@@ -15,58 +16,63 @@ It is registered for this process alone (`server.install`), so a client's MLflow
 import asyncio
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
-from urllib.parse import urlparse
 
 from mlflow.entities import FileInfo
 from mlflow.store.artifact.artifact_repo import ArtifactRepository, StreamUploadMixin
 
 from registry.identity.caller import current_caller
+from registry.mlflow_gate.artifacts import Artifacts, Place
 from registry.mlflow_gate.refusal import in_mlflow_words
-from registry.mlflow_gate.sealed import ArtifactFolder, Place, disk_errors
+from registry.mlflow_gate.sealed import disk_errors
 from registry.trust.errors import NotFound, Refused, TouchstoneError, Unauthenticated
 
-SCHEME = "touchstone-artifacts"
 _BLOCK = 1 << 20
 
 
 class WriteOnceArtifactRepository(ArtifactRepository, StreamUploadMixin):
-    """Artifacts in a local directory, under the rules of `sealed`."""
+    """The one place for artifacts that this process's MLflow knows."""
 
     def __init__(
-        self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+        self,
+        artifact_uri: str,
+        tracking_uri: str | None = None,
+        registry_uri: str | None = None,
+        *,
+        artifacts: Artifacts,
     ) -> None:
         super().__init__(artifact_uri, tracking_uri, registry_uri)
-        address = urlparse(artifact_uri)
-        if address.scheme != SCHEME or address.netloc or not address.path.startswith("/"):
-            raise ValueError(f"{artifact_uri} is not a {SCHEME}:/// address")
-        self._folder = ArtifactFolder(Path(address.path))
+        if artifact_uri != artifacts.address:
+            raise ValueError(f"{artifact_uri} is not where this registry keeps artifacts")
+        self._artifacts = artifacts
 
-    def get_local_path(self, artifact_path: str) -> str:
-        """Where a file or directory of the caller's lies."""
-        found = self._folder.root / _own(artifact_path).path
-        if not found.exists():
-            raise in_mlflow_words(NotFound(f"there is no artifact {artifact_path[-120:]!a}"))
-        return str(found)
+    def get_local_path(self, artifact_path: str) -> str | None:
+        """Where a file or directory of the caller's lies on this machine, if it does."""
+        with _mlflow_words():
+            found = self._artifacts.local_path(_own(artifact_path))
+        return None if found is None else str(found)
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """What lies directly in a directory of the caller's."""
-        place = _own(path or "")
-        directory = self._folder.root / place.path
-        if not directory.is_dir():
-            return []
-        infos = []
-        for child in sorted(directory.iterdir()):
-            is_directory = child.is_dir()
-            size = None if is_directory else child.stat().st_size
-            name = child.relative_to(self._folder.root).as_posix()
-            infos.append(FileInfo(name, is_directory, size))
-        return infos
+        with _mlflow_words():
+            entries = self._artifacts.entries(_own(path or ""))
+        return [FileInfo(entry.path, entry.size is None, entry.size) for entry in entries]
+
+    def download_artifacts(self, artifact_path: str, dst_path: str | None = None) -> str:
+        """Copy one file of the caller's to a directory of this machine."""
+        place = _own(artifact_path)
+        # Here and not in MLflow's pool of threads, which knows no caller.
+        target = Path(dst_path or tempfile.mkdtemp(), *place.parts[-1:])
+        with _mlflow_words():
+            self._artifacts.fetch(place, target)
+        return str(target)
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
-        shutil.copyfile(self.get_local_path(remote_file_path), local_path)
+        with _mlflow_words():
+            self._artifacts.fetch(_own(remote_file_path), Path(local_path))
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
         """Publish a copy of a file of this machine."""
@@ -86,10 +92,10 @@ class WriteOnceArtifactRepository(ArtifactRepository, StreamUploadMixin):
     ) -> None:
         """Publish what the stream gives."""
         place = _own(_joined(artifact_path, artifact_file_name))
-        with _mlflow_words(), self._folder.incoming() as (descriptor, temporary):
+        with _mlflow_words(), self._artifacts.incoming() as (descriptor, temporary):
             with disk_errors(), os.fdopen(os.dup(descriptor), "wb") as target:
                 shutil.copyfileobj(stream, target, _BLOCK)
-            self._folder.publish(temporary, place)
+            self._artifacts.publish(temporary, place)
 
     async def log_artifact_from_async_stream(
         self,
@@ -99,7 +105,7 @@ class WriteOnceArtifactRepository(ArtifactRepository, StreamUploadMixin):
     ) -> None:
         """Publish what the chunks give, once all have arrived."""
         place = _own(_joined(artifact_path, artifact_file_name))
-        with _mlflow_words(), self._folder.incoming() as (descriptor, temporary):
+        with _mlflow_words(), self._artifacts.incoming() as (descriptor, temporary):
             with disk_errors(), os.fdopen(os.dup(descriptor), "wb") as target:
                 waiting = bytearray()
                 async for chunk in chunks:
@@ -108,7 +114,7 @@ class WriteOnceArtifactRepository(ArtifactRepository, StreamUploadMixin):
                         await asyncio.to_thread(target.write, bytes(waiting))
                         waiting.clear()
                 target.write(waiting)
-            await asyncio.to_thread(self._folder.publish, temporary, place)
+            await asyncio.to_thread(self._artifacts.publish, temporary, place)
 
     def delete_artifacts(self, artifact_path: str | None = None) -> NoReturn:
         """Refused, always."""

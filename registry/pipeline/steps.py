@@ -104,14 +104,14 @@ def begin(work: Work) -> None:
 def intake(work: Work) -> None:
     """intake → queued: may this file be run at all? Keeps the files by their digest."""
     started = time.monotonic()
-    directory = model_directory(
+    with model_directory(
         work.facility.artifacts,
         work.facility.databases.mlflow,
         work.row["organisation"],
         work.row["model_name"],
         work.row["model_version"],
-    )
-    files = files_from_directory(directory)
+    ) as directory:
+        files = files_from_directory(directory)
     with work.start_sandbox() as sandbox:
         description = sandbox.inspect(files)
     decide(description, work.contract)

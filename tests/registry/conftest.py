@@ -21,6 +21,7 @@ from registry.database.migrate import (
     migrate,
 )
 from registry.settings import Databases
+from tests.object_store import s3_server  # noqa: F401
 from tests.registry.mlflow_server import gate  # noqa: F401
 
 PASSWORD = "for-tests"

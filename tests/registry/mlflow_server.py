@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -43,7 +43,11 @@ from registry.identity.accounts import (
     add_organisation,
     add_token,
 )
+from registry.mlflow_gate.artifacts import Artifacts
+from registry.mlflow_gate.sealed import ArtifactFolder
+from registry.mlflow_gate.sealed_bucket import open_bucket
 from registry.settings import SILENCE, Databases
+from registry.storage.s3_settings import S3Settings, read_s3
 
 ORGANISATIONS = {"sme-a": "sme", "sme-b": "sme", "tef": "facility", "clinic": "hospital"}
 ROLE_OF = {"sme-a": "innovator", "sme-b": "innovator", "tef": "steward", "clinic": "clinician"}
@@ -86,6 +90,12 @@ class Gate:
     tokens: dict[str, str]
     process: int
     seconds_to_start: float
+    s3: S3Settings | None = None
+
+    @property
+    def kept(self) -> Artifacts:
+        """The artifacts, as the pipeline opens them."""
+        return _artifacts(self.artifacts, self.s3)
 
     def ask(
         self,
@@ -213,7 +223,19 @@ def network(seed: int = 0) -> Any:
 @pytest.fixture(scope="session")
 def gate(cluster: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     """One running gate for the session."""
-    databases = _database(cluster)
+    with serving(cluster, tmp_path_factory) as running:
+        yield running
+
+
+@contextmanager
+def serving(
+    cluster: EmbeddedPostgres,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str = "mlflow_gate",
+    s3: S3Settings | None = None,
+) -> Iterator[Gate]:
+    """A running gate with a database of its own; its artifacts in a folder, or in S3."""
+    databases = _database(cluster, name)
     tokens = _accounts(databases)
     artifacts = tmp_path_factory.mktemp("artifacts")
     with socket.socket() as free:
@@ -221,7 +243,7 @@ def gate(cluster: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) ->
         port = free.getsockname()[1]
     settings = {
         "owner": databases.owner, "app": databases.app, "mlflow": databases.mlflow,
-        "artifacts": str(artifacts), "port": port,
+        "artifacts": str(artifacts), "port": port, "s3": s3.environment() if s3 else {},
     }  # fmt: skip
     log = tmp_path_factory.mktemp("log") / "server.log"
     started = time.monotonic()
@@ -237,14 +259,13 @@ def gate(cluster: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) ->
         url = f"http://127.0.0.1:{port}"
         _wait(server, url, log)
         seconds = time.monotonic() - started
-        yield Gate(url, databases, artifacts, tokens, server.pid, seconds)
+        yield Gate(url, databases, artifacts, tokens, server.pid, seconds, s3)
     finally:
         server.terminate()
         server.wait(20)
 
 
-def _database(cluster: EmbeddedPostgres) -> Databases:
-    name = "mlflow_gate"
+def _database(cluster: EmbeddedPostgres, name: str) -> Databases:
     with psycopg.connect(cluster.superuser_dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     create_roles(
@@ -305,6 +326,10 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise AssertionError(f"the server did not start:\n{log.read_text()[-4000:]}")
 
 
+def _artifacts(home: Path, s3: S3Settings | None) -> Artifacts:
+    return open_bucket(s3, home / ".incoming") if s3 else ArtifactFolder(home)
+
+
 def main() -> None:
     """Serve the gate with these settings until terminated."""
     import uvicorn
@@ -319,7 +344,7 @@ def main() -> None:
     record = Record(settings["app"], size=4)
     app = create_app(
         mlflow_url=settings["mlflow"].replace("postgresql://", "postgresql+psycopg://"),
-        artifacts=Path(settings["artifacts"]),
+        artifacts=_artifacts(Path(settings["artifacts"]), read_s3(settings["s3"])),
         authenticate=lambda token: authenticate(record, token),
     )
     uvicorn.run(app, host="127.0.0.1", port=settings["port"], log_level="warning")

@@ -119,8 +119,8 @@ def test_the_pipeline_finds_the_registered_files_without_mlflow(
 ) -> None:
     version = resolve(gate.databases.mlflow, "sme-a", f"models:/{MODEL}/latest")
     assert (version.version, version.model_id) == (1, registered[1].model_id)
-    directory = model_directory(gate.artifacts, gate.databases.mlflow, "sme-a", MODEL, 1)
-    names = {path.name for path in directory.iterdir()}
+    with model_directory(gate.kept, gate.databases.mlflow, "sme-a", MODEL, 1) as directory:
+        names = {path.name for path in directory.iterdir()}
     assert {"MLmodel", "model.onnx"} < names
     for organisation, model in (("sme-b", f"models:/{MODEL}/1"), ("sme-a", "models:/absent/1")):
         with pytest.raises(NotFound):
@@ -131,16 +131,17 @@ def test_the_pipeline_finds_the_registered_files_without_mlflow(
 
 def test_a_changed_file_on_the_disk_is_noticed(gate: Gate) -> None:
     gate.version("touched", content=b"as registered")
-    directory = model_directory(gate.artifacts, gate.databases.mlflow, "sme-a", "touched", 1)
-    file = directory / "model.onnx"
+    of_the_model = (gate.kept, gate.databases.mlflow, "sme-a", "touched", 1)
+    with model_directory(*of_the_model) as directory:
+        file = directory / "model.onnx"
     file.chmod(0o644)
     file.write_bytes(b"as rewritten!")
-    with pytest.raises(Tampered, match=r"model\.onnx"):
-        model_directory(gate.artifacts, gate.databases.mlflow, "sme-a", "touched", 1)
+    with pytest.raises(Tampered, match=r"model\.onnx"), model_directory(*of_the_model):
+        pass
     file.write_bytes(b"as registered")
     (directory / "more").symlink_to("/etc/hostname")
-    with pytest.raises(Tampered, match="more"):
-        model_directory(gate.artifacts, gate.databases.mlflow, "sme-a", "touched", 1)
+    with pytest.raises(Tampered, match="more"), model_directory(*of_the_model):
+        pass
 
 
 def test_a_registration_is_announced_in_the_outbox(gate: Gate) -> None:

@@ -16,10 +16,11 @@ PROGRAM = r"""
 import json, os, sys
 from pathlib import Path
 from registry.identity.caller import Caller, current_caller
+from registry.mlflow_gate.sealed import ArtifactFolder
 from registry.mlflow_gate.server import install
 
 url, artifacts = sys.argv[1:]
-install(mlflow_url=url, artifacts=Path(artifacts))
+install(mlflow_url=url, artifacts=ArtifactFolder(Path(artifacts)))
 from mlflow.entities.model_registry import RegisteredModelTag
 from mlflow.server import app, handlers
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

@@ -92,6 +92,11 @@ def publish(folder: ArtifactFolder, name: str, content: bytes) -> None:
         folder.publish(temporary, Place.parse(f"{HOME}/{name}"))
 
 
+def read(folder: ArtifactFolder) -> None:
+    with folder.opened("acme", "1", MODEL):
+        pass
+
+
 def test_of_many_uploads_to_one_name_one_wins(tmp_path: Path) -> None:
     folder = ArtifactFolder(tmp_path)
     outcomes: list[str] = []
@@ -130,7 +135,8 @@ def test_a_seal_and_uploads_take_turns(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert set(sealed) == {path.name for path in (tmp_path / HOME).iterdir()}
-    assert folder.sealed_directory("acme", "1", MODEL) == tmp_path / HOME
+    with folder.opened("acme", "1", MODEL) as directory:
+        assert directory == tmp_path / HOME
     assert folder.seal("acme", "1", MODEL) == sealed
 
 
@@ -138,15 +144,15 @@ def test_a_sealed_model_that_changed_is_named(tmp_path: Path) -> None:
     folder = ArtifactFolder(tmp_path)
     publish(folder, "model.onnx", b"x")
     with pytest.raises(NotFound):
-        folder.sealed_directory("acme", "1", MODEL)
+        read(folder)
     folder.seal("acme", "1", MODEL)
     (tmp_path / HOME / "second").hardlink_to(tmp_path / HOME / "model.onnx")
     with pytest.raises(Tampered, match="second name"):
-        folder.sealed_directory("acme", "1", MODEL)
+        read(folder)
     (tmp_path / HOME / "second").unlink()
     (tmp_path / HOME / "model.onnx").unlink()
     with pytest.raises(Tampered, match=r"model\.onnx"):
-        folder.sealed_directory("acme", "1", MODEL)
+        read(folder)
 
 
 def test_what_cut_off_uploads_left_is_removed(tmp_path: Path) -> None:
@@ -197,8 +203,8 @@ def test_a_bare_onnx_file_is_registered_from_its_path(gate: Gate, tmp_path: Path
     assert register_path(tmp_path / "net.onnx", *arguments, progress=lambda *n: told.append(n)) == 1
     assert register_path(tmp_path / "net.onnx", *arguments) == 2
     assert told[-1][0] == told[-1][1] == (tmp_path / "net.onnx").stat().st_size
-    directory = model_directory(gate.artifacts, gate.databases.mlflow, "sme-a", "bare", 2)
-    assert (directory / "model.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()
+    with model_directory(gate.kept, gate.databases.mlflow, "sme-a", "bare", 2) as directory:
+        assert (directory / "model.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()
 
 
 def test_mlflows_own_folder_is_registered_from_its_path(gate: Gate, tmp_path: Path) -> None:
@@ -206,8 +212,9 @@ def test_mlflows_own_folder_is_registered_from_its_path(gate: Gate, tmp_path: Pa
 
     mlflow.onnx.save_model(network(), tmp_path / "net", pip_requirements=["onnx"])
     assert register_path(tmp_path / "net", "folder", gate.url, gate.tokens["sme-a"]) == 1
-    directory = model_directory(gate.artifacts, gate.databases.mlflow, "sme-a", "folder", 1)
-    assert {p.name for p in directory.iterdir()} == {p.name for p in (tmp_path / "net").iterdir()}
+    with model_directory(gate.kept, gate.databases.mlflow, "sme-a", "folder", 1) as directory:
+        names = {path.name for path in directory.iterdir()}
+    assert names == {path.name for path in (tmp_path / "net").iterdir()}
 
 
 def test_what_can_not_be_registered_is_said_in_a_sentence(gate: Gate, tmp_path: Path) -> None:

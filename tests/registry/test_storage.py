@@ -1,4 +1,4 @@
-"""The local object store: written once, whole or not at all, and no link is followed."""
+"""Every object store: written once, whole or not at all. The local one: no link is followed."""
 
 import contextlib
 import os
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from registry.storage import local
 from registry.storage.local import LocalStore
+from registry.storage.s3 import open_s3
 from registry.storage.store import ObjectStore, parts_of
 from registry.trust.errors import Conflict, Invalid, NotFound, Tampered, Unavailable
 from tests.registry.accounts import ChildDied, in_child
@@ -32,8 +33,20 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def store(root: Path) -> ObjectStore:
+def local_store(root: Path) -> LocalStore:
     return LocalStore(root)
+
+
+@pytest.fixture(params=["nameless files", "named files", "S3"])
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ObjectStore:
+    """Each kind of store: what is asked of one is asked of all."""
+    if request.param == "S3":
+        return open_s3(request.getfixturevalue("s3_server").settings())
+    if request.param == "named files":
+        monkeypatch.setattr(local, "_NAMELESS", None)
+    return LocalStore(tmp_path / "objects")
 
 
 def names_in(root: Path) -> list[str]:
@@ -41,7 +54,7 @@ def names_in(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
 
 
-def test_what_is_put_is_got_streamed_measured_and_listed(store: ObjectStore, root: Path) -> None:
+def test_what_is_put_is_got_streamed_measured_and_listed(store: ObjectStore) -> None:
     store.put(PATH, b"evidence")
     store.put("submissions/10/report.json", b"")
     assert store.get(PATH) == b"evidence"
@@ -55,6 +68,11 @@ def test_what_is_put_is_got_streamed_measured_and_listed(store: ObjectStore, roo
     assert store.list("cohorts") == []
     assert store.exists(PATH)
     assert not store.exists("submissions/1")
+
+
+def test_on_the_disk_an_object_is_its_owners_alone(local_store: LocalStore, root: Path) -> None:
+    local_store.put(PATH, b"evidence")
+    local_store.put("submissions/10/report.json", b"")
     assert stat.S_IMODE((root / PATH).stat().st_mode) == 0o400
     assert stat.S_IMODE((root / PATH).parent.stat().st_mode) == 0o700
     assert names_in(root) == [PATH, "submissions/10/report.json"]
@@ -66,11 +84,16 @@ def test_the_same_bytes_again_do_nothing_and_other_bytes_are_refused(store: Obje
     for other in (b"Evidence", b"evidence!", b""):
         with pytest.raises(Conflict, match=r"submissions/1/report\.json exists with other content"):
             store.put(PATH, other)
-    with pytest.raises(Conflict, match="exists with other content"):
-        store.put("submissions/1", b"in place of a folder")
-    with pytest.raises(Conflict, match="part of its path is an object"):
-        store.put(f"{PATH}/more", b"below an object")
     assert store.get(PATH) == b"evidence"
+
+
+def test_on_the_disk_an_object_is_no_folder(local_store: LocalStore) -> None:
+    local_store.put(PATH, b"evidence")
+    with pytest.raises(Conflict, match="exists with other content"):
+        local_store.put("submissions/1", b"in place of a folder")
+    with pytest.raises(Conflict, match="part of its path is an object"):
+        local_store.put(f"{PATH}/more", b"below an object")
+    assert local_store.get(PATH) == b"evidence"
 
 
 def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
@@ -88,15 +111,13 @@ BAD = ("", "/", "/etc/passwd", "..", "a/../b", "a/..", "./a", "a//b", "a/", "a\\
 
 
 @pytest.mark.parametrize("path", BAD)
-def test_a_path_against_the_rules_reaches_nothing(
-    store: ObjectStore, root: Path, path: str
-) -> None:
+def test_a_path_against_the_rules_reaches_nothing(store: ObjectStore, path: str) -> None:
     for ask in (store.get, store.open, store.size, store.exists):
         with pytest.raises(Invalid, match="is not a path of an object"):
             ask(path)
     with pytest.raises(Invalid):
         store.put(path, b"anything")
-    assert list(root.iterdir()) == []
+    assert store.list("") == []
 
 
 @given(st.text(alphabet="aZ0_.@=+-/\\~ \n\0é．", max_size=12))
@@ -110,31 +131,31 @@ def test_a_path_that_is_accepted_stays_inside_and_has_one_spelling(path: str) ->
 
 @pytest.mark.parametrize("linked", ["submissions", "submissions/1", PATH])
 def test_a_link_on_the_way_is_reported_and_never_followed(
-    store: ObjectStore, root: Path, tmp_path: Path, linked: str
+    local_store: LocalStore, root: Path, tmp_path: Path, linked: str
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "submissions" / "1").mkdir(parents=True)
     (elsewhere / PATH).write_bytes(b"somebody else's")
     (root / linked).parent.mkdir(parents=True, exist_ok=True)
     (root / linked).symlink_to(elsewhere / linked)
-    for ask in (store.get, store.open, store.size, store.exists):
+    for ask in (local_store.get, local_store.open, local_store.size, local_store.exists):
         with pytest.raises(Tampered, match="a link that this store never makes"):
             ask(PATH)
     with pytest.raises(Tampered):
-        store.list("")
+        local_store.list("")
     with pytest.raises((Tampered, Conflict)):
-        store.put(PATH, b"mine")
+        local_store.put(PATH, b"mine")
     with pytest.raises((Tampered, NotFound)):
-        store.get("submissions/1/other.json")
+        local_store.get("submissions/1/other.json")
     assert names_in(elsewhere) == [PATH]
     assert (elsewhere / PATH).read_bytes() == b"somebody else's"
 
 
-def test_what_is_no_file_is_no_object(store: ObjectStore, root: Path) -> None:
+def test_what_is_no_file_is_no_object(local_store: LocalStore, root: Path) -> None:
     os.mkfifo(root / "pipe")
     with pytest.raises(NotFound):  # and it does not wait for a writer
-        store.get("pipe")
-    assert store.list("") == []
+        local_store.get("pipe")
+    assert local_store.list("") == []
 
 
 def test_of_many_who_write_one_path_at_once_exactly_one_wins(store: ObjectStore) -> None:
@@ -162,7 +183,7 @@ def test_of_many_who_write_one_path_at_once_exactly_one_wins(store: ObjectStore)
 
 
 def test_a_writer_killed_before_the_end_leaves_no_object(
-    store: ObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch
+    local_store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def put_and_die() -> None:
         fill = local._fill
@@ -172,30 +193,32 @@ def test_a_writer_killed_before_the_end_leaves_no_object(
             os.kill(os.getpid(), signal.SIGKILL)
 
         monkeypatch.setattr(local, "_fill", die)
-        store.put(PATH, b"evidence" * 10_000)
+        local_store.put(PATH, b"evidence" * 10_000)
 
     with pytest.raises(ChildDied, match="-9"):
         in_child(put_and_die)
-    assert not store.exists(PATH)
-    assert store.list("") == []
+    assert not local_store.exists(PATH)
+    assert local_store.list("") == []
     assert all(Path(name).name.startswith(".partial-") for name in names_in(root))
     if local._NAMELESS is not None:
         assert names_in(root) == []
-    store.put(PATH, b"evidence")
-    assert store.get(PATH) == b"evidence"
+    local_store.put(PATH, b"evidence")
+    assert local_store.get(PATH) == b"evidence"
 
 
-def test_where_there_is_no_room_nothing_of_the_object_stays(store: ObjectStore, root: Path) -> None:
+def test_where_there_is_no_room_nothing_of_the_object_stays(
+    local_store: LocalStore, root: Path
+) -> None:
     def put() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-        store.put("small", b"evidence")
-        store.put(PATH, b"evidence" * 10_000)
+        local_store.put("small", b"evidence")
+        local_store.put(PATH, b"evidence" * 10_000)
 
     with pytest.raises(Unavailable, match=r"report\.json can't be written: File too large; free"):
         in_child(put)
     assert names_in(root) == ["small"]
-    store.put(PATH, b"evidence" * 10_000)
-    assert store.size(PATH) == 80_000
+    local_store.put(PATH, b"evidence" * 10_000)
+    assert local_store.size(PATH) == 80_000
 
 
 @pytest.fixture
