@@ -226,7 +226,6 @@ CREATE POLICY read ON touchstone.event FOR SELECT TO touchstone_app USING (
 
 -- 5. Functions: none for everyone; the questions that policies ask are asked by every role.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA touchstone FROM PUBLIC;
-ALTER DEFAULT PRIVILEGES IN SCHEMA touchstone REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION touchstone.entered, touchstone.my_organisation, touchstone.my_kind,
     touchstone.my_role, touchstone.my_person, touchstone.my_token, touchstone.sees_all
     TO touchstone_app, touchstone_worker, touchstone_gate, touchstone_login;
