@@ -13,9 +13,10 @@ from registry.audit.recompute import Outcome, recompute
 from registry.database.record import Record
 from registry.facility import Facility
 from registry.identity.caller import Caller
+from registry.mlflow_gate.artifacts import open_artifacts
 from registry.settings import Databases, Settings
 from registry.setup import lay_ground
-from registry.storage.local import LocalStore
+from registry.storage.opening import open_store
 from registry.trust.keys import load_certificate
 from tests.registry.role import Role, token_of
 
@@ -47,7 +48,8 @@ def facility_over(database: Databases, home: Path) -> Facility:
         record=Record(database.app),
         gate=Record(database.gate, size=2),
         login=Record(database.login, size=2),
-        store=LocalStore(settings.objects),
+        store=open_store(settings),
+        artifacts=open_artifacts(settings),
         root=load_certificate(settings.root_certificate),
     )
 
