@@ -154,10 +154,11 @@ def _watch(
 
 def _environment(settings: Settings, databases: Databases, part: Part) -> dict[str, str]:
     """A child's environment: ours without the caller's token and the owner's connection."""
+    passed_on = _PASSED_ON if part.name == "registry" else ()
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("TOUCHSTONE_", "MLFLOW_")) or key.startswith(_PASSED_ON)
+        if not key.startswith(("TOUCHSTONE_", "MLFLOW_")) or key.startswith(passed_on)
     }
     return {
         **kept,

@@ -93,9 +93,7 @@ def migrate(json: Json = False) -> None:
 
 @app.command()
 def login(
-    organisation: Annotated[
-        str | None, typer.Option(help="Where, if you hold roles in several.")
-    ] = None,
+    org: Annotated[str | None, typer.Option(help="Where, if you hold roles in several.")] = None,
     role: Annotated[str | None, typer.Option(help="As what, if you hold several roles.")] = None,
     show_token: Annotated[
         bool, typer.Option("--show", help="Show the token too, for MLflow's own client.")
@@ -105,7 +103,7 @@ def login(
     """Log in at your identity provider; the token goes into this machine's keyring."""
     from registry.cli import login
 
-    login.login(organisation, role, show_token, json)
+    login.login(org, role, show_token, json)
 
 
 @app.command()

@@ -91,7 +91,7 @@ def choose(outcome: Outcome, organisation: str | None, role: str | None) -> Plac
         return fitting[0]
     if fitting:
         raise Refused(
-            f"you may act as {_read(fitting)}; choose with --organisation and --role",
+            f"you may act as {_read(fitting)}; choose one (--org, --role)",
             code="role_not_chosen",
         )
     why = "; ".join(f"{role} of {where}: {reason}" for (where, role), reason in

@@ -120,7 +120,7 @@ def test_who_says_no_at_the_provider_is_not_logged_in(machine: Machine) -> None:
 def test_a_role_may_be_chosen_on_the_command_line(machine: Machine) -> None:
     status, said = machine.log_in("both-2")
     assert status == 1
-    assert "choose with --organisation and --role" in said
+    assert "choose one (--org, --role)" in said
     status, said = machine.log_in("both-2", "--role", "clinician")
     assert (status, "clinician, clinic" in said) == (0, True), said
 

@@ -107,6 +107,21 @@ def test_a_lost_claim_takes_the_assessors_role_and_ends_their_live_tokens(
     assert stage.registry.me(token).status_code == 401, "what was revoked stays revoked"
 
 
+def test_a_lost_claim_ends_the_logins_that_the_claim_alone_had_brought(stage: Stage) -> None:
+    stage.provider.account("short", [SME_GROUP, CLINIC_GROUP], name="Short Stay")
+    innovator, clinician = (
+        stage.token("short", "?role=innovator"),
+        stage.token("short", "?role=clinician"),
+    )
+    stage.provider.account("short", [CLINIC_GROUP])
+    assert stage.log_in("short").json()["role"] == "clinician"
+    assert stage.registry.me(innovator).status_code == 401
+    assert stage.registry.me(clinician).status_code == 200
+    stage.provider.account("short", [])
+    assert stage.log_in("short").json()["code"] == "no_role"
+    assert stage.registry.me(clinician).status_code == 401
+
+
 def test_a_claim_that_is_not_a_list_of_texts_is_no_claim(stage: Stage, ada: str) -> None:
     for groups in ({"a": ASSESSOR_GROUP}, [[ASSESSOR_GROUP]], 7, ASSESSOR_GROUP.upper()):
         stage.provider.account("ada", groups)

@@ -111,7 +111,7 @@ def test_groups_are_texts_compared_to_the_letter() -> None:
 
 def test_a_refusal_says_why_and_what_else_there_is() -> None:
     several = Outcome((("a", "innovator"), ("b", "innovator")), {})
-    with pytest.raises(Refused, match=r"innovator of a or innovator of b; choose with"):
+    with pytest.raises(Refused, match=r"innovator of a or innovator of b; choose one"):
         choose(several, None, None)
     assert choose(several, "b", None) == ("b", "innovator")
     with pytest.raises(Refused, match="gives you no role here"):
