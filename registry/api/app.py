@@ -13,11 +13,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, FastAPI, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.api import audit
+from registry.api import audit, login, people
 from registry.api.problems import install
 from registry.facility import Facility
 from registry.identity import accounts
 from registry.identity.caller import Caller
+from registry.identity.oidc_settings import OidcSettings
+from registry.identity.rate import Limits, Throttle
 from registry.pipeline.queue import enqueue
 from registry.submissions import certified, lock, review, submit
 from registry.trust.canonical import hex_of, sha256_bytes
@@ -42,7 +44,9 @@ class SealedCohort(BaseModel):
     manifest_path: Annotated[str, Field(pattern=r"^cohorts/[a-z0-9./-]+/manifest\.json$")]
 
 
-def create_app(facility: Facility) -> ASGI:
+def create_app(
+    facility: Facility, *, oidc: OidcSettings | None = None, limits: Limits | None = None
+) -> ASGI:
     """The whole application: our routes, and MLflow behind its gate."""
     from registry.mlflow_gate.app import create_app as create_gate
     from registry.mlflow_gate.schema import ensure_workspace
@@ -54,14 +58,20 @@ def create_app(facility: Facility) -> ASGI:
     )  # fmt: skip
     install(app)
 
+    throttle = Throttle(limits or Limits())
+
     def authenticate(secret: str) -> Caller:
-        return accounts.authenticate(facility.record, secret)
+        return throttle.authenticate(
+            secret, lambda given: accounts.authenticate(facility.record, given)
+        )
 
     def caller_of(authorization: Annotated[str | None, Header()] = None) -> Caller:
         return authenticate(accounts.bearer(authorization))
 
     app.include_router(_health(facility))
     app.include_router(_accounts(facility, caller_of, ensure_workspace))
+    app.include_router(login.router(facility, caller_of, throttle, oidc))
+    app.include_router(people.router(facility, caller_of, oidc))
     app.include_router(_locked(facility, caller_of))
     app.include_router(_submissions(facility, caller_of))
     app.include_router(_certified(facility, caller_of))
@@ -71,16 +81,17 @@ def create_app(facility: Facility) -> ASGI:
         artifacts=facility.artifacts,
         authenticate=authenticate,
     )
-    return _split(app, gate)
+    return _split(app, gate, throttle)
 
 
-def _split(ours: ASGI, gate: ASGI) -> ASGI:
-    """Ours under /api/v1 and /health; the rest is the gate's."""
+def _split(ours: ASGI, gate: ASGI, throttle: Throttle) -> ASGI:
+    """Ours under /api/v1 and /health; the rest is the gate's. Either knows who asks from where."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "")
         mine = path == "/" or path.startswith(("/api/v1/", "/health/"))
-        await (ours if scope["type"] == "lifespan" or mine else gate)(scope, receive, send)
+        with throttle.from_address(scope):
+            await (ours if scope["type"] == "lifespan" or mine else gate)(scope, receive, send)
 
     return application
 

@@ -6,14 +6,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from registry.trust.errors import TouchstoneError
+from registry.trust.errors import TooMany, TouchstoneError
 
 log = logging.getLogger("touchstone.api")
 
 
-def problem(status: int, code: str, detail: str) -> JSONResponse:
+def problem(status: int, code: str, detail: str, *, retry_after: int | None = None) -> JSONResponse:
     """A problem body. `type` is a name, not an address: nothing is to be fetched."""
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
     return JSONResponse(
         {
             "type": f"urn:touchstone:problem:{code}",
@@ -33,7 +35,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(TouchstoneError)
     def touchstone_error(_: Request, error: TouchstoneError) -> JSONResponse:
-        return problem(error.status, error.code, error.message)
+        wait = error.retry_after if isinstance(error, TooMany) else None
+        return problem(error.status, error.code, error.message, retry_after=wait)
 
     @app.exception_handler(RequestValidationError)
     def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -6,12 +6,14 @@ from typing import Any
 
 import httpx
 
+from registry.cli.credentials import find_token
 from registry.settings import Settings
 from registry.trust.errors import (
     Conflict,
     Invalid,
     NotFound,
     Refused,
+    TooMany,
     TouchstoneError,
     Unauthenticated,
     Unavailable,
@@ -23,6 +25,7 @@ _BY_STATUS: dict[int, type[TouchstoneError]] = {
     404: NotFound,
     409: Conflict,
     422: Invalid,
+    429: TooMany,
     503: Unavailable,
 }
 
@@ -30,16 +33,19 @@ _BY_STATUS: dict[int, type[TouchstoneError]] = {
 class Client:
     """Calls to one registry with one token. An error of the server is the same error here."""
 
-    def __init__(self, settings: Settings, token: str | None = None) -> None:
-        secret = token or settings.token
-        if secret is None:
+    def __init__(
+        self, settings: Settings, token: str | None = None, *, anonymous: bool = False
+    ) -> None:
+        secret = None if anonymous else token or find_token(settings)
+        if secret is None and not anonymous:
             raise Unauthenticated(
-                "no token: set TOUCHSTONE_TOKEN to the one your facility gave you"
+                "no token: run `touchstone login`, or set TOUCHSTONE_TOKEN to the one your "
+                "facility gave you"
             )
         self._server = settings.server
         self._http = httpx.Client(
             base_url=f"{settings.server}/api/v1",
-            headers={"Authorization": f"Bearer {secret}"},
+            headers={} if anonymous else {"Authorization": f"Bearer {secret}"},
             timeout=120,
             trust_env=False,
         )
@@ -55,6 +61,10 @@ class Client:
     def post(self, path: str, body: Any) -> Any:
         """Send JSON, get JSON."""
         return self._checked("POST", path, json=body).json()
+
+    def delete(self, path: str, /) -> Any:
+        """Take back what is at `path`."""
+        return self._checked("DELETE", path).json()
 
     def stream(self, path: str, start: int, /, **query: str) -> Iterator[bytes]:
         """The bytes at `path` from `start` on, in chunks."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.cli.client import Client
+from registry.cli.credentials import find_token
 from registry.cli.output import console, print_json, progress_bar, show, show_table
 from registry.settings import read_settings
 from registry.trust.canonical import parse_canonical, sha256_bytes
@@ -33,7 +34,8 @@ def submit(
 
         path = Path(model)
         model_name = name or re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)
-        version = register_path(path, model_name, settings.server, settings.token or "")
+        secret = find_token(settings) or ""
+        version = register_path(path, model_name, settings.server, secret)
     else:
         raise Invalid(f"there is no file {model}, and it is not models:/NAME/VERSION")
     shown = client.post(
