@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from registry.database.record import Record
+from registry.identity.discovery import Published
 from registry.identity.id_token import keys_of
 from registry.identity.login import Logins
 from registry.identity.oidc import Provider
@@ -118,10 +119,10 @@ def test_one_that_describes_itself_rightly_is() -> None:
 
 
 def test_a_provider_elsewhere_does_not_send_us_to_our_own_machine() -> None:
-    provider = Provider(OidcSettings(issuer="https://login.example", client_id="x"))
+    published = Published(OidcSettings(issuer="https://login.example", client_id="x"))
     for place in ("http://127.0.0.1:5432/", "https://localhost/keys", "https://[::1]/"):
         with pytest.raises(Unavailable):
-            provider._within(place)
+            published.within(place)
 
 
 @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
@@ -152,7 +153,7 @@ def test_a_provider_that_hangs_takes_a_few_threads_and_no_more(stage: Stage) -> 
         issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
         record = Record(stage.registry.databases.login, size=1)
         provider = Provider(OidcSettings(issuer=issuer, client_id="x"))
-        provider._http.timeout = 2  # type: ignore[assignment]
+        provider._published.http.timeout = 2  # type: ignore[assignment]
         logins = Logins(record, provider)
         took: list[tuple[float, str]] = []
 
