@@ -1,6 +1,7 @@
 """The HTTP door: /api/v1 for what Touchstone does, MLflow's own API for everything else it lets by.
 
     >>> app = create_app(facility)          # an ASGI application
+    >>> api = create_api(facility)          # our own routes alone, without MLflow
 
 Rules
 -----
@@ -8,32 +9,48 @@ Rules
 2. A path that is not ours goes to the MLflow gate, which denies by default.
 3. This file only assembles. Routes lie in one file a noun, each with a
    `router(facility, caller_of)`.
+4. Around every route, in this order from outside: faults, conditional reads, checked bodies,
+   idempotency.
 """
 
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header
+from fastapi import Depends, FastAPI, Request, Security
+from fastapi.security import HTTPBearer
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.api import accounts, audit, certified, cohorts, health, protocols, submissions
-from registry.api.problems import install
+from registry.api import accounts, certified, cohorts, health, protocols, submissions
+from registry.api.bodies import Bodies
+from registry.api.conditional import Conditional
+from registry.api.describe import ABOUT, describe
+from registry.api.once import Once
+from registry.api.problems import Faults, install, only_known_queries
 from registry.facility import Facility
 from registry.identity.accounts import authenticate, bearer
 from registry.identity.caller import Caller
 
-ASGI = Any
+_BEARER = HTTPBearer(
+    auto_error=False, bearerFormat="tst_…", description="A token that your facility gave you."
+)
 
 
 def create_api(facility: Facility) -> FastAPI:
     """Our own routes, without MLflow."""
     app = FastAPI(
         title="Touchstone", version="1", docs_url=None, redoc_url=None,
-        openapi_url="/api/v1/openapi.json",
-        description="The proving ground between a cancer-imaging AI model and a patient.",
+        openapi_url="/api/v1/openapi.json", description=ABOUT, redirect_slashes=False,
+        dependencies=[Depends(only_known_queries)],
     )  # fmt: skip
     install(app)
+    app.add_middleware(Once, record=facility.record)
+    app.add_middleware(Bodies)
+    app.add_middleware(Conditional)
+    app.add_middleware(Faults)
 
-    def caller_of(authorization: Annotated[str | None, Header()] = None) -> Caller:
-        return authenticate(facility.record, bearer(authorization))
+    def caller_of(request: Request, _: Annotated[Any, Security(_BEARER)]) -> Caller:
+        known: Caller | None = request.scope.get("touchstone.caller")  # by Once, on this request
+        secret = request.headers.get("authorization")
+        return known or authenticate(facility.record, bearer(secret))
 
     app.include_router(health.router(facility))
     app.include_router(accounts.router(facility, caller_of))
@@ -41,11 +58,11 @@ def create_api(facility: Facility) -> FastAPI:
     app.include_router(protocols.router(facility, caller_of))
     app.include_router(submissions.router(facility, caller_of))
     app.include_router(certified.router(facility, caller_of))
-    app.include_router(audit.router(facility, caller_of))
+    describe(app)
     return app
 
 
-def create_app(facility: Facility) -> ASGI:
+def create_app(facility: Facility) -> ASGIApp:
     """The whole application: our routes, and MLflow behind its gate."""
     from registry.mlflow_gate.app import create_app as create_gate
 
@@ -57,10 +74,10 @@ def create_app(facility: Facility) -> ASGI:
     return _split(create_api(facility), gate)
 
 
-def _split(ours: ASGI, gate: ASGI) -> ASGI:
+def _split(ours: ASGIApp, gate: ASGIApp) -> ASGIApp:
     """Ours under /api/v1 and /health; the rest is the gate's."""
 
-    async def application(scope: Any, receive: Any, send: Any) -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         mine = path == "/" or path.startswith(("/api/v1/", "/health/"))
         await (ours if scope["type"] == "lifespan" or mine else gate)(scope, receive, send)

@@ -8,9 +8,26 @@ Rules
 2. `ready` asks the record. It tells no more than yes or no.
 """
 
+from typing import Literal
+
 from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict
 
 from registry.facility import Facility
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "live"}]})
+    status: Literal["live"]
+
+
+class Ready(BaseModel):
+    """The record answers too."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready"}]})
+    status: Literal["ready"]
 
 
 def router(facility: Facility) -> APIRouter:
@@ -25,14 +42,20 @@ def router(facility: Facility) -> APIRouter:
             media_type="text/plain",
         )
 
-    @routes.get("/health/live")
+    @routes.get(
+        "/health/live", summary="Does the server run", response_model=Live, operation_id="live"
+    )
     def live() -> dict[str, str]:
+        """Asks nothing of anybody."""
         return {"status": "live"}
 
-    @routes.get("/health/ready")
+    @routes.get(
+        "/health/ready", summary="Can the server work", response_model=Ready, operation_id="ready"
+    )
     def ready() -> dict[str, str]:
+        """Asks the record; 503 while it is away."""
         with facility.record.transaction() as now:
-            now.all("organisations")
+            now.one("is_migrated")
         return {"status": "ready"}
 
     return routes

@@ -42,8 +42,8 @@ SYSTEM_ADMIN = Caller("touchstone", "facility", "admin", "first start", "first-s
 class NewOrganisation(BaseModel):
     """What `org add` needs."""
 
-    model_config = ConfigDict(extra="forbid")
-    id: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
+    model_config = ConfigDict(extra="forbid", strict=True)
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,61}[a-z0-9]$")]
     kind: Kind
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -51,12 +51,12 @@ class NewOrganisation(BaseModel):
 class NewToken(BaseModel):
     """What `token add` needs; `certificate` is PEM, for an assessor."""
 
-    model_config = ConfigDict(extra="forbid")
-    organisation: str
+    model_config = ConfigDict(extra="forbid", strict=True)
+    organisation: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     role: Role
     person: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
     days: Annotated[int, Field(ge=1, le=366)] = 90
-    certificate: str | None = None
+    certificate: Annotated[str, Field(max_length=20_000)] | None = None
 
 
 @dataclass(frozen=True)
