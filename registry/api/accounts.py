@@ -54,7 +54,7 @@ class Token(BaseModel):
     expires_at: dt.datetime
 
 
-_ORGANISATION = {"an SME": {"value": {"id": "sme-a", "kind": "sme", "name": "SME A"}}}
+_ORGANISATION = {"an SME": {"value": {"id": "sme-c", "kind": "sme", "name": "SME C"}}}
 _TOKEN = {
     "an innovator": {
         "value": {"organisation": "sme-a", "role": "innovator", "person": "Eva", "days": 90}

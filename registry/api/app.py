@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.api import accounts, certified, cohorts, health, protocols, submissions
 from registry.api.bodies import Bodies
 from registry.api.conditional import Conditional
-from registry.api.describe import ABOUT, describe
+from registry.api.describe import ABOUT, Addresses, describe
 from registry.api.once import Once
 from registry.api.problems import Faults, install, only_known_queries
 from registry.facility import Facility
@@ -41,8 +41,9 @@ def create_api(facility: Facility) -> FastAPI:
         openapi_url="/api/v1/openapi.json", description=ABOUT, redirect_slashes=False,
         dependencies=[Depends(only_known_queries)],
     )  # fmt: skip
-    install(app)
-    app.add_middleware(Once, record=facility.record)
+    addresses = Addresses(app)
+    install(app, addresses.methods)
+    app.add_middleware(Once, record=facility.record, is_write=addresses.is_write)
     app.add_middleware(Bodies)
     app.add_middleware(Conditional)
     app.add_middleware(Faults)

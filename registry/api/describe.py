@@ -10,7 +10,9 @@ Rules
 2. Every body and every answer has an example.
 """
 
+import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,6 +21,7 @@ from registry.api.once import KEY_PATTERN
 from registry.api.problems import MEDIA_TYPE, Problem
 
 Json = dict[str, Any]
+_METHODS = ("get", "post", "put", "patch", "delete")
 ABOUT = """\
 The proving ground between a cancer-imaging AI model and a patient.
 
@@ -94,9 +97,34 @@ def describe(app: FastAPI) -> None:
     app.openapi = complete  # type: ignore[method-assign]
 
 
+class Addresses:
+    """What can be asked where, as the description of `app` has it."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    @cached_property
+    def _methods(self) -> list[tuple[re.Pattern[str], list[str]]]:
+        return [
+            (
+                re.compile(re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(template))),
+                [method.upper() for method in _METHODS if method in item],
+            )
+            for template, item in self._app.openapi()["paths"].items()
+        ]
+
+    def methods(self, path: str) -> list[str]:
+        """The methods that an address takes; GET where there is none."""
+        return next((found for known, found in self._methods if known.fullmatch(path)), ["GET"])
+
+    def is_write(self, method: str, path: str) -> bool:
+        """Whether this is asked of an address that takes it, and may change something."""
+        return method != "GET" and method in self.methods(path)
+
+
 def _operations(schema: Json) -> Iterator[tuple[str, Json]]:
     for path in schema["paths"].values():
-        for method in ("get", "post", "put", "patch", "delete"):
+        for method in _METHODS:
             if method in path:
                 yield method, path[method]
 

@@ -1,6 +1,6 @@
 """Idempotency-Key on every write: the door's half of `registry.database.requests`.
 
-    >>> app.add_middleware(Once, record=facility.record)
+    >>> app.add_middleware(Once, record=facility.record, is_write=is_write)
 
 After draft-ietf-httpapi-idempotency-key-header. Decision record 0015 says why it is so.
 
@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import logging
 import re
+from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -41,19 +42,19 @@ from registry.trust.errors import Invalid, TouchstoneError
 log = logging.getLogger("touchstone.api")
 KEY_PATTERN = r'^"?[A-Za-z0-9_-]{16,128}"?$'
 _KEY = re.compile(r'"?([A-Za-z0-9_-]{16,128})"?\Z')  # the draft writes it as a quoted string
-_READS = ("GET", "HEAD", "OPTIONS")
 
 
 class Once:
     """ASGI middleware around everything that a caller can write."""
 
-    def __init__(self, app: ASGIApp, record: Record) -> None:
+    def __init__(self, app: ASGIApp, record: Record, is_write: Callable[[str, str], bool]) -> None:
         self._app = app
         self._record = record
+        self._is_write = is_write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry the request out, or answer as it was answered before."""
-        if scope["type"] != "http" or scope["method"] in _READS:
+        if scope["type"] != "http" or not self._is_write(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem details: one line that a person can act on, no trace, no values.
 
-    >>> install(app)
+    >>> install(app, addresses.methods)
 
 Rules
 -----
@@ -12,6 +12,7 @@ Rules
 
 import logging
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -81,8 +82,11 @@ def problem(
     )
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of the application as a problem."""
+def install(app: FastAPI, methods: Callable[[str], list[str]]) -> None:
+    """Answer every error of the application as a problem.
+
+    `methods` names those that an address takes.
+    """
 
     @app.exception_handler(TouchstoneError)
     def touchstone_error(_: Request, error: TouchstoneError) -> JSONResponse:
@@ -101,9 +105,12 @@ def install(app: FastAPI) -> None:
         return problem(422, "invalid", f"{place}: {first['msg'][:300]}")
 
     @app.exception_handler(HTTPException)
-    def of_the_framework(_: Request, error: HTTPException) -> JSONResponse:
+    def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
         code, sentence = _SENTENCES.get(error.status_code, ("error", "this can't be done"))
-        return problem(error.status_code, code, sentence, dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # the framework knows one route's methods, not the address's
+            headers["Allow"] = ", ".join(methods(request.url.path))
+        return problem(error.status_code, code, sentence, headers)
 
 
 class Faults:

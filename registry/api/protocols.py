@@ -96,6 +96,10 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
 
     @routes.get(
         "/protocols", summary="List locked protocols", response_model=Page[ProtocolRow],
+        responses={200: {"links": {"read_protocol": {
+            "operationId": "read_protocol",
+            "parameters": {"name": "$response.body#/items/0/id"},
+        }}}},
         operation_id="list_protocols",
     )  # fmt: skip
     def protocols(

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from registry.api import paging
 from registry.api.answers import acted_before, file_answer
@@ -21,6 +21,7 @@ from registry.pipeline.queue import enqueue
 from registry.submissions import review, submit
 from registry.submissions.states import State
 from registry.trust.errors import Conflict, TouchstoneError
+from registry.trust.numbers import AS_JSON
 
 Id = Annotated[
     str,
@@ -36,7 +37,7 @@ class NewSubmission(BaseModel):
         str,
         Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="A registered model."),
     ]
-    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    version: Annotated[int, Strict(), Field(ge=1, le=2**31 - 1), AS_JSON]
     protocol: Annotated[
         str,
         Field(
@@ -134,6 +135,16 @@ _PAGE: dict[int | str, dict[str, Any]] = {
 }
 
 
+def _links(submission: str) -> dict[str, Any]:
+    """What can be asked next about the submission at this place of the answer."""
+    return {
+        operation: {"operationId": operation, "parameters": {"submission": submission}}
+        for operation in (
+            "read_submission", "read_report", "read_report_page", "read_statement", "decide",
+        )
+    }  # fmt: skip
+
+
 def router(facility: Facility, caller_of: Any) -> APIRouter:
     """`/submissions` and what lies below each."""
     routes = APIRouter(prefix="/api/v1/submissions", tags=["submissions"])
@@ -142,6 +153,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     @routes.post(
         "", status_code=201, summary="Submit a model version", response_model=Submission,
         response_model_exclude_unset=True, operation_id="submit",
+        responses={201: {"links": _links("$response.body#/id")}},
     )  # fmt: skip
     def add(
         caller: Who, new: Annotated[NewSubmission, Body(openapi_examples=_NEW)]
@@ -170,6 +182,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     @routes.get(
         "", summary="List submissions", response_model=Page[Submission],
         response_model_exclude_unset=True, operation_id="list_submissions",
+        responses={200: {"links": _links("$response.body#/items/0/id")}},
     )  # fmt: skip
     def listing(
         caller: Who,

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from registry.api import examples
 from registry.api.app import create_api
 from registry.database.record import Record
 from registry.facility import Facility
@@ -27,7 +28,7 @@ from registry.trust.canonical import canonical, digest_of, sha256_bytes
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
 from tests.registry.role import Role, acting, token_of
 from tests.validators import evidence_made
-from validators.contract.schema import Contract
+from validators.protocol.read import parse_protocol
 from validators.protocol.schema import CohortRequirement, Protocol
 
 ORGANISATIONS = {"tef": "facility", "sme-a": "sme", "sme-b": "sme", "clinic": "hospital"}
@@ -39,13 +40,9 @@ PEOPLE = {
     "auditor": ("tef", "Aud"),
     "admin": ("tef", "Ann"),
 }
-CONTRACT = Contract.model_validate(
-    {
-        "id": "made", "version": "1", "score": "probability",
-        "inputs": [{"name": "x", "dtype": "float32", "shape": [8]}],
-        "outputs": [{"name": "probability", "dtype": "float32", "shape": [1]}],
-    }
-)  # fmt: skip
+EXAMPLE = parse_protocol(examples.PROTOCOL)
+CONTRACT = EXAMPLE.contract
+assert CONTRACT is not None
 PROTOCOL: Protocol = evidence_made.protocol(
     contract=CONTRACT, cohort=CohortRequirement(id="lidc-nodules"), attempts=10
 )
@@ -71,6 +68,7 @@ class Stage:
             root=self.root.certificate,
         )
         self.app = create_api(self.facility)
+        self.answered: set[tuple[str, str, int]] = set()
         self.owner, self.worker = Role(database.owner), Role(database.worker)
         for name, kind in ORGANISATIONS.items():
             self.owner.execute(
@@ -120,14 +118,16 @@ class Stage:
             (sme, model, version),
         )
 
-    def submission(self, state: str = "in_review", verdict: str = "pass") -> str:
+    def submission(
+        self, state: str = "in_review", verdict: str = "pass", model: str | None = None
+    ) -> str:
         """A submission of SME A, moved along the arrows as worker, assessors and gate would."""
         name = str(uuid.uuid4())
         acting(self.database, "sme-a", "innovator", "Eva").execute(
             "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
             " protocol_digest, cohort_id, cohort_version, submitted_by)"
             " VALUES (%s, 'sme-a', %s, 1, %s, 'lidc-nodules', '1', 'Eva')",
-            (name, f"m-{name[:8]}", PROTOCOL.digest),
+            (name, model or f"m-{name[:8]}", PROTOCOL.digest),
         )
         report = canonical(evidence_made.report(rules=PROTOCOL).model_dump(mode="json"))
         for target in ("intake", "queued", "running", "assessed", "in_review"):
@@ -147,9 +147,9 @@ class Stage:
         store.put(places.report_page(name), b"<!doctype html><title>Report</title>")
         return name
 
-    def certified(self) -> str:
+    def certified(self, model: str | None = None) -> str:
         """A certified submission with a bundle of one file."""
-        name = self.submission()
+        name = self.submission(model=model)
         row = self.worker.execute(
             "SELECT report_digest, model_name FROM touchstone.submission WHERE id = %s", (name,)
         ).fetchone()
@@ -182,7 +182,9 @@ class Stage:
     @contextlib.contextmanager
     def listening(self) -> Iterator[str]:
         """The address of a real server over this application."""
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="warning")
+        config = uvicorn.Config(
+            self._watched, interface="asgi3", host="127.0.0.1", port=0, log_level="warning"
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -194,6 +196,17 @@ class Stage:
         finally:
             server.should_exit = True
             thread.join(10)
+
+    async def _watched(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application; remembers which route answered with which status."""
+
+        async def watch(message: Any) -> None:
+            route = getattr(scope.get("route"), "path", None)
+            if message["type"] == "http.response.start" and route is not None:
+                self.answered.add((scope["method"], route, message["status"]))
+            await send(message)
+
+        await self.app(scope, receive, watch)
 
     def headers(self, role: str = "innovator", **more: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.secrets[role]}"} | {
