@@ -1,20 +1,29 @@
 """The application as a server process starts it, by this name: `registry.api.main:application`."""
 
 import atexit
-from typing import Any
+from collections.abc import Callable
 
-from registry.api.app import create_app
+from starlette.types import ASGIApp
+
+from registry.api.app import create_api, create_app
 from registry.audit.log_key import make_log_key
 from registry.facility import open_facility
-from registry.mlflow_gate.server import preload
-from registry.settings import read_settings
+from registry.settings import Settings, read_settings
 
 
-def application() -> Any:
+def application() -> ASGIApp:
     """The whole application over what the environment names."""
+    from registry.mlflow_gate.server import preload
+
     preload()  # takes seconds, in which somebody else may be migrating
     settings = read_settings()
     facility = open_facility(settings)
     make_log_key(settings)  # in a cluster nobody else does; without the root's key: the request
     atexit.register(facility.close)
     return create_app(facility)
+
+
+def local_application(settings: Settings) -> tuple[ASGIApp, Callable[[], None]]:
+    """Our API without MLflow, for the command line in this process; and how to close it."""
+    facility = open_facility(settings)
+    return create_api(facility), facility.close

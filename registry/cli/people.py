@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from registry.cli.client import Client
+from registry.cli.credentials import find_token
 from registry.cli.output import show
 from registry.settings import Settings, read_settings
 from registry.trust.errors import Invalid
@@ -10,9 +11,10 @@ from registry.trust.errors import Invalid
 
 def admin_client(settings: Settings) -> Client:
     """As the caller's token says; without one, as the first administrator of this machine."""
-    if settings.token is None and settings.admin_token.exists():
-        return Client(settings, settings.admin_token.read_text().strip())
-    return Client(settings)
+    token = find_token(settings)
+    if token is None and settings.admin_token.exists():
+        token = settings.admin_token.read_text().strip()
+    return Client(settings, token)
 
 
 def org_add(organisation: str, kind: str, name: str, as_json: bool) -> None:

@@ -19,6 +19,7 @@ import uvicorn
 
 from registry.api import examples
 from registry.api.app import create_api
+from registry.database.migrate import mark_done, mlflow_name
 from registry.database.record import Record
 from registry.facility import Facility
 from registry.settings import Databases, Settings
@@ -26,6 +27,7 @@ from registry.storage.local import LocalStore
 from registry.submissions import places
 from registry.trust.canonical import canonical, digest_of, sha256_bytes
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
+from serving.bundle.layout import REQUIRED
 from tests.registry.role import Role, acting, token_of
 from tests.validators import evidence_made
 from validators.protocol.read import parse_protocol
@@ -80,6 +82,16 @@ class Stage:
         }
         self.secrets["stranger"] = token_of(database, "sme-b", "innovator", "Bob")
         self._lock_things()
+
+    def with_mlflow(self) -> "Stage":
+        """With MLflow's tables, which a server and the command line wait for."""
+        from registry.mlflow_gate.schema import prepare_schema
+
+        assert self.database.owner is not None
+        prepare_schema(self.database.owner)
+        mark_done(self.database.owner, mlflow_name(), "sha256:" + "0" * 64)
+        self.settings.root_certificate.write_bytes(pem_of(self.root.certificate))
+        return self
 
     def close(self) -> None:
         self.facility.close()
@@ -148,7 +160,7 @@ class Stage:
         return name
 
     def certified(self, model: str | None = None) -> str:
-        """A certified submission with a bundle of one file."""
+        """A certified submission, with a bundle of the files that every bundle has."""
         name = self.submission(model=model)
         row = self.worker.execute(
             "SELECT report_digest, model_name FROM touchstone.submission WHERE id = %s", (name,)
@@ -168,7 +180,9 @@ class Stage:
             (name, row[1]),
         )
         gate.execute("UPDATE touchstone.submission SET state='certified' WHERE id = %s", (name,))
-        self.facility.store.put(places.bundle(name) + "model/model.onnx", bytes(range(256)) * 16)
+        files = dict.fromkeys(REQUIRED, b"{}") | {"model/model.onnx": bytes(range(256)) * 16}
+        for path, data in files.items():
+            self.facility.store.put(places.bundle(name) + path, data)
         return name
 
     def model_of(self, submission: str) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from registry.mlflow_gate.schema import prepare_schema
 from registry.settings import Databases
 from tests.registry.api_stage import PEOPLE, Stage
 
@@ -46,9 +45,7 @@ WHO_MAY = {
 
 @pytest.fixture(scope="module")
 def server(database: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    assert database.owner is not None
-    prepare_schema(database.owner)  # an SME gets its workspace
-    made = Stage(database, tmp_path_factory.mktemp("facility"))
+    made = Stage(database, tmp_path_factory.mktemp("facility")).with_mlflow()
     made.register(version=3)  # with the names of the description's own examples
     for state in ("registered", "in_review"):
         made.submission(state)
