@@ -13,6 +13,8 @@ Rules
    idempotency.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Security
@@ -26,16 +28,18 @@ from registry.api.describe import ABOUT, Addresses, describe
 from registry.api.once import Once
 from registry.api.problems import Faults, install, only_known_queries
 from registry.facility import Facility
-from registry.identity.accounts import authenticate, bearer
+from registry.identity import accounts as accounts_of_people
 from registry.identity.caller import Caller
 
+Authenticate = Callable[[str], Caller]
 _BEARER = HTTPBearer(
     auto_error=False, bearerFormat="tst_…", description="A token that your facility gave you."
 )
 
 
-def create_api(facility: Facility) -> FastAPI:
-    """Our own routes, without MLflow."""
+def create_api(facility: Facility, authenticate: Authenticate | None = None) -> FastAPI:
+    """Our own routes, without MLflow. `authenticate` turns a token's secret into its caller."""
+    known = authenticate or partial(accounts_of_people.authenticate, facility.record)
     app = FastAPI(
         title="Touchstone", version="1", docs_url=None, redoc_url=None,
         openapi_url="/api/v1/openapi.json", description=ABOUT, redirect_slashes=False,
@@ -43,15 +47,16 @@ def create_api(facility: Facility) -> FastAPI:
     )  # fmt: skip
     addresses = Addresses(app)
     install(app, addresses.methods)
-    app.add_middleware(Once, record=facility.record, is_write=addresses.is_write)
+    app.add_middleware(
+        Once, record=facility.record, authenticate=known, is_write=addresses.is_write
+    )
     app.add_middleware(Bodies)
     app.add_middleware(Conditional)
     app.add_middleware(Faults)
 
     def caller_of(request: Request, _: Annotated[Any, Security(_BEARER)]) -> Caller:
-        known: Caller | None = request.scope.get("touchstone.caller")  # by Once, on this request
-        secret = request.headers.get("authorization")
-        return known or authenticate(facility.record, bearer(secret))
+        before: Caller | None = request.scope.get("touchstone.caller")  # by Once, on this request
+        return before or known(accounts_of_people.bearer(request.headers.get("authorization")))
 
     app.include_router(health.router(facility))
     app.include_router(accounts.router(facility, caller_of))
@@ -67,12 +72,13 @@ def create_app(facility: Facility) -> ASGIApp:
     """The whole application: our routes, and MLflow behind its gate."""
     from registry.mlflow_gate.app import create_app as create_gate
 
+    authenticate = partial(accounts_of_people.authenticate, facility.record)
     gate = create_gate(
         mlflow_url=facility.databases.mlflow,
         artifacts=facility.artifacts,
-        authenticate=lambda secret: authenticate(facility.record, secret),
+        authenticate=authenticate,
     )
-    return _split(create_api(facility), gate)
+    return _split(create_api(facility, authenticate), gate)
 
 
 def _split(ours: ASGIApp, gate: ASGIApp) -> ASGIApp:

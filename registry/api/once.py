@@ -1,6 +1,6 @@
 """Idempotency-Key on every write: the door's half of `registry.database.requests`.
 
-    >>> app.add_middleware(Once, record=facility.record, is_write=is_write)
+    >>> app.add_middleware(Once, record=record, authenticate=authenticate, is_write=is_write)
 
 After draft-ietf-httpapi-idempotency-key-header. Decision record 0015 says why it is so.
 
@@ -27,7 +27,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.api.problems import problem
+from registry.api.problems import problem, problem_of
 from registry.database.record import Record
 from registry.database.requests import (
     HOLD_SECONDS,
@@ -36,7 +36,8 @@ from registry.database.requests import (
     Claim,
     claim,
 )
-from registry.identity.accounts import PREFIX, authenticate, bearer
+from registry.identity.accounts import PREFIX, bearer
+from registry.identity.caller import Caller
 from registry.trust.errors import Invalid, TouchstoneError
 
 log = logging.getLogger("touchstone.api")
@@ -47,9 +48,16 @@ _KEY = re.compile(r'"?([A-Za-z0-9_-]{16,128})"?\Z')  # the draft writes it as a 
 class Once:
     """ASGI middleware around everything that a caller can write."""
 
-    def __init__(self, app: ASGIApp, record: Record, is_write: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        record: Record,
+        authenticate: Callable[[str], Caller],
+        is_write: Callable[[str, str], bool],
+    ) -> None:
         self._app = app
         self._record = record
+        self._authenticate = authenticate
         self._is_write = is_write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +73,7 @@ class Once:
         try:
             found, body = await self._claim(scope, headers, given, receive)
         except TouchstoneError as error:
-            answer = problem(error.status, error.code, error.message)
+            answer = problem_of(error)
             if error.code == "request_in_flight":
                 answer.headers["Retry-After"] = "1"
             await answer(scope, receive, send)
@@ -83,9 +91,7 @@ class Once:
     async def _claim(
         self, scope: Scope, headers: Headers, given: list[str], receive: Receive
     ) -> tuple[Claim | Answer, bytes]:
-        caller = await run_in_threadpool(
-            authenticate, self._record, bearer(headers.get("authorization"))
-        )
+        caller = await run_in_threadpool(self._authenticate, bearer(headers.get("authorization")))
         match = _KEY.match(given[0]) if len(given) == 1 else None
         if match is None:
             raise Invalid(

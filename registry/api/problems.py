@@ -82,6 +82,13 @@ def problem(
     )
 
 
+def problem_of(error: TouchstoneError) -> JSONResponse:
+    """The answer for an error of ours; one that knows how long to wait says so."""
+    seconds = getattr(error, "retry_after", None)
+    headers = {"Retry-After": str(seconds)} if seconds is not None else None
+    return problem(error.status, error.code, error.message, headers)
+
+
 def install(app: FastAPI, methods: Callable[[str], list[str]]) -> None:
     """Answer every error of the application as a problem.
 
@@ -90,13 +97,7 @@ def install(app: FastAPI, methods: Callable[[str], list[str]]) -> None:
 
     @app.exception_handler(TouchstoneError)
     def touchstone_error(_: Request, error: TouchstoneError) -> JSONResponse:
-        seconds = getattr(error, "retry_after", None)
-        return problem(
-            error.status,
-            error.code,
-            error.message,
-            {"Retry-After": str(seconds)} if seconds is not None else None,
-        )
+        return problem_of(error)
 
     @app.exception_handler(RequestValidationError)
     def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -151,10 +152,14 @@ def _where(error: Exception) -> str:
 
 
 def only_known_queries(request: Request) -> None:
-    """Refuse a query parameter that the route does not have, or has twice."""
+    """Refuse a query parameter that the route does not have, or has twice.
+
+    A route that others send people to (RFC 6749: unknown parameters are ignored) says so with
+    `openapi_extra={"x-open-query": True}`.
+    """
     route = request.scope.get("route")
     dependant = getattr(route, "dependant", None)
-    if dependant is None:
+    if dependant is None or (getattr(route, "openapi_extra", None) or {}).get("x-open-query"):
         return
     known = {field.alias for field in dependant.query_params}
     names = [name for name, _ in request.query_params.multi_items()]

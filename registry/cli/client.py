@@ -48,9 +48,11 @@ _POLL_SECONDS = 0.3
 class Client:
     """Calls to one registry with one token. An error of the server is the same error here."""
 
-    def __init__(self, settings: Settings, token: str | None = None) -> None:
-        self.token = token or find_token(settings) or ""
-        if not self.token:
+    def __init__(
+        self, settings: Settings, token: str | None = None, *, anonymous: bool = False
+    ) -> None:
+        self.token = "" if anonymous else token or find_token(settings) or ""
+        if not self.token and not anonymous:
             raise Unauthenticated(
                 "no token: set TOUCHSTONE_TOKEN to the one your facility gave you, or name a file "
                 "that holds it with --token-file"
@@ -58,7 +60,7 @@ class Client:
         self._server = settings.server
         self._http = httpx.Client(
             base_url=f"{settings.server}/api/v1",
-            headers={"Authorization": f"Bearer {self.token}"},
+            headers={} if anonymous else {"Authorization": f"Bearer {self.token}"},
             timeout=120,
             trust_env=False,
             transport=_in_process(settings) if settings.is_local else None,
@@ -95,8 +97,19 @@ class Client:
 
     def post(self, path: str, body: Any) -> Any:
         """Send JSON, get JSON. What is lost on the way is sent again and done once."""
+        return self._written("POST", path, json=body)
+
+    def put(self, path: str, body: Any) -> Any:
+        """Put JSON in the place of what is there, get JSON."""
+        return self._written("PUT", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        """Take back what is at `path`, get JSON."""
+        return self._written("DELETE", path)
+
+    def _written(self, method: str, path: str, /, **more: Any) -> Any:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
-        return self._checked("POST", path, json=body, headers=headers).json()
+        return self._checked(method, path, headers=headers, **more).json()
 
     def stream(self, path: str, start: int, /, **query: str) -> Iterator[bytes]:
         """The bytes at `path` from `start` on, in chunks."""

@@ -44,7 +44,7 @@ class NewOrganisation(BaseModel):
     """What `org add` needs."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,61}[a-z0-9]$")]
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
     kind: Kind
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
