@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.api import accounts, certified, cohorts, health, protocols, submissions
 from registry.api.bodies import Bodies
 from registry.api.conditional import Conditional
-from registry.api.describe import ABOUT, Addresses, describe
+from registry.api.describe import ABOUT, Addresses, describe, operation_name
 from registry.api.once import Once
 from registry.api.problems import Faults, install, only_known_queries
 from registry.facility import Facility
@@ -43,7 +43,7 @@ def create_api(facility: Facility, authenticate: Authenticate | None = None) -> 
     app = FastAPI(
         title="Touchstone", version="1", docs_url=None, redoc_url=None,
         openapi_url="/api/v1/openapi.json", description=ABOUT, redirect_slashes=False,
-        dependencies=[Depends(only_known_queries)],
+        dependencies=[Depends(only_known_queries)], generate_unique_id_function=operation_name,
     )  # fmt: skip
     addresses = Addresses(app)
     install(app, addresses.methods)

@@ -7,7 +7,7 @@ Rules
 -----
 1. What every route shares (errors, the Idempotency-Key, conditional reads) is described here once,
    so that a new route can't forget it.
-2. Every body and every answer has an example.
+2. Every body and every answer has an example, every parameter a description.
 """
 
 import re
@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from registry.api.once import KEY_PATTERN
 from registry.api.problems import MEDIA_TYPE, Problem
@@ -78,6 +79,29 @@ _REPLAYED: Json = {
 }
 
 
+_WORDS = {
+    "submission": "The submission's id.",
+    "organisation": "The organisation's short name.",
+    "person": "The person's id.",
+    "role": "A role of people.",
+    "token": "The token's id.",
+    "name": "Its name.",
+    "limit": "How many at most.",
+    "after": "Those behind this one.",
+    "state": "As the identity provider gives it back.",
+    "code": "As the identity provider gives it.",
+    "iss": "Which identity provider answers.",
+    "error": "Why the identity provider refused.",
+    "touchstone-login": "Binds the browser that began a login to the one that ends it.",
+}
+
+
+def operation_name(route: APIRoute) -> str:
+    """The operationId of a route that has none of its own."""
+    words = [str(tag) for tag in route.tags[:1]] + [route.name]
+    return re.sub(r"[^a-z0-9]+", "_", " ".join(words).lower())
+
+
 def describe(app: FastAPI) -> None:
     """Complete the description that `app` gives of itself."""
     plain = app.openapi
@@ -131,7 +155,10 @@ def _operations(schema: Json) -> Iterator[tuple[str, Json]]:
 
 def _complete(method: str, operation: Json, components: Json) -> None:
     secured = bool(operation.get("security"))
+    operation.setdefault("description", f"{operation['summary']}.")
     parameters = operation.setdefault("parameters", [])
+    for parameter in parameters:
+        parameter.setdefault("description", _WORDS.get(parameter["name"], ""))
     responses = operation["responses"]
     done = [status for status in responses if status.startswith("2")]
     if method == "get":
@@ -147,7 +174,7 @@ def _complete(method: str, operation: Json, components: Json) -> None:
         for status in done:
             responses[status].setdefault("headers", {}).update(_REPLAYED)
     errors = {*(_FOR_READS if method == "get" else _FOR_WRITES)}
-    if secured:
+    if "health" not in operation.get("tags", []):
         errors |= {"401", "403", "404"}
     if any(parameter["name"] == "Range" for parameter in parameters):
         errors.add("416")
@@ -157,6 +184,8 @@ def _complete(method: str, operation: Json, components: Json) -> None:
     bodies = [operation.get("requestBody", {}), *(responses[status] for status in done)]
     for body in bodies:
         for media in body.get("content", {}).values():
+            if not set(media.get("schema", {})) - {"title"}:
+                media["schema"] = {"type": "object"}
             if "example" not in media and "examples" not in media:
                 media["example"] = example_of(media.get("schema", {}), components)
 
