@@ -80,6 +80,7 @@ class Stage:
             role: token_of(database, organisation, role, person)
             for role, (organisation, person) in PEOPLE.items()
         }
+        self.secrets["leaver"] = token_of(database, "tef", "auditor", "Lea")
         self.secrets["stranger"] = token_of(database, "sme-b", "innovator", "Bob")
         self._lock_things()
 

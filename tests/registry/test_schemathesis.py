@@ -40,6 +40,7 @@ WHO_MAY = {
     "submit": "innovator",
     "list_bundle": "clinician",
     "fetch_bundle_file": "clinician",
+    "login_logout": "leaver",  # whose token is revoked by it
 }
 MUST_GET_IN = {
     "GET /health/live", "GET /health/ready", "GET /me", "POST /organisations", "POST /tokens",
