@@ -21,7 +21,7 @@ from fastapi import Depends, FastAPI, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.api import accounts, certified, cohorts, health, protocols, submissions
+from registry.api import accounts, audit, certified, cohorts, health, protocols, submissions
 from registry.api.bodies import Bodies
 from registry.api.conditional import Conditional
 from registry.api.describe import ABOUT, Addresses, describe, operation_name
@@ -64,6 +64,7 @@ def create_api(facility: Facility, authenticate: Authenticate | None = None) -> 
     app.include_router(protocols.router(facility, caller_of))
     app.include_router(submissions.router(facility, caller_of))
     app.include_router(certified.router(facility, caller_of))
+    app.include_router(audit.router(facility, caller_of))
     describe(app)
     return app
 

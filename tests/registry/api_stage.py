@@ -22,6 +22,7 @@ from registry.api.app import create_api
 from registry.database.migrate import mark_done, mlflow_name
 from registry.database.record import Record
 from registry.facility import Facility
+from registry.mlflow_gate.artifacts import open_artifacts
 from registry.settings import Databases, Settings
 from registry.storage.local import LocalStore
 from registry.submissions import places
@@ -67,6 +68,7 @@ class Stage:
             gate=Record(database.gate, size=2),
             login=Record(database.login, size=2),
             store=LocalStore(folder / "objects"),
+            artifacts=open_artifacts(self.settings),
             root=self.root.certificate,
         )
         self.app = create_api(self.facility)
