@@ -19,6 +19,7 @@ import uvicorn
 
 from registry.api import examples
 from registry.api.app import create_api
+from registry.audit.log_key import make_log_key
 from registry.database.migrate import mark_done, mlflow_name
 from registry.database.record import Record
 from registry.facility import Facility
@@ -27,7 +28,7 @@ from registry.settings import Databases, Settings
 from registry.storage.local import LocalStore
 from registry.submissions import places
 from registry.trust.canonical import canonical, digest_of, sha256_bytes
-from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
+from registry.trust.keys import Identity, issue, key_id, new_root, pem_of, save_identity
 from serving.bundle.layout import REQUIRED
 from tests.registry.role import Role, acting, token_of
 from tests.validators import evidence_made
@@ -94,6 +95,8 @@ class Stage:
         prepare_schema(self.database.owner)
         mark_done(self.database.owner, mlflow_name(), "sha256:" + "0" * 64)
         self.settings.root_certificate.write_bytes(pem_of(self.root.certificate))
+        save_identity(self.root, self.settings.keys, "root")
+        make_log_key(self.settings)
         return self
 
     def close(self) -> None:
