@@ -89,7 +89,7 @@ def problem_of(error: TouchstoneError) -> JSONResponse:
     return problem(error.status, error.code, error.message, headers)
 
 
-def install(app: FastAPI, methods: Callable[[str], list[str]]) -> None:
+def install(app: FastAPI, methods: Callable[[str], list[str]] | None = None) -> None:
     """Answer every error of the application as a problem.
 
     `methods` names those that an address takes.
@@ -109,7 +109,9 @@ def install(app: FastAPI, methods: Callable[[str], list[str]]) -> None:
     def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
         code, sentence = _SENTENCES.get(error.status_code, ("error", "this can't be done"))
         headers = dict(error.headers or {})
-        if error.status_code == 405:  # the framework knows one route's methods, not the address's
+        if (
+            error.status_code == 405 and methods
+        ):  # the framework knows one route's methods, not the address's
             headers["Allow"] = ", ".join(methods(request.url.path))
         return problem(error.status_code, code, sentence, headers)
 
