@@ -53,4 +53,4 @@ clean:
 	@# As root PostgreSQL's data may lie elsewhere, where its account can reach it.
 	@for place in .touchstone-demo/facility/postgres/data-is-in; do \
 		if [ -f $$place ]; then rm -rf "$$(cat $$place)"; fi; done
-	rm -rf .venv .touchstone-demo .install.lock .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv tests/oidc/node_modules .touchstone-demo .install.lock .mypy_cache .ruff_cache .pytest_cache

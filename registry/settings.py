@@ -8,6 +8,7 @@
 | TOUCHSTONE_TOKEN_FILE | a file that holds it instead | none |
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
 | TOUCHSTONE_S3_… | an S3 server in place of folders: `registry/storage/s3_settings.py` | none |
+| TOUCHSTONE_OIDC_…, TOUCHSTONE_LIMIT_… | see identity/oidc_settings.py, identity/rate.py | none |
 | TOUCHSTONE_[OWNER_|GATE_|MLFLOW_|LOGIN_]DATABASE_URL | one a role; bare: its own | embedded |
 """
 

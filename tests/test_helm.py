@@ -27,6 +27,9 @@ VALUES: dict[str, dict[str, Any]] = {
         "image": {"digest": "sha256:" + "a" * 64},
         "imagePullSecrets": [{"name": "pull"}],
         "storage": {"storageClassName": "fast"},
+        "login": {"issuer": "https://login.example", "clientId": "touchstone",
+                  "clientSecretName": "oidc", "groups": [
+                      {"value": "urn:x#y", "organisation": "sme-a", "role": "innovator"}]},
     },
     "objects in S3": {
         "objectStorage": {"endpoint": "https://s3.example:9000", "objectsBucket": "tef-objects",
@@ -154,9 +157,12 @@ def test_network_is_closed_but_for_names_the_database_and_clients(values: dict[s
         for one in of(kind, values).values():
             labels = one["spec"]["template"]["metadata"]["labels"]
             assert deny["podSelector"]["matchLabels"].items() <= labels.items()
-    for policy in policies.values():
+    for name, policy in policies.items():
         for way in policy["spec"].get("egress", []):
             ports = {port["port"] for port in way["ports"]}
+            if name.endswith("-identity-provider"):  # the registry's alone, see below
+                assert ports == {443}
+                continue
             assert ports in ({53}, {5432}, {9000})
             assert "to" in way or ports == {5432}  # names are asked of the cluster alone
         for way in policy["spec"].get("ingress", []):
@@ -251,3 +257,44 @@ def test_the_chart_has_the_version_of_the_project() -> None:
     project = tomllib.loads((CHART.parent / "pyproject.toml").read_text())["project"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == project["version"]
+
+
+def test_the_registry_alone_reaches_the_identity_provider_and_only_where_there_is_one() -> None:
+    assert not [m for m in manifests({}) if "identity-provider" in m["metadata"]["name"]]
+    policies = [
+        manifest
+        for manifest in manifests(VALUES["everything on"])
+        if manifest["metadata"]["name"].endswith("-identity-provider")
+    ]
+    [spec] = [policy["spec"] for policy in policies]
+    chosen = spec["podSelector"]["matchLabels"]
+    assert chosen["app.kubernetes.io/component"] == "registry"
+    assert [port["port"] for rule in spec["egress"] for port in rule["ports"]] == [443]
+
+
+def test_the_registry_is_told_of_the_login_as_its_settings_read_it(tmp_path: Path) -> None:
+    from registry.identity.oidc_settings import read_groups, read_oidc
+    from registry.identity.rate import Limits, read_limits
+
+    [registry] = [
+        manifest["spec"]["template"]["spec"]["containers"][0]
+        for manifest in manifests(VALUES["everything on"])
+        if manifest["metadata"]["name"].endswith("-registry") and manifest["kind"] == "Deployment"
+    ]
+    told = {one["name"]: one["value"] for one in registry["env"] if "value" in one}
+    assert read_limits(told) == Limits()
+    [groups] = [
+        manifest["data"]["groups.yaml"]
+        for manifest in manifests(VALUES["everything on"])
+        if manifest["metadata"]["name"].endswith("-groups")
+    ]
+    (tmp_path / "groups.yaml").write_text(groups)
+    (tmp_path / "secret").write_text("x")
+    assert read_groups(tmp_path / "groups.yaml") == {"urn:x#y": {("sme-a", "innovator")}}
+    settings = read_oidc({
+        **told,
+        "TOUCHSTONE_OIDC_GROUPS": str(tmp_path / "groups.yaml"),
+        "TOUCHSTONE_OIDC_CLIENT_SECRET_FILE": str(tmp_path / "secret"),
+    })  # fmt: skip
+    assert settings is not None
+    assert settings.redirect_uri == "https://touchstone.example/api/v1/login/callback"

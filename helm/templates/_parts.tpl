@@ -74,6 +74,44 @@ capabilities:
 {{ include "touchstone.environment" . }}
 {{- end -}}
 
+{{/* Limits, and the identity provider where there is one: the registry's alone. */}}
+{{- define "touchstone.loginEnvironment" -}}
+- name: TOUCHSTONE_LIMIT_FAILURES
+  value: {{ .Values.limits.failures | quote }}
+- name: TOUCHSTONE_LIMIT_LOGINS
+  value: {{ .Values.limits.logins | quote }}
+- name: TOUCHSTONE_LIMIT_POLLS
+  value: {{ .Values.limits.polls | quote }}
+- name: TOUCHSTONE_LIMIT_REQUESTS
+  value: {{ .Values.limits.requests | quote }}
+- name: TOUCHSTONE_TRUSTED_PROXIES
+  value: {{ .Values.limits.trustedProxies | quote }}
+{{- with .Values.login }}
+{{- if .issuer }}
+- name: TOUCHSTONE_OIDC_ISSUER
+  value: {{ .issuer | quote }}
+- name: TOUCHSTONE_OIDC_CLIENT_ID
+  value: {{ required "login.clientId is needed with login.issuer" .clientId | quote }}
+- name: TOUCHSTONE_OIDC_SCOPES
+  value: {{ .scopes | quote }}
+- name: TOUCHSTONE_OIDC_GROUP_CLAIM
+  value: {{ .groupClaim | quote }}
+- name: TOUCHSTONE_OIDC_GROUPS
+  value: /etc/touchstone/groups/groups.yaml
+- name: TOUCHSTONE_OIDC_CLAIM_GRANTS
+  value: {{ join "," .claimGrants | quote }}
+- name: TOUCHSTONE_LOGIN_HOURS
+  value: {{ .hours | quote }}
+- name: TOUCHSTONE_PUBLIC_URL
+  value: {{ .publicUrl | default (printf "https://%s" (required "login.publicUrl or ingress.host is needed with login.issuer" $.Values.ingress.host)) | quote }}
+{{- if .clientSecretName }}
+- name: TOUCHSTONE_OIDC_CLIENT_SECRET_FILE
+  value: /etc/touchstone/oidc/client-secret
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "touchstone.workerEnvironment" -}}
 - name: TOUCHSTONE_DATABASE_URL
   valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: worker}}

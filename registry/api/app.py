@@ -21,15 +21,28 @@ from fastapi import Depends, FastAPI, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.api import accounts, audit, certified, cohorts, health, protocols, submissions
+from registry.api import (
+    accounts,
+    audit,
+    certified,
+    cohorts,
+    health,
+    login,
+    people,
+    protocols,
+    submissions,
+)
 from registry.api.bodies import Bodies
 from registry.api.conditional import Conditional
 from registry.api.describe import ABOUT, Addresses, describe, operation_name
 from registry.api.once import Once
 from registry.api.problems import Faults, install, only_known_queries
 from registry.facility import Facility
-from registry.identity import accounts as accounts_of_people
+from registry.identity.accounts import authenticate as authenticate_token
+from registry.identity.accounts import bearer
 from registry.identity.caller import Caller
+from registry.identity.oidc_settings import OidcSettings
+from registry.identity.rate import Limits, Throttle
 
 Authenticate = Callable[[str], Caller]
 _BEARER = HTTPBearer(
@@ -37,9 +50,12 @@ _BEARER = HTTPBearer(
 )
 
 
-def create_api(facility: Facility, authenticate: Authenticate | None = None) -> FastAPI:
-    """Our own routes, without MLflow. `authenticate` turns a token's secret into its caller."""
-    known = authenticate or partial(accounts_of_people.authenticate, facility.record)
+def create_api(
+    facility: Facility, *, oidc: OidcSettings | None = None, throttle: Throttle | None = None
+) -> FastAPI:
+    """Our own routes, without MLflow."""
+    throttle = throttle or Throttle(Limits())
+    authenticate = _authenticate(facility, throttle)
     app = FastAPI(
         title="Touchstone", version="1", docs_url=None, redoc_url=None,
         openapi_url="/api/v1/openapi.json", description=ABOUT, redirect_slashes=False,
@@ -48,7 +64,7 @@ def create_api(facility: Facility, authenticate: Authenticate | None = None) -> 
     addresses = Addresses(app)
     install(app, addresses.methods)
     app.add_middleware(
-        Once, record=facility.record, authenticate=known, is_write=addresses.is_write
+        Once, record=facility.record, authenticate=authenticate, is_write=addresses.is_write
     )
     app.add_middleware(Bodies)
     app.add_middleware(Conditional)
@@ -56,10 +72,12 @@ def create_api(facility: Facility, authenticate: Authenticate | None = None) -> 
 
     def caller_of(request: Request, _: Annotated[Any, Security(_BEARER)]) -> Caller:
         before: Caller | None = request.scope.get("touchstone.caller")  # by Once, on this request
-        return before or known(accounts_of_people.bearer(request.headers.get("authorization")))
+        return before or authenticate(bearer(request.headers.get("authorization")))
 
     app.include_router(health.router(facility))
     app.include_router(accounts.router(facility, caller_of))
+    app.include_router(login.router(facility, caller_of, throttle, oidc))
+    app.include_router(people.router(facility, caller_of, oidc))
     app.include_router(cohorts.router(facility, caller_of))
     app.include_router(protocols.router(facility, caller_of))
     app.include_router(submissions.router(facility, caller_of))
@@ -69,25 +87,34 @@ def create_api(facility: Facility, authenticate: Authenticate | None = None) -> 
     return app
 
 
-def create_app(facility: Facility) -> ASGIApp:
+def _authenticate(facility: Facility, throttle: Throttle) -> Authenticate:
+    """Turns a token's secret into its caller, not too often."""
+    look_up = partial(authenticate_token, facility.record)
+    return lambda secret: throttle.authenticate(secret, look_up)
+
+
+def create_app(
+    facility: Facility, *, oidc: OidcSettings | None = None, limits: Limits | None = None
+) -> ASGIApp:
     """The whole application: our routes, and MLflow behind its gate."""
     from registry.mlflow_gate.app import create_app as create_gate
 
-    authenticate = partial(accounts_of_people.authenticate, facility.record)
+    throttle = Throttle(limits or Limits())
     gate = create_gate(
         mlflow_url=facility.databases.mlflow,
         artifacts=facility.artifacts,
-        authenticate=authenticate,
+        authenticate=_authenticate(facility, throttle),
     )
-    return _split(create_api(facility, authenticate), gate)
+    return _split(create_api(facility, oidc=oidc, throttle=throttle), gate, throttle)
 
 
-def _split(ours: ASGIApp, gate: ASGIApp) -> ASGIApp:
-    """Ours under /api/v1 and /health; the rest is the gate's."""
+def _split(ours: ASGIApp, gate: ASGIApp, throttle: Throttle) -> ASGIApp:
+    """Ours under /api/v1 and /health; the rest is the gate's. Either knows who asks from where."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         mine = path == "/" or path.startswith(("/api/v1/", "/health/"))
-        await (ours if scope["type"] == "lifespan" or mine else gate)(scope, receive, send)
+        with throttle.from_address(scope):
+            await (ours if scope["type"] == "lifespan" or mine else gate)(scope, receive, send)
 
     return application

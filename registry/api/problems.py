@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.trust.errors import Invalid, TouchstoneError
+from registry.trust.errors import Invalid, TooMany, TouchstoneError
 
 log = logging.getLogger("touchstone.api")
 MEDIA_TYPE = "application/problem+json"
@@ -84,8 +84,7 @@ def problem(
 
 def problem_of(error: TouchstoneError) -> JSONResponse:
     """The answer for an error of ours; one that knows how long to wait says so."""
-    seconds = getattr(error, "retry_after", None)
-    headers = {"Retry-After": str(seconds)} if seconds is not None else None
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, TooMany) else None
     return problem(error.status, error.code, error.message, headers)
 
 

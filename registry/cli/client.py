@@ -27,6 +27,7 @@ from registry.trust.errors import (
     Invalid,
     NotFound,
     Refused,
+    TooMany,
     TouchstoneError,
     Unauthenticated,
     Unavailable,
@@ -38,6 +39,7 @@ _BY_STATUS: dict[int, type[TouchstoneError]] = {
     404: NotFound,
     409: Conflict,
     422: Invalid,
+    429: TooMany,
     503: Unavailable,
 }
 _PAUSES = (0.2, 0.5, 1.0)  # seconds before each further try on a lost connection
@@ -54,8 +56,8 @@ class Client:
         self.token = "" if anonymous else token or find_token(settings) or ""
         if not self.token and not anonymous:
             raise Unauthenticated(
-                "no token: set TOUCHSTONE_TOKEN to the one your facility gave you, or name a file "
-                "that holds it with --token-file"
+                "no token: run `touchstone login`, set TOUCHSTONE_TOKEN to the one your facility "
+                "gave you, or name a file that holds it with --token-file"
             )
         self._server = settings.server
         self._http = httpx.Client(

@@ -8,6 +8,7 @@ import typer
 
 org_app = typer.Typer(help="Organisations: SMEs, facilities, hospitals.", no_args_is_help=True)
 token_app = typer.Typer(help="Tokens of people.", no_args_is_help=True)
+person_app = typer.Typer(help="People who log in at your identity provider.", no_args_is_help=True)
 key_app = typer.Typer(help="Signing keys of people; the server never sees one.",
                       no_args_is_help=True)  # fmt: skip
 cohort_app = typer.Typer(help="Locked test cohorts.", no_args_is_help=True)
@@ -71,6 +72,65 @@ def token_add(
     from registry.cli import people
 
     people.token_add(org, role.value, person, days, certificate, json)
+
+
+@token_app.command("list")
+def token_list(json: Json = False) -> None:
+    """List your tokens (administrators and auditors: everybody's). Secrets are never shown."""
+    from registry.cli import people
+
+    people.token_list(json)
+
+
+@token_app.command("revoke")
+def token_revoke(
+    id: Annotated[str, typer.Argument(help="Id, as `token list` shows it.")],  # noqa: A002
+    json: Json = False,
+) -> None:
+    """Revoke a token of yours (administrators: anybody's), in effect at once."""
+    from registry.cli import people
+
+    people.token_revoke(id, json)
+
+
+@person_app.command("add")
+def person_add(
+    name: Annotated[str, typer.Argument(help="Name, as decisions and the log show it.")],
+    org: Annotated[str, typer.Option(help="Organisation of the person.")],
+    role: Annotated[Role, typer.Option(help="Role to grant.")],
+    subject: Annotated[
+        str | None, typer.Option(help="What the identity provider calls them (sub).")
+    ] = None,
+    email: Annotated[
+        str | None, typer.Option(help="Verified address; good once, innovators and clinicians.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Link a person of the identity provider, or grant one more role (administrators)."""
+    from registry.cli import people
+
+    people.person_add(name, org, role.value, subject, email, json)
+
+
+@person_app.command("list")
+def person_list(json: Json = False) -> None:
+    """List who is linked, and what they hold (administrators, auditors)."""
+    from registry.cli import people
+
+    people.person_list(json)
+
+
+@person_app.command("withdraw")
+def person_withdraw(
+    id: Annotated[str, typer.Argument(help="Id, as `person list` shows it.")],  # noqa: A002
+    org: Annotated[str, typer.Option(help="Organisation.")],
+    role: Annotated[Role, typer.Option(help="Role to withdraw.")],
+    json: Json = False,
+) -> None:
+    """Withdraw a role from a person; their logins in it end at once (administrators)."""
+    from registry.cli import people
+
+    people.person_withdraw(id, org, role.value, json)
 
 
 @key_app.command("new")

@@ -13,7 +13,15 @@ from typing import Annotated
 import typer
 
 from registry.cli.audit_group import audit_app
-from registry.cli.groups import Json, cohort_app, key_app, org_app, protocol_app, token_app
+from registry.cli.groups import (
+    Json,
+    cohort_app,
+    key_app,
+    org_app,
+    person_app,
+    protocol_app,
+    token_app,
+)
 from registry.cli.storage import storage_app
 from registry.settings import SILENCE
 
@@ -27,6 +35,7 @@ app = typer.Typer(
 for name, group in (
     ("org", org_app),
     ("token", token_app),
+    ("person", person_app),
     ("key", key_app),
     ("cohort", cohort_app),
     ("protocol", protocol_app),
@@ -122,6 +131,37 @@ def migrate(json: Json = False) -> None:
     from registry.cli import operate
 
     operate.migrate(json)
+
+
+@app.command()
+def login(
+    org: Annotated[str | None, typer.Option(help="Where, if you hold roles in several.")] = None,
+    role: Annotated[str | None, typer.Option(help="As what, if you hold several roles.")] = None,
+    show_token: Annotated[
+        bool, typer.Option("--show", help="Show the token too, for MLflow's own client.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Log in at your identity provider; the token goes into this machine's keyring."""
+    from registry.cli import login
+
+    login.login(org, role, show_token, json)
+
+
+@app.command()
+def logout(json: Json = False) -> None:
+    """Revoke the token of your login and remove it from the keyring."""
+    from registry.cli import login
+
+    login.logout(json)
+
+
+@app.command()
+def whoami(json: Json = False) -> None:
+    """Show who the registry takes you for."""
+    from registry.cli import login
+
+    login.whoami(json)
 
 
 @app.command()

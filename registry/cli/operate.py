@@ -72,6 +72,7 @@ def server(host: str, port: int) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # who asks from where is decided in identity/rate.py
         timeout_graceful_shutdown=5,
     )
 

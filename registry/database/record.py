@@ -43,6 +43,8 @@ _ALREADY = {
     "protocol": "this protocol version is locked already with another text; raise its version",
     "submission": "this model version is submitted to this cohort by this protocol already",
     "certificate": "this submission is certified already",
+    "person": "this person is linked already, by another name or address",
+    "person_role": "this person holds this role already",
 }
 
 

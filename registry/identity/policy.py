@@ -19,6 +19,10 @@ Reach = Literal["own", "all"]
 Action = Literal[
     "organisation.add",
     "token.add",
+    "token.list",
+    "token.revoke",
+    "person.add",
+    "person.list",
     "cohort.lock",
     "cohort.list",
     "protocol.lock",
@@ -45,6 +49,8 @@ KIND_OF_ROLE: dict[Role, tuple[Kind, ...]] = {
 
 POLICY: dict[Role, dict[Action, Reach]] = {
     "innovator": {
+        "token.list": "own",
+        "token.revoke": "own",
         "cohort.list": "all",
         "protocol.read": "all",
         "submission.add": "own",
@@ -54,6 +60,8 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "audit.read": "own",
     },
     "steward": {
+        "token.list": "own",
+        "token.revoke": "own",
         "cohort.lock": "all",
         "cohort.list": "all",
         "protocol.lock": "all",
@@ -63,6 +71,8 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "cohort.verify": "all",
     },
     "assessor": {
+        "token.list": "own",
+        "token.revoke": "own",
         "cohort.list": "all",
         "protocol.read": "all",
         "submission.read": "all",
@@ -70,8 +80,17 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "submission.decide": "all",
         "cohort.verify": "all",
     },
-    "clinician": {"protocol.read": "all", "certified.pull": "all", "audit.read": "own"},
+    "clinician": {
+        "token.list": "own",
+        "token.revoke": "own",
+        "protocol.read": "all",
+        "certified.pull": "all",
+        "audit.read": "own",
+    },
     "auditor": {
+        "token.list": "all",
+        "token.revoke": "own",
+        "person.list": "all",
         "cohort.list": "all",
         "protocol.read": "all",
         "submission.read": "all",
@@ -79,7 +98,15 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "audit.read": "all",
         "cohort.verify": "all",
     },
-    "admin": {"organisation.add": "all", "token.add": "all", "cohort.list": "all"},
+    "admin": {
+        "organisation.add": "all",
+        "token.add": "all",
+        "token.list": "all",
+        "token.revoke": "all",
+        "person.add": "all",
+        "person.list": "all",
+        "cohort.list": "all",
+    },
 }
 
 

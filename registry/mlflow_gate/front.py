@@ -25,7 +25,14 @@ from registry.identity.caller import Caller, current_caller
 from registry.identity.policy import require
 from registry.mlflow_gate.refusal import TooLarge, body_of
 from registry.mlflow_gate.routes import Kind, Route, match, plain_path
-from registry.trust.errors import Conflict, Invalid, TouchstoneError, Unauthenticated, Unavailable
+from registry.trust.errors import (
+    Conflict,
+    Invalid,
+    TooMany,
+    TouchstoneError,
+    Unauthenticated,
+    Unavailable,
+)
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -244,6 +251,8 @@ async def _answer(send: Send, error: TouchstoneError) -> None:
         (b"x-content-type-options", b"nosniff"),
         *_challenge(error.status),
     ]
+    if isinstance(error, TooMany):
+        headers.append((b"retry-after", str(error.retry_after).encode()))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

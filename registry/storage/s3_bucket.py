@@ -14,6 +14,7 @@ Rules
 """
 
 import datetime as dt
+import io
 import logging
 import re
 import time
@@ -27,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from registry.storage.s3_client import TAKEN, code_of, speaking
 from registry.trust.errors import Tampered, Unavailable
 
-PART = 8 << 20
+PART = 16 << 20
 _WHOLE = 2 * PART
 _TRIES = 4
 _log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class LockedBucket:
         metadata: Mapping[str, str] | None = None,
     ) -> tuple[Version, bool]:
         """Write once; returns the key's first version, and whether this call wrote it."""
+        if source.seek(0, io.SEEK_END) != size:
+            raise Unavailable(f"{key} changed while it was being stored; try again")
         with speaking(f"the object {key}", self.name):
             try:
                 more = {"Bucket": self.name, "Key": key, "Metadata": dict(metadata or {})}
@@ -137,12 +140,10 @@ class LockedBucket:
         return data
 
     def _put(self, source: BinaryIO, size: int, more: Mapping[str, Any]) -> str:
-        data = source.read(size + 1)
-        if len(data) != size:
-            raise Unavailable(f"{more['Key']} changed while it was being stored; try again")
         answer = self._client.put_object(
-            **more, Body=data, IfNoneMatch="*", ChecksumAlgorithm="SHA256", **self._lock()
-        )
+            **more, Body=_Window(source, 0, size), IfNoneMatch="*", ChecksumAlgorithm="SHA256",
+            **self._lock(),
+        )  # fmt: skip
         return self._version_of(answer)
 
     def _put_in_parts(self, source: BinaryIO, size: int, more: Mapping[str, Any]) -> str:
@@ -152,17 +153,14 @@ class LockedBucket:
         )["UploadId"]
         try:
             parts: list[dict[str, Any]] = []
-            sent = 0
-            while data := source.read(PART):
-                sent += len(data)
+            for start in range(0, size, PART):
                 part = self._client.upload_part(
-                    **names, UploadId=upload, PartNumber=len(parts) + 1, Body=data,
+                    **names, UploadId=upload, PartNumber=len(parts) + 1,
+                    Body=_Window(source, start, min(start + PART, size)),
                     ChecksumAlgorithm="SHA256",
                 )  # fmt: skip
                 kept = {name: part[name] for name in ("ETag", "ChecksumSHA256") if name in part}
                 parts.append({"PartNumber": len(parts) + 1, **kept})
-            if sent != size:
-                raise Unavailable(f"{more['Key']} changed while it was being stored; try again")
             answer = self._client.complete_multipart_upload(
                 **names, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
             )
@@ -225,6 +223,31 @@ class LockedBucket:
             if not any(markers.values()):
                 raise Unavailable(f"the S3 server did not list all of {self.name}; try again")
             asked |= {name: value for name, value in markers.items() if value}
+
+
+class _Window(io.RawIOBase):
+    """A piece of a seekable stream, sent without holding it: many upload at once."""
+
+    def __init__(self, source: BinaryIO, start: int, stop: int) -> None:
+        super().__init__()
+        self._source, self._start, self._size, self._at = source, start, stop - start, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {0: 0, 1: self._at, 2: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        self._source.seek(self._start + self._at)
+        data = self._source.read(left if size is None or size < 0 else min(size, left))
+        self._at += len(data)
+        return data
 
 
 def _version(entry: Mapping[str, Any], count: int, marked: set[str]) -> Version:

@@ -73,3 +73,16 @@ class Unavailable(TouchstoneError):
 
     status = 503
     default_code = "unavailable"
+
+
+class TooMany(TouchstoneError):
+    """Asked too often; `retry_after` is how many seconds to wait."""
+
+    status = 429
+    default_code = "too_many_requests"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = max(1, retry_after or 1)

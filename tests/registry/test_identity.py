@@ -25,6 +25,8 @@ cohort.lock                       -        all          -          -          - 
 cohort.verify                     -        all        all          -        all          -
 mlflow.use                      own          -          -          -          -          -
 organisation.add                  -          -          -          -          -        all
+person.add                        -          -          -          -          -        all
+person.list                       -          -          -          -        all        all
 protocol.lock                     -        all          -          -          -          -
 protocol.read                   all        all        all        all        all          -
 report.read_full                  -        all        all          -        all          -
@@ -32,7 +34,9 @@ report.read_released            own          -          -          -          - 
 submission.add                  own          -          -          -          -          -
 submission.decide                 -          -        all          -          -          -
 submission.read                 own        all        all          -        all          -
-token.add                         -          -          -          -          -        all"""
+token.add                         -          -          -          -          -        all
+token.list                      own        own        own        own        all        all
+token.revoke                    own        own        own        own        own        all"""
 
 
 def test_the_whole_permission_table_is_this() -> None:

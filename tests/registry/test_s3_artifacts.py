@@ -31,6 +31,7 @@ from registry.trust.errors import (
     Unavailable,
 )
 from tests.object_store import S3Server
+from tests.registry.accounts import ChildDied, in_child
 from tests.registry.mlflow_server import Gate, serving
 
 # What an SME does and what an attacker tries, asked once more of a gate that keeps files in S3.
@@ -264,6 +265,33 @@ def test_an_upload_that_waits_in_vain_for_a_seal_is_told_to_try_again(
         publish(bucket, "late.data", b"y")
 
 
+def test_what_was_accepted_is_sealed_across_processes(
+    bucket: ArtifactBucket, settings: S3Settings, tmp_path: Path
+) -> None:
+    """Several registries over one bucket share nothing but the bucket."""
+    publish(bucket, "model.onnx", b"x")
+
+    def upload(number: int) -> None:
+        own = open_bucket(settings, tmp_path / f"spool-{number}")
+        for step in range(12):
+            publish(own, f"more-{number}-{step}", b"y")
+
+    def seal() -> None:
+        own = open_bucket(settings, tmp_path / "spool-seal")
+        time.sleep(0.15)
+        own.seal("acme", "1", MODEL)
+
+    uploads = [lambda n=n: in_child(lambda: upload(n)) for n in range(3)]  # type: ignore[misc]
+    said = together([*uploads, *(lambda: in_child(seal) for _ in range(2))])
+    sealed = set(bucket.seal("acme", "1", MODEL))
+    assert set(said[:3]) <= {"sealed", "accepted"}
+    assert said[3:] == ["accepted"] * 2
+    for number in range(3):
+        steps = {int(path.split("-")[2]) for path in sealed if path.startswith(f"more-{number}-")}
+        assert steps == set(range(len(steps)))  # what was accepted before the first refusal
+        assert (len(steps) == 12) == (said[number] == "accepted")
+
+
 def test_a_registration_that_died_half_way_is_finished_by_the_next(
     bucket: ArtifactBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,11 +512,9 @@ def test_the_gate_runs_without_any_credential_of_the_objects(
 def test_a_gate_killed_in_the_middle_of_storing_leaves_no_file(
     bucket: ArtifactBucket, settings: S3Settings, tmp_path: Path
 ) -> None:
-    from tests.registry.accounts import ChildDied, in_child
-
     class Killing(BytesIO):
         def read(self, size: int | None = -1) -> bytes:
-            if self.tell() > 20_000_000:
+            if self.tell() > 20_000_000 and size:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().read(size)
 

@@ -14,9 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 from registry.storage import s3_bucket
 from registry.storage.s3 import S3Store, open_s3
@@ -51,7 +54,7 @@ def attacker(request: pytest.FixtureRequest, s3_server: S3Server) -> Any:
 def versions(attacker: Any, settings: S3Settings, key: str = PATH) -> list[str]:
     """The ids of a key's versions, newest first."""
     found = attacker.list_object_versions(Bucket=settings.objects.name, Prefix=key)
-    return [one["VersionId"] for one in found["Versions"] if one["Key"] == key]
+    return [one["VersionId"] for one in found.get("Versions", []) if one["Key"] == key]
 
 
 Attack = Callable[[Any, dict[str, Any]], Any]
@@ -149,6 +152,51 @@ def test_a_second_version_is_read_past_and_is_noticed(
     with pytest.raises(Conflict):
         store.put(PATH, b"forged last")
     assert check(settings)[0].meddled == (PATH,)
+
+
+BYTES = st.sampled_from([b"", b"a", b"b"])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), BYTES),
+        st.tuples(st.sampled_from(["overwrite", "slip in", "hide", "remove"]), BYTES),
+    ),
+    max_size=7,
+)
+
+
+@given(steps=STEPS, number=st.uuids())
+@hypothesis.settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_is_done_an_object_stays_what_was_stored_first(
+    store: S3Store, settings: S3Settings, s3_server: S3Server, steps: list[Any], number: Any
+) -> None:
+    attacker = s3_server.client("objects")
+    place = {"Bucket": settings.objects.name, "Key": f"law/{number}"}
+    first: bytes | None = None  # what lies there since our own `put` has returned
+    squatted = False
+    for step, data in steps:
+        if step == "put":
+            with suppress(Conflict):
+                store.put(place["Key"], data)
+                first = data if first is None else first
+                assert data == first
+                squatted = False
+        elif step == "hide":
+            attacker.delete_object(**place)
+        elif step == "remove":
+            for version in versions(attacker, settings, place["Key"]):
+                with suppress(ClientError):
+                    attacker.delete_object(**place, VersionId=version)
+        elif first is not None or not squatted:
+            more = {"IfNoneMatch": "*"} if step == "slip in" else {}
+            with suppress(ClientError):
+                attacker.put_object(**place, Body=data, **more)
+            squatted = first is None
+        if first is not None:
+            assert store.get(place["Key"]) == first
+            assert store.size(place["Key"]) == len(first)
+            assert place["Key"] in store.list("law")
 
 
 def test_the_first_version_is_found_behind_a_thousand_others(
