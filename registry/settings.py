@@ -4,7 +4,8 @@
 |---|---|---|
 | TOUCHSTONE_HOME | data directory | the user's data directory |
 | TOUCHSTONE_SERVER | address of the registry, also MLflow's tracking URI | http://127.0.0.1:8400 |
-| TOUCHSTONE_TOKEN | the caller's token | none |
+| TOUCHSTONE_TOKEN | the caller's token | the one in the keyring |
+| TOUCHSTONE_TOKEN_FILE | a file that holds it instead | none |
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
 | TOUCHSTONE_S3_… | an S3 server in place of folders: `registry/storage/s3_settings.py` | none |
 | TOUCHSTONE_OIDC_…, TOUCHSTONE_LIMIT_… | see identity/oidc_settings.py, identity/rate.py | none |
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from registry.storage.s3_settings import S3Settings, read_s3
+from registry.trust.errors import Invalid
 
 DEFAULT_SERVER = "http://127.0.0.1:8400"
 
@@ -70,6 +72,12 @@ class Settings:
     keys: Path
     databases: Databases | None
     s3: S3Settings | None = None
+    server_is_named: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the command line works on the database itself: it is named and no server is."""
+        return self.databases is not None and not self.server_is_named
 
     @property
     def objects(self) -> Path:
@@ -120,9 +128,23 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     keys = environment.get("TOUCHSTONE_KEYS")
     return Settings(
         home=Path(home).absolute() if home else user_data_path("touchstone"),
-        server=environment.get("TOUCHSTONE_SERVER", DEFAULT_SERVER).rstrip("/"),
-        token=environment.get("TOUCHSTONE_TOKEN") or environment.get("MLFLOW_TRACKING_TOKEN"),
+        server=(environment.get("TOUCHSTONE_SERVER") or DEFAULT_SERVER).rstrip("/"),
+        token=_token(environment),
         keys=Path(keys).absolute() if keys else user_config_path("touchstone") / "keys",
         databases=databases,
         s3=read_s3(environment),
+        server_is_named=bool(environment.get("TOUCHSTONE_SERVER")),
     )
+
+
+def _token(environment: Mapping[str, str]) -> str | None:
+    file = environment.get("TOUCHSTONE_TOKEN_FILE")
+    if not file:
+        return environment.get("TOUCHSTONE_TOKEN") or environment.get("MLFLOW_TRACKING_TOKEN")
+    try:
+        token = Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"the token file {file} can't be read") from error
+    if not token or not token.isascii() or len(token.split()) != 1:
+        raise Invalid(f"the token file {file} holds no token: one line, nothing else")
+    return token

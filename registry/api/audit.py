@@ -3,7 +3,7 @@
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.audit import reading
@@ -16,6 +16,16 @@ _MOST = (1 << 53) - 1
 After = Annotated[int, Query(ge=0, le=_MOST, description="Those beyond this one.")]
 Limit = Annotated[int, Query(ge=1, le=reading.LARGEST_PAGE, description="At most so many.")]
 Size = Annotated[int, Query(ge=0, le=_MOST, description="A number of events.")]
+
+
+Name = Annotated[
+    str,
+    Path(
+        pattern=r"^([0-9]{1,15}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$",
+        description="An event's number, or a submission's id.",
+        examples=["1"],
+    ),
+]
 
 
 class CohortRead(BaseModel):
@@ -57,7 +67,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         return {"path": [base64.b64encode(step).decode() for step in path]}
 
     @routes.get("/proofs/{name}", summary="Proof of an event, or of a submission's events")
-    def prove(caller: Who, name: str) -> Response:
+    def prove(caller: Who, name: Name) -> Response:
         data = reading.prove(facility, trees, caller, name)
         return Response(data, media_type="application/json")
 

@@ -2,19 +2,22 @@
 
 import atexit
 import os
-from typing import Any
+from collections.abc import Callable
 
-from registry.api.app import create_app
+from starlette.types import ASGIApp
+
+from registry.api.app import create_api, create_app
 from registry.audit.log_key import make_log_key
 from registry.facility import open_facility
 from registry.identity.oidc_settings import read_oidc
 from registry.identity.rate import read_limits
-from registry.mlflow_gate.server import preload
-from registry.settings import read_settings
+from registry.settings import Settings, read_settings
 
 
-def application() -> Any:
+def application() -> ASGIApp:
     """The whole application over what the environment names."""
+    from registry.mlflow_gate.server import preload
+
     oidc, limits = read_oidc(os.environ), read_limits(os.environ)
     preload()  # takes seconds, in which somebody else may be migrating
     settings = read_settings()
@@ -22,3 +25,9 @@ def application() -> Any:
     make_log_key(settings)  # in a cluster nobody else does; without the root's key: the request
     atexit.register(facility.close)
     return create_app(facility, oidc=oidc, limits=limits)
+
+
+def local_application(settings: Settings) -> tuple[ASGIApp, Callable[[], None]]:
+    """Our API without MLflow, for the command line in this process; and how to close it."""
+    facility = open_facility(settings)
+    return create_api(facility), facility.close

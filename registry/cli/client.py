@@ -1,5 +1,19 @@
-"""The registry's API, as the command line calls it."""
+"""The registry's API, as the command line calls it: over HTTP, or in this very process.
 
+    >>> client = Client(read_settings())
+    >>> client.post("/submissions", {"model": "nodule-net", …})
+
+Rules
+-----
+1. One code path: where the database is named and no server is, the same requests go to the same
+   application in this process, with the same token and the same checks.
+2. Every write carries a key of its own (Idempotency-Key). When the connection is lost it is sent
+   again with the same key, so that nothing is done twice.
+3. A wait asks with the tag of the last answer, and is told "nothing new" in a few bytes.
+"""
+
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +42,9 @@ _BY_STATUS: dict[int, type[TouchstoneError]] = {
     429: TooMany,
     503: Unavailable,
 }
+_PAUSES = (0.2, 0.5, 1.0)  # seconds before each further try on a lost connection
+_PATIENCE = 600.0  # seconds for a request that another connection of ours still carries out
+_POLL_SECONDS = 0.3
 
 
 class Client:
@@ -36,35 +53,65 @@ class Client:
     def __init__(
         self, settings: Settings, token: str | None = None, *, anonymous: bool = False
     ) -> None:
-        secret = None if anonymous else token or find_token(settings)
-        if secret is None and not anonymous:
+        self.token = "" if anonymous else token or find_token(settings) or ""
+        if not self.token and not anonymous:
             raise Unauthenticated(
-                "no token: run `touchstone login`, or set TOUCHSTONE_TOKEN to the one your "
-                "facility gave you"
+                "no token: run `touchstone login`, set TOUCHSTONE_TOKEN to the one your facility "
+                "gave you, or name a file that holds it with --token-file"
             )
         self._server = settings.server
         self._http = httpx.Client(
             base_url=f"{settings.server}/api/v1",
-            headers={} if anonymous else {"Authorization": f"Bearer {secret}"},
+            headers={} if anonymous else {"Authorization": f"Bearer {self.token}"},
             timeout=120,
             trust_env=False,
+            transport=_in_process(settings) if settings.is_local else None,
         )
 
     def get(self, path: str, /, **query: str) -> Any:
         """The JSON at `path`."""
         return self._checked("GET", path, params=query).json()
 
+    def items(self, path: str) -> list[dict[str, Any]]:
+        """Every item of the list at `path`, through all its pages."""
+        found: list[dict[str, Any]] = []
+        query = {"limit": "200"}
+        while True:
+            page = self.get(path, **query)
+            found += page["items"]
+            if page["next"] is None:
+                return found
+            query["cursor"] = page["next"]
+
     def get_bytes(self, path: str, /, **query: str) -> bytes:
         """The bytes at `path`; empty for 204."""
         return self._checked("GET", path, params=query).content
 
-    def post(self, path: str, body: Any) -> Any:
-        """Send JSON, get JSON."""
-        return self._checked("POST", path, json=body).json()
+    def watch(self, path: str) -> Iterator[Any]:
+        """The JSON at `path`, again each time that it has changed. It never ends by itself."""
+        headers: dict[str, str] = {}
+        while True:
+            answer = self._checked("GET", path, headers=headers)
+            if answer.status_code != 304:
+                headers = {"If-None-Match": answer.headers["etag"]}
+                yield answer.json()
+            time.sleep(_POLL_SECONDS)
 
-    def delete(self, path: str, /) -> Any:
-        """Take back what is at `path`."""
-        return self._checked("DELETE", path).json()
+    def post(self, path: str, body: Any) -> Any:
+        """Send JSON, get JSON. What is lost on the way is sent again and done once."""
+        return self._written("POST", path, json=body)
+
+    def put(self, path: str, body: Any) -> Any:
+        """Put JSON in the place of what is there, get JSON."""
+        return self._written("PUT", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        """Take back what is at `path`, get JSON."""
+        return self._written("DELETE", path)
+
+    def _written(self, method: str, path: str, /, **more: Any) -> Any:
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._checked(method, path, headers=headers, **more).json()
 
     def stream(self, path: str, start: int, /, **query: str) -> Iterator[bytes]:
         """The bytes at `path` from `start` on, in chunks."""
@@ -80,10 +127,29 @@ class Client:
 
     def _checked(self, method: str, path: str, /, **more: Any) -> httpx.Response:
         with self._reachable():
-            answer = self._http.request(method, path, **more)
+            answer = self._sent(method, path, **more)
         if answer.is_error:
             raise _error(answer)
         return answer
+
+    def _sent(self, method: str, path: str, /, **more: Any) -> httpx.Response:
+        """The answer, however often it takes to get one."""
+        started = time.monotonic()
+        pauses = iter(_PAUSES)
+        while True:
+            try:
+                answer = self._http.request(method, path, **more)
+            except httpx.UnsupportedProtocol:
+                raise
+            except httpx.TransportError:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                time.sleep(pause)
+                continue
+            if not _is_under_way(answer) or time.monotonic() - started > _PATIENCE:
+                return answer
+            time.sleep(float(answer.headers.get("retry-after", "1")))
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -96,11 +162,25 @@ class Client:
             ) from error
 
 
-def _error(answer: httpx.Response) -> TouchstoneError:
-    """The problem in an answer as the error that the server raised."""
+def _in_process(settings: Settings) -> httpx.BaseTransport:
+    from registry.cli.in_process import InProcess
+
+    return InProcess(settings)
+
+
+def _is_under_way(answer: httpx.Response) -> bool:
+    return answer.status_code == 409 and _problem(answer)[1] == "request_in_flight"
+
+
+def _problem(answer: httpx.Response) -> tuple[str, str]:
     try:
         body = answer.json()
-        detail, code = str(body["detail"]), str(body["code"])
+        return str(body["detail"]), str(body["code"])
     except (ValueError, KeyError, TypeError):
-        detail, code = f"the server answered {answer.status_code}", "error"
+        return f"the server answered {answer.status_code}", "error"
+
+
+def _error(answer: httpx.Response) -> TouchstoneError:
+    """The problem in an answer as the error that the server raised."""
+    detail, code = _problem(answer)
     return _BY_STATUS.get(answer.status_code, TouchstoneError)(detail, code=code)

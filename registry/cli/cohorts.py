@@ -70,7 +70,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
 
     settings = read_settings()
     client = Client(settings)
-    row = _find(client.get("/cohorts"), cohort, version)
+    row = _find(client.items("/cohorts"), cohort, version)
     _on_facility_machine(settings.home)
     client.post("/audit/reads", {"cohort": cohort, "version": row["version"]})
     store = open_store(settings)
@@ -100,7 +100,7 @@ def _find(rows: list[dict[str, Any]], cohort: str, version: str | None) -> dict[
 
 def list_locked(as_json: bool) -> None:
     """Every locked cohort."""
-    rows = Client(read_settings()).get("/cohorts")
+    rows = Client(read_settings()).items("/cohorts")
     if as_json:
         print_json({"cohorts": rows})
         return
@@ -128,7 +128,7 @@ def protocol_show(name: str, as_json: bool) -> None:
 
 def protocol_list(as_json: bool) -> None:
     """Every locked protocol."""
-    rows = Client(read_settings()).get("/protocols")
+    rows = Client(read_settings()).items("/protocols")
     if as_json:
         print_json({"protocols": rows})
         return

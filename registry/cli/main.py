@@ -4,6 +4,7 @@ Exit status: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 i
 `--json` on every command prints one JSON object on stdout and nothing else there.
 """
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -42,6 +43,47 @@ for name, group in (
     ("storage", storage_app),
 ):
     app.add_typer(group, name=name)
+
+
+_EVERYWHERE = ("--server", "--token-file")
+
+
+@app.callback()
+def everywhere(
+    server: Annotated[
+        str | None,
+        typer.Option(help="Address of the registry, in place of TOUCHSTONE_SERVER."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File that holds your token, in place of TOUCHSTONE_TOKEN."),
+    ] = None,
+) -> None:
+    """Where to and as whom: these two may stand before or after any command."""
+    if server is not None:
+        os.environ["TOUCHSTONE_SERVER"] = server
+    if token_file is not None:
+        os.environ["TOUCHSTONE_TOKEN_FILE"] = str(token_file)
+
+
+def options_first(arguments: list[str]) -> list[str]:
+    """The same arguments with those that hold everywhere in front, where typer wants them.
+
+    >>> options_first(["status", "--server", "http://x", "--json"])
+    ['--server', 'http://x', 'status', '--json']
+    """
+    front, rest = [], []
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--":
+            rest += [argument, *left]
+        elif argument in _EVERYWHERE:
+            front += [argument, *itertools.islice(left, 1)]
+        elif argument.startswith(tuple(f"{name}=" for name in _EVERYWHERE)):
+            front.append(argument)
+        else:
+            rest.append(argument)
+    return front + rest
 
 
 @app.command()
@@ -140,12 +182,15 @@ def submit(
 @app.command()
 def status(
     id: Annotated[str | None, typer.Argument(help="Submission; all if left out.")] = None,  # noqa: A002
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow it until only people can take it on.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show how far submissions have come."""
     from registry.cli import submissions
 
-    submissions.status(id, json)
+    submissions.status(id, watch, json)
 
 
 @app.command()
@@ -253,7 +298,7 @@ def main() -> None:
     from registry.trust.errors import TouchstoneError
 
     try:
-        app()
+        app(options_first(sys.argv[1:]))
     except TouchstoneError as error:
         sys.stderr.write(f"error: {error.message}\n")
         sys.exit(1)

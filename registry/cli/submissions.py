@@ -3,12 +3,10 @@
 import datetime as dt
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 from registry.cli.client import Client
-from registry.cli.credentials import find_token
 from registry.cli.output import console, print_json, progress_bar, show, show_table
 from registry.settings import read_settings
 from registry.trust.canonical import parse_canonical, sha256_bytes
@@ -32,10 +30,11 @@ def submit(
     elif Path(model).exists():
         from registry.mlflow_gate.register import register_path
 
+        if settings.is_local:
+            raise Invalid("registering a path needs a running registry: name it with --server")
         path = Path(model)
         model_name = name or re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)
-        secret = find_token(settings) or ""
-        version = register_path(path, model_name, settings.server, secret)
+        version = register_path(path, model_name, settings.server, client.token)
     else:
         raise Invalid(f"there is no file {model}, and it is not models:/NAME/VERSION")
     shown = client.post(
@@ -53,25 +52,30 @@ def submit(
 def wait_for(client: Client, submission: str, as_json: bool) -> dict[str, Any]:
     """Poll until nobody but people can take the submission on."""
     with progress_bar("waiting for the run", as_json) as advance:
-        while True:
-            shown: dict[str, Any] = client.get(f"/submissions/{submission}")
+        for shown in client.watch(f"/submissions/{submission}"):
             if shown["state"] not in _WAITING:
-                return shown
+                return dict(shown)
             advance(_WAITING.index(shown["state"]), len(_WAITING))
-            time.sleep(0.3)
+    raise AssertionError("a watch never ends by itself")
 
 
-def status(submission: str | None, as_json: bool) -> None:
+def status(submission: str | None, watch: bool, as_json: bool) -> None:
     """One submission, or all that the caller may see."""
     client = Client(read_settings())
+    if watch and submission is None:
+        raise Invalid("--watch follows one submission; name it")
     if submission is not None:
-        shown = client.get(f"/submissions/{submission}")
+        shown = (
+            wait_for(client, submission, as_json)
+            if watch
+            else client.get(f"/submissions/{submission}")
+        )
         if as_json:
             print_json(shown)
         else:
             _print_one(shown)
         return
-    rows = client.get("/submissions")
+    rows = client.items("/submissions")
     if as_json:
         print_json({"submissions": rows})
         return

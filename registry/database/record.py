@@ -11,13 +11,15 @@ Rules
 2. What belongs together is one transaction: it happens whole or not at all.
 3. A rule that the database refuses comes out as an error for people, never as a traceback.
 4. A lost connection is `Unavailable`: nothing was written, trying again is safe.
-5. A transaction on behalf of a person begins by showing the person's proof to the database, which
+5. What happens in the name of a claimed request is marked so in the same commit (`requests`).
+6. A transaction on behalf of a person begins by showing the person's proof to the database, which
    then shows and takes only what is theirs (0004_tenancy.sql). Without one it is nobody's.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, LiteralString, cast
@@ -28,10 +30,11 @@ from psycopg.types.json import JsonbDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from registry.identity.caller import Caller
-from registry.trust.errors import Conflict, NotFound, Refused, Unauthenticated, Unavailable
+from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Unauthenticated, Unavailable
 
 Row = dict[str, Any]
 _NOT_KNOWN = "TS401"
+_WRITES = re.compile(r"\b(INSERT INTO|(?<!FOR )UPDATE|DELETE FROM|append_event)\b")
 _FOLDER = Path(__file__).parent / "sql"
 _ALREADY = {
     "organisation": "this organisation exists already",
@@ -58,19 +61,26 @@ def named_queries() -> dict[str, LiteralString]:
     return queries
 
 
+@cache
+def writes(query: str) -> bool:
+    """Whether a query changes anything, be it through a function that adds to the log."""
+    return _WRITES.search(query) is not None
+
+
 class Transaction:
     """Named queries inside one transaction."""
 
     def __init__(self, connection: psycopg.Connection[Row]) -> None:
         self._connection = connection
+        self.wrote = False
 
     def all(self, query: str, /, **values: Any) -> list[Row]:
         """Every row that the query gives."""
-        return self._connection.execute(named_queries()[query], values).fetchall()
+        return self._execute(query, values).fetchall()
 
     def maybe(self, query: str, /, **values: Any) -> Row | None:
         """The one row, or None."""
-        return self._connection.execute(named_queries()[query], values).fetchone()
+        return self._execute(query, values).fetchone()
 
     def one(self, query: str, /, **values: Any) -> Row:
         """The one row; NotFound without one."""
@@ -81,7 +91,13 @@ class Transaction:
 
     def do(self, query: str, /, **values: Any) -> int:
         """Write; returns how many rows were touched."""
-        return self._connection.execute(named_queries()[query], values).rowcount
+        self.wrote = True
+        return self._execute(query, values).rowcount
+
+    def _execute(self, query: str, values: Row) -> psycopg.Cursor[Row]:
+        text = named_queries()[query]
+        self.wrote = self.wrote or writes(text)
+        return self._connection.execute(text, values)
 
 
 class Record:
@@ -116,6 +132,9 @@ class Record:
                 if caller is not None and caller.proof is not None:
                     now.one("enter", proof=caller.proof)
                 yield now
+                mark = before_commit.get()
+                if mark is not None and now.wrote and caller is not None:
+                    mark(now)
         except psycopg.errors.IntegrityError as error:
             raise _for_people(error) from error
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
@@ -126,6 +145,9 @@ class Record:
             raise Unavailable(
                 "the database is not reachable just now; nothing was written, try again"
             ) from error
+        except psycopg.DataError as error:
+            raise Invalid("the record can't keep a value like this; use plain text and numbers "
+                          "of an ordinary size") from error  # fmt: skip
         except psycopg.DatabaseError as error:
             if error.sqlstate == _NOT_KNOWN:
                 raise Unauthenticated(error.diag.message_primary or "unknown token") from error
@@ -148,3 +170,8 @@ def _for_people(error: psycopg.errors.IntegrityError) -> Refused | Conflict:
     if isinstance(error, psycopg.errors.ForeignKeyViolation):
         return Conflict(f"what this refers to is not there ({error.diag.table_name})")
     return Refused(f"the record refuses this value: {message}")
+
+
+before_commit: ContextVar[Callable[[Transaction], None] | None] = ContextVar(
+    "before_commit", default=None
+)

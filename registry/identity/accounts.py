@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from cryptography import x509
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from registry.database.record import Record, Transaction
 from registry.identity.caller import Caller, Kind, Role
@@ -34,6 +34,7 @@ from registry.mlflow_gate.naming import check_organisation
 from registry.trust.canonical import canonical
 from registry.trust.errors import Invalid, NotFound, Refused, Unauthenticated
 from registry.trust.keys import check_leaf, key_id, parse_certificate, pem_of, signer_name
+from registry.trust.numbers import AS_JSON
 
 PREFIX = "tst_"
 SYSTEM_ADMIN = Caller("touchstone", "facility", "admin", "first start", "first-start")
@@ -42,7 +43,7 @@ SYSTEM_ADMIN = Caller("touchstone", "facility", "admin", "first start", "first-s
 class NewOrganisation(BaseModel):
     """What `org add` needs."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     id: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
     kind: Kind
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -51,12 +52,12 @@ class NewOrganisation(BaseModel):
 class NewToken(BaseModel):
     """What `token add` needs; `certificate` is PEM, for an assessor."""
 
-    model_config = ConfigDict(extra="forbid")
-    organisation: str
+    model_config = ConfigDict(extra="forbid", strict=True)
+    organisation: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     role: Role
     person: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-    days: Annotated[int, Field(ge=1, le=366)] = 90
-    certificate: str | None = None
+    days: Annotated[int, Strict(), Field(ge=1, le=366), AS_JSON] = 90
+    certificate: Annotated[str, Field(max_length=20_000)] | None = None
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,23 @@ def cohort(facility: Facility, caller: Caller, name: str, version: str | None = 
     return row
 
 
-def cohorts(facility: Facility, caller: Caller) -> list[Row]:
-    """Every locked cohort."""
+def cohorts(
+    facility: Facility, caller: Caller, after: tuple[str, ...] | None = None, limit: int = 1000
+) -> list[Row]:
+    """Locked cohorts by name and age, those behind the place `after` (see `place`)."""
     require(caller, "cohort.list")
     with facility.record.transaction(caller) as now:
-        return now.all("cohorts")
+        return now.all("cohorts", **_behind(after), limit=limit)
+
+
+def place(row: Row) -> tuple[str, ...]:
+    """Where a cohort or protocol stands in its list."""
+    return (row["id"], row["locked_at"].isoformat(), row["version"])
+
+
+def _behind(after: tuple[str, ...] | None) -> Row:
+    name, locked_at, version = after or (None, None, None)
+    return {"after_id": name, "after_locked_at": locked_at, "after_version": version}
 
 
 def load_manifest(facility: Facility, row: Row) -> Manifest:
@@ -123,8 +135,10 @@ def protocol_row(facility: Facility, caller: Caller, name: str, version: str | N
     return row
 
 
-def protocols(facility: Facility, caller: Caller) -> list[Row]:
-    """Every locked protocol, without its text."""
+def protocols(
+    facility: Facility, caller: Caller, after: tuple[str, ...] | None = None, limit: int = 1000
+) -> list[Row]:
+    """Locked protocols without their texts, by name and age, those behind the place `after`."""
     require(caller, "protocol.read")
     with facility.record.transaction(caller) as now:
-        return now.all("protocols")
+        return now.all("protocols", **_behind(after), limit=limit)

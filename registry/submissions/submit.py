@@ -37,8 +37,12 @@ def submit(
     version: int,
     protocol: str,
     cohort_name: str,
+    identity: uuid.UUID | None = None,
 ) -> str:
-    """Bind model, protocol and cohort; returns the submission's id. The pipeline takes it on."""
+    """Bind model, protocol and cohort; returns the submission's id. The pipeline takes it on.
+
+    `identity` is the id to give it, for a request that may come twice.
+    """
     require(caller, "submission.add")
     if not MODEL_NAME.match(model):
         raise Invalid(f"{model[:80]!r} can't be a model's name: letters, digits, '.', '_' and '-'")
@@ -54,7 +58,7 @@ def submit(
         target = cohort(facility, caller, cohort_name, rules.cohort.version)
     check_fit(rules, target)
     kin = family(caller.organisation, rules.id)
-    submission = str(uuid.uuid4())
+    submission = str(identity or uuid.uuid4())
     with facility.record.transaction(caller) as now:
         if now.maybe("registered_version", organisation=caller.organisation, model_name=model,
                      version=version) is None:  # fmt: skip
@@ -116,16 +120,21 @@ def view(facility: Facility, caller: Caller, submission: str) -> dict[str, Any]:
     return describe(load(facility, caller, submission), caller)
 
 
-def views(facility: Facility, caller: Caller, limit: int = 100) -> list[dict[str, Any]]:
-    """The latest submissions that the caller may see."""
+def page(
+    facility: Facility, caller: Caller, after: tuple[str, ...] | None = None, limit: int = 1000
+) -> list[Row]:
+    """Rows that the caller may see, the latest first, those behind the place `after`."""
     require(caller, "submission.read")
     own = caller.organisation if reach(caller, "submission.read") == "own" else None
+    created_at, last = after or (None, None)
     with facility.record.transaction(caller) as now:
-        rows = [
-            now.one("submission_by_id", id=row["id"])
-            for row in now.all("submission_ids", organisation=own, limit=limit)
-        ]
-    return [describe(row, caller) for row in rows]
+        return now.all("submission_page", organisation=own, after_created_at=created_at,
+                       after_id=last, limit=limit)  # fmt: skip
+
+
+def place(row: Row) -> tuple[str, ...]:
+    """Where a submission stands in the list."""
+    return (row["created_at"].isoformat(), str(row["id"]))
 
 
 def describe(row: Row, caller: Caller) -> dict[str, Any]:

@@ -5,7 +5,10 @@ VALUES (%(id)s, %(version)s, %(root)s, %(manifest_digest)s, %(manifest_path)s, %
     %(positives)s, %(negatives)s, %(patients)s, %(contract_digest)s, %(locked_by)s)
 
 -- name: cohorts
-SELECT * FROM touchstone.cohort ORDER BY id, locked_at
+SELECT * FROM touchstone.cohort
+WHERE %(after_id)s::text IS NULL OR (id::text, locked_at, version)
+    > (%(after_id)s, %(after_locked_at)s::timestamptz, %(after_version)s)
+ORDER BY id::text, locked_at, version LIMIT %(limit)s
 
 -- name: cohort_latest
 SELECT * FROM touchstone.cohort
@@ -18,7 +21,9 @@ VALUES (%(digest)s, %(id)s, %(version)s, %(body)s, %(attempts)s, %(locked_by)s)
 
 -- name: protocols
 SELECT digest, id, version, attempts, locked_by, locked_at FROM touchstone.protocol
-ORDER BY id, locked_at
+WHERE %(after_id)s::text IS NULL OR (id::text, locked_at, version)
+    > (%(after_id)s, %(after_locked_at)s::timestamptz, %(after_version)s)
+ORDER BY id::text, locked_at, version LIMIT %(limit)s
 
 -- name: protocol_latest
 SELECT * FROM touchstone.protocol
@@ -46,10 +51,20 @@ JOIN touchstone.protocol p ON p.digest = s.protocol_digest
 JOIN touchstone.cohort c ON c.id = s.cohort_id AND c.version = s.cohort_version
 WHERE s.id = %(id)s
 
--- name: submission_ids
-SELECT id FROM touchstone.submission
-WHERE %(organisation)s::text IS NULL OR organisation = %(organisation)s
-ORDER BY created_at DESC LIMIT %(limit)s
+-- name: submission_page
+SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
+    c.root AS cohort_root, c.manifest_path, c.manifest_digest,
+    (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id) AS decisions,
+    (SELECT count(*) FROM touchstone.attempt a WHERE a.family = s.organisation || '/' || p.id
+        AND a.cohort_id = s.cohort_id AND a.cohort_version = s.cohort_version
+        AND a.returned_at IS NULL) AS attempts_spent
+FROM touchstone.submission s
+JOIN touchstone.protocol p ON p.digest = s.protocol_digest
+JOIN touchstone.cohort c ON c.id = s.cohort_id AND c.version = s.cohort_version
+WHERE (%(organisation)s::text IS NULL OR s.organisation = %(organisation)s)
+  AND (%(after_created_at)s::timestamptz IS NULL
+       OR (s.created_at, s.id) < (%(after_created_at)s, %(after_id)s::uuid))
+ORDER BY s.created_at DESC, s.id DESC LIMIT %(limit)s
 
 -- name: submission_move
 UPDATE touchstone.submission SET state = %(state)s, deadline = %(deadline)s WHERE id = %(id)s

@@ -1,0 +1,239 @@
+"""Our API over a real PostgreSQL, with people of every role and submissions in several states.
+
+    stage = Stage(database, folder)
+    stage.client("innovator").get("/api/v1/submissions")
+
+The application is the real one without MLflow behind it: `create_api`.
+"""
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from registry.api import examples
+from registry.api.app import create_api
+from registry.audit.log_key import make_log_key
+from registry.database.migrate import mark_done, mlflow_name
+from registry.database.record import Record
+from registry.facility import Facility
+from registry.mlflow_gate.artifacts import open_artifacts
+from registry.settings import Databases, Settings
+from registry.storage.local import LocalStore
+from registry.submissions import places
+from registry.trust.canonical import canonical, digest_of, sha256_bytes
+from registry.trust.keys import Identity, issue, key_id, new_root, pem_of, save_identity
+from serving.bundle.layout import REQUIRED
+from tests.registry.role import Role, acting, token_of
+from tests.validators import evidence_made
+from validators.protocol.read import parse_protocol
+from validators.protocol.schema import CohortRequirement, Protocol
+
+ORGANISATIONS = {"tef": "facility", "sme-a": "sme", "sme-b": "sme", "clinic": "hospital"}
+PEOPLE = {
+    "innovator": ("sme-a", "Eva"),
+    "steward": ("tef", "Sam"),
+    "assessor": ("tef", "Ada"),
+    "clinician": ("clinic", "Clara"),
+    "auditor": ("tef", "Aud"),
+    "admin": ("tef", "Ann"),
+}
+EXAMPLE = parse_protocol(examples.PROTOCOL)
+CONTRACT = EXAMPLE.contract
+assert CONTRACT is not None
+PROTOCOL: Protocol = evidence_made.protocol(
+    contract=CONTRACT, cohort=CohortRequirement(id="lidc-nodules"), attempts=10
+)
+
+
+class Stage:
+    """A facility at work, as its API sees it."""
+
+    def __init__(self, database: Databases, folder: Path) -> None:
+        self.database = database
+        self.root: Identity = new_root("tef", demo=True)
+        self.settings = Settings(
+            home=folder, server="http://127.0.0.1:1", token=None, keys=folder / "keys",
+            databases=database,
+        )  # fmt: skip
+        self.facility = Facility(
+            settings=self.settings,
+            databases=database,
+            record=Record(database.app),
+            gate=Record(database.gate, size=2),
+            login=Record(database.login, size=2),
+            store=LocalStore(folder / "objects"),
+            artifacts=open_artifacts(self.settings),
+            root=self.root.certificate,
+        )
+        self.app = create_api(self.facility)
+        self.answered: set[tuple[str, str, int]] = set()
+        self.owner, self.worker = Role(database.owner), Role(database.worker)
+        for name, kind in ORGANISATIONS.items():
+            self.owner.execute(
+                "INSERT INTO touchstone.organisation VALUES (%s, %s, %s)", (name, kind, name)
+            )
+        self.secrets = {
+            role: token_of(database, organisation, role, person)
+            for role, (organisation, person) in PEOPLE.items()
+        }
+        self.secrets["leaver"] = token_of(database, "tef", "auditor", "Lea")
+        self.secrets["stranger"] = token_of(database, "sme-b", "innovator", "Bob")
+        self._lock_things()
+
+    def with_mlflow(self) -> "Stage":
+        """With MLflow's tables, which a server and the command line wait for."""
+        from registry.mlflow_gate.schema import prepare_schema
+
+        assert self.database.owner is not None
+        prepare_schema(self.database.owner)
+        mark_done(self.database.owner, mlflow_name(), "sha256:" + "0" * 64)
+        self.settings.root_certificate.write_bytes(pem_of(self.root.certificate))
+        save_identity(self.root, self.settings.keys, "root")
+        make_log_key(self.settings)
+        return self
+
+    def close(self) -> None:
+        self.facility.close()
+
+    def _lock_things(self) -> None:
+        digest = "sha256:" + "1" * 64
+        for version in ("1", "2"):
+            self.owner.execute(
+                "INSERT INTO touchstone.cohort (id, version, root, manifest_digest,"
+                " manifest_path, title, positives, negatives, patients, contract_digest,"
+                " locked_by) VALUES ('lidc-nodules', %s, %s, %s, 'x', 'Nodules', 200, 400, 300,"
+                " %s, 'Sam')",
+                (version, digest_of({"v": version}), digest, CONTRACT.digest),
+            )
+        self.owner.execute(
+            "INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)"
+            " VALUES (%s, %s, '1', %s, %s, 'Sam')",
+            (PROTOCOL.digest, PROTOCOL.id, canonical(PROTOCOL.model_dump(mode="json")).decode(),
+             PROTOCOL.attempts),
+        )  # fmt: skip
+        self.identities = {}
+        for person in ("Ada", "Ben"):
+            self.identities[person] = issue(self.root, person, organisation="tef")
+            leaf = self.identities[person].certificate
+            self.owner.execute(
+                "INSERT INTO touchstone.signer (key_id, organisation, person, pem)"
+                " VALUES (%s, 'tef', %s, %s)",
+                (key_id(leaf), person, pem_of(leaf).decode()),
+            )
+
+    def register(self, model: str = "nodule-net", version: int = 1, sme: str = "sme-a") -> None:
+        """What MLflow's trigger writes when a version is registered."""
+        self.owner.execute(
+            "INSERT INTO touchstone.registration (organisation, model_name, version, source)"
+            " VALUES (%s, %s, %s, 's') ON CONFLICT DO NOTHING",
+            (sme, model, version),
+        )
+
+    def submission(
+        self, state: str = "in_review", verdict: str = "pass", model: str | None = None
+    ) -> str:
+        """A submission of SME A, moved along the arrows as worker, assessors and gate would."""
+        name = str(uuid.uuid4())
+        acting(self.database, "sme-a", "innovator", "Eva").execute(
+            "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
+            " protocol_digest, cohort_id, cohort_version, submitted_by)"
+            " VALUES (%s, 'sme-a', %s, 1, %s, 'lidc-nodules', '1', 'Eva')",
+            (name, model or f"m-{name[:8]}", PROTOCOL.digest),
+        )
+        report = canonical(evidence_made.report(rules=PROTOCOL).model_dump(mode="json"))
+        for target in ("intake", "queued", "running", "assessed", "in_review"):
+            if state == "registered":
+                return name
+            self.worker.execute(
+                "UPDATE touchstone.submission SET state = %(state)s,"
+                " verdict = CASE WHEN %(state)s = 'assessed' THEN %(verdict)s ELSE verdict END,"
+                " report_digest = CASE WHEN %(state)s = 'assessed' THEN %(digest)s"
+                " ELSE report_digest END WHERE id = %(id)s",
+                {"state": target, "verdict": verdict, "digest": sha256_bytes(report), "id": name},
+            )
+            if target == state:
+                break
+        store = self.facility.store
+        store.put(places.report(name), report)
+        store.put(places.report_page(name), b"<!doctype html><title>Report</title>")
+        return name
+
+    def certified(self, model: str | None = None) -> str:
+        """A certified submission, with a bundle of the files that every bundle has."""
+        name = self.submission(model=model)
+        row = self.worker.execute(
+            "SELECT report_digest, model_name FROM touchstone.submission WHERE id = %s", (name,)
+        ).fetchone()
+        for person in ("Ada", "Ben"):
+            acting(self.database, "tef", "assessor", person).execute(
+                "INSERT INTO touchstone.decision (submission, key_id, person, outcome, reason,"
+                " report_digest, envelope, statement_signature)"
+                " VALUES (%s, %s, %s, 'certify', 'because', %s, '{}', '{}')",
+                (name, key_id(self.identities[person].certificate), person, row[0]),
+            )
+        gate = Role(self.database.gate, token_of(self.database, "tef", "assessor", "Ada"))
+        gate.execute(
+            "INSERT INTO touchstone.certificate (submission, organisation, model_name,"
+            " model_version, envelope, signers, not_after)"
+            " VALUES (%s, 'sme-a', %s, 1, '{}', 'pem', now() + interval '1 day')",
+            (name, row[1]),
+        )
+        gate.execute("UPDATE touchstone.submission SET state='certified' WHERE id = %s", (name,))
+        files = dict.fromkeys(REQUIRED, b"{}") | {"model/model.onnx": bytes(range(256)) * 16}
+        for path, data in files.items():
+            self.facility.store.put(places.bundle(name) + path, data)
+        return name
+
+    def model_of(self, submission: str) -> str:
+        """The name of the model that was submitted."""
+        return str(
+            self.worker.execute(
+                "SELECT model_name FROM touchstone.submission WHERE id = %s", (submission,)
+            ).fetchone()[0]
+        )
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[str]:
+        """The address of a real server over this application."""
+        config = uvicorn.Config(
+            self._watched, interface="asgi3", host="127.0.0.1", port=0, log_level="warning"
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+    async def _watched(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application; remembers which route answered with which status."""
+
+        async def watch(message: Any) -> None:
+            route = getattr(scope.get("route"), "path", None)
+            if message["type"] == "http.response.start" and route is not None:
+                self.answered.add((scope["method"], route, message["status"]))
+            await send(message)
+
+        await self.app(scope, receive, watch)
+
+    def headers(self, role: str = "innovator", **more: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.secrets[role]}"} | {
+            key.replace("_", "-"): value for key, value in more.items()
+        }
+
+
+def client(server: str, **more: Any) -> httpx.Client:
+    """A client of a server on this machine, without proxies."""
+    return httpx.Client(base_url=f"{server}/api/v1", trust_env=False, timeout=30, **more)
