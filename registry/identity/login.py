@@ -13,6 +13,8 @@ Rules
 3. A role whose claim is gone ends at once: live tokens of this person's logins are revoked first,
    whatever then becomes of this login.
 4. Only some logins at a time wait for the provider: when it hangs, the registry does not.
+5. One device code is asked about by one at a time: a provider that is asked twice about a code
+   that it has just redeemed takes both for a theft, and ends the login.
 """
 
 import datetime as dt
@@ -75,6 +77,8 @@ class Logins:
         self._provider = provider
         self._settings = provider.settings
         self._places = threading.BoundedSemaphore(_AT_ONCE)
+        self._asked_about: set[bytes] = set()
+        self._asking = threading.Lock()
 
     def begin(self, organisation: str | None, role: Role | None) -> Started:
         """Begin a login in a browser."""
@@ -154,15 +158,31 @@ class Logins:
             raise Unauthenticated(
                 "this login is over or was never begun; begin again", code="login_refused"
             )
-        with self._turn():
-            answer = self._provider.poll(flow["device_code"])
-        if isinstance(answer, Waiting):
-            return answer
-        with self._record.transaction() as now:
-            taken = now.maybe("flow_take", id=_hash(handle), kind="device", browser=None)
+        with self._alone(_hash(handle)) as alone:
+            if not alone:
+                return Waiting(slower=False)
+            with self._turn():
+                answer = self._provider.poll(flow["device_code"])
+            if isinstance(answer, Waiting):
+                return answer
+            with self._record.transaction() as now:
+                taken = now.maybe("flow_take", id=_hash(handle), kind="device", browser=None)
         if taken is None:
             raise Unauthenticated("this login was completed already", code="login_refused")
         return self._admit(answer, taken)
+
+    @contextmanager
+    def _alone(self, flow: bytes) -> Iterator[bool]:
+        """Whether nobody else in this process is asking about this flow just now."""
+        with self._asking:
+            alone = flow not in self._asked_about
+            self._asked_about.add(flow)
+        try:
+            yield alone
+        finally:
+            if alone:
+                with self._asking:
+                    self._asked_about.discard(flow)
 
     def _admit(self, who: Identity, flow: Row) -> LoggedIn:
         known = {"issuer": who.issuer, "subject": who.subject}
