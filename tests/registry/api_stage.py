@@ -23,6 +23,7 @@ from registry.audit.log_key import make_log_key
 from registry.database.migrate import mark_done, mlflow_name
 from registry.database.record import Record
 from registry.facility import Facility
+from registry.identity.rate import Limits, Throttle
 from registry.mlflow_gate.artifacts import open_artifacts
 from registry.settings import Databases, Settings
 from registry.storage.local import LocalStore
@@ -35,6 +36,7 @@ from tests.validators import evidence_made
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import CohortRequirement, Protocol
 
+OFTEN = Limits(*["1000000/minute"] * 4)  # limits have tests of their own
 ORGANISATIONS = {"tef": "facility", "sme-a": "sme", "sme-b": "sme", "clinic": "hospital"}
 PEOPLE = {
     "innovator": ("sme-a", "Eva"),
@@ -72,7 +74,7 @@ class Stage:
             artifacts=open_artifacts(self.settings),
             root=self.root.certificate,
         )
-        self.app = create_api(self.facility)
+        self.app = create_api(self.facility, throttle=Throttle(OFTEN))
         self.answered: set[tuple[str, str, int]] = set()
         self.owner, self.worker = Role(database.owner), Role(database.worker)
         for name, kind in ORGANISATIONS.items():

@@ -38,8 +38,8 @@ WHO_MAY = {
     "submit": "innovator",
     "list_bundle": "clinician",
     "fetch_bundle_file": "clinician",
-    "login_logout": "leaver",  # whose token is revoked by it
-    "people_.*": "admin",
+    "logout": "leaver",  # whose token is revoked by it
+    "list_people|add_person|withdraw_role|list_tokens": "admin",
     "audit_.*": "auditor",
     ".*_quota": "admin",
 }
