@@ -142,7 +142,8 @@ def _gate(home: Path, environment: dict[str, str], databases: Databases) -> Serv
         name="gate",
         arguments=[sys.executable, "-m", "registry.cli.main", "server",
                    "--host", "127.0.0.1", "--port", str(port)],
-        environment=environment | databases.environment() | {"PYTHONPATH": str(Path.cwd())},
+        environment=environment | databases.environment("registry")
+        | {"PYTHONPATH": str(Path.cwd())},
         port=port, ready="/health/ready", artifacts=home / "facility" / "artifacts",
         log=home / "gate.log",
     )  # fmt: skip

@@ -28,7 +28,8 @@ import anyio
 import anyio.to_thread
 
 from registry.mlflow_gate.artifacts import SCHEME, Artifacts, Place
-from registry.mlflow_gate.front import App, Receive, Scope, Send
+from registry.mlflow_gate.body import Receive
+from registry.mlflow_gate.front import App, Scope, Send
 from registry.mlflow_gate.refusal import body_of, without_database_talk
 from registry.mlflow_gate.routes import ENDPOINTS, Kind, artifact_path
 from registry.mlflow_gate.schema import in_mlflow_schema
