@@ -134,6 +134,8 @@ def _token(scope: Scope) -> str:
 
 
 def _path(scope: Scope) -> str:
+    if scope.get("http_version") not in ("1.0", "1.1"):
+        raise Invalid("speak HTTP/1.1")  # the server's parser takes 0.9 and 2.0 at their word
     raw = scope.get("raw_path") or scope["path"].encode("utf-8")
     path = plain_path(raw.split(b"?", 1)[0])
     if scope["path"] != path or scope.get("root_path"):
