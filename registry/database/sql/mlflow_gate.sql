@@ -168,11 +168,12 @@ CREATE OR REPLACE TRIGGER guard_experiment BEFORE INSERT OR UPDATE ON mlflow.exp
     FOR EACH ROW EXECUTE FUNCTION mlflow.guard_experiment();
 ALTER TABLE mlflow.experiments ENABLE ALWAYS TRIGGER guard_experiment;
 
--- 6. Tags that begin with `touchstone` are ours.
+-- 6. Tags that begin with `touchstone` are ours, and none is spelled so that it only looks so.
 CREATE OR REPLACE FUNCTION mlflow.guard_tag() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF lower(normalize(NEW.key, NFKC)) ~ '^[[:space:][:cntrl:]]*touchstone' THEN
+    IF (NEW.key COLLATE "C") ~ '[^ -~]'
+       OR regexp_replace(lower(NEW.key COLLATE "C"), '[^a-z0-9]', '', 'g') ^@ 'touchstone' THEN
         RAISE EXCEPTION 'tags that begin with touchstone are reserved' USING ERRCODE = 'TS403';
     END IF;
     RETURN NEW;
@@ -184,7 +185,46 @@ CREATE OR REPLACE TRIGGER guard_tag BEFORE INSERT OR UPDATE ON mlflow.model_vers
 ALTER TABLE mlflow.registered_model_tags ENABLE ALWAYS TRIGGER guard_tag;
 ALTER TABLE mlflow.model_version_tags ENABLE ALWAYS TRIGGER guard_tag;
 
--- 7. The outbox: who registered what, in the same transaction (MLflow's webhooks get lost).
+-- 7. What a run says about a logged model: both belong to one organisation. (MLflow writes these
+--    rows by ids that a client names, whosever they are.)
+CREATE OR REPLACE FUNCTION mlflow.workspace_of_run(run text) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT e.workspace FROM mlflow.runs r JOIN mlflow.experiments e USING (experiment_id)
+    WHERE r.run_uuid = run
+$$;
+CREATE OR REPLACE FUNCTION mlflow.workspace_of_model(model text) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT e.workspace FROM mlflow.logged_models l JOIN mlflow.experiments e USING (experiment_id)
+    WHERE l.model_id = model
+$$;
+CREATE OR REPLACE FUNCTION mlflow.guard_link() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    run text;
+    model text;
+BEGIN
+    IF TG_TABLE_NAME = 'logged_model_metrics' THEN
+        run := NEW.run_id;
+        model := NEW.model_id;
+    ELSIF NEW.source_type IN ('RUN_INPUT', 'RUN_OUTPUT') THEN
+        run := NEW.source_id;
+        model := NEW.destination_id;
+    ELSE
+        RETURN NEW;
+    END IF;
+    IF mlflow.workspace_of_run(run) = mlflow.workspace_of_model(model) THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'the logged model % is not there', model USING ERRCODE = 'TS403';
+END $$;
+CREATE OR REPLACE TRIGGER guard_link BEFORE INSERT OR UPDATE ON mlflow.logged_model_metrics
+    FOR EACH ROW EXECUTE FUNCTION mlflow.guard_link();
+CREATE OR REPLACE TRIGGER guard_link BEFORE INSERT OR UPDATE ON mlflow.inputs
+    FOR EACH ROW EXECUTE FUNCTION mlflow.guard_link();
+ALTER TABLE mlflow.logged_model_metrics ENABLE ALWAYS TRIGGER guard_link;
+ALTER TABLE mlflow.inputs ENABLE ALWAYS TRIGGER guard_link;
+
+-- 8. The outbox: who registered what, in the same transaction (MLflow's webhooks get lost).
 --    SECURITY DEFINER, so that MLflow's role needs no right on our tables and can't forge a row.
 CREATE OR REPLACE FUNCTION mlflow.announce_version() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -202,3 +242,6 @@ BEGIN
     END IF;
 END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA mlflow FROM PUBLIC;
+-- Triggers run as whoever writes, and ask these.
+GRANT EXECUTE ON FUNCTION mlflow.workspace_of_run, mlflow.workspace_of_model
+    TO touchstone_mlflow;
