@@ -158,7 +158,7 @@ def test_mlflow_owns_nothing_and_may_only_what_it_needs(gate: Gate) -> None:
     )
     assert unguarded == []
     guards = gate.sql("SELECT count(*) FROM pg_trigger WHERE tgname ~ '^(guard|announce)_'")
-    assert guards == [(11,)]
+    assert guards == [(12,)]
 
 
 def test_no_row_ties_a_run_to_another_organisations_model(gate: Gate) -> None:

@@ -51,6 +51,11 @@ BEGIN
             USING ERRCODE = 'TS403';
     END IF;
     IF is_gate THEN
+        -- Locked before it is asked about: a certificate that is being revoked just now is waited
+        -- for, and one that opens the gate can't be revoked before the alias is there to remove.
+        PERFORM FROM touchstone.certificate c
+        WHERE c.organisation = NEW.workspace AND c.model_name = NEW.name
+          AND c.model_version = NEW.version FOR SHARE;
         IF NEW.alias = 'clinical-pilot'
            AND touchstone.alias_permitted(NEW.workspace, NEW.name, NEW.version::text) THEN
             RETURN NEW;
@@ -122,6 +127,29 @@ END $$;
 CREATE OR REPLACE TRIGGER guard_version BEFORE UPDATE OR DELETE ON mlflow.model_versions
     FOR EACH ROW EXECUTE FUNCTION mlflow.guard_version();
 ALTER TABLE mlflow.model_versions ENABLE ALWAYS TRIGGER guard_version;
+
+-- A version that was deleted is not submitted: its certificate could never be shown. The row is
+-- locked, so that of a deletion and a submission at the same moment one is refused.
+CREATE OR REPLACE FUNCTION mlflow.guard_submission() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM FROM mlflow.model_versions v
+    WHERE v.workspace = NEW.organisation AND v.name = NEW.model_name
+      AND v.version = NEW.model_version AND v.current_stage = 'None' FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no version % of %; register it first',
+            NEW.model_version, NEW.model_name USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+DO $$
+BEGIN
+    IF to_regclass('touchstone.submission') IS NOT NULL THEN
+        CREATE OR REPLACE TRIGGER guard_submission BEFORE INSERT ON touchstone.submission
+            FOR EACH ROW EXECUTE FUNCTION mlflow.guard_submission();
+        ALTER TABLE touchstone.submission ENABLE ALWAYS TRIGGER guard_submission;
+    END IF;
+END $$;
 
 -- 4. A registered model keeps its name and stays: submissions and certificates name it.
 CREATE OR REPLACE FUNCTION mlflow.guard_model() RETURNS trigger
