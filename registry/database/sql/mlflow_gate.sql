@@ -90,6 +90,15 @@ BEGIN
         RAISE EXCEPTION 'a version is registered from a model that the organisation logged here'
             USING ERRCODE = 'TS403';
     END IF;
+    -- Once only, also when a client asks twice at the same moment.
+    PERFORM pg_advisory_xact_lock(hashtextextended(
+        NEW.workspace || '/' || NEW.name || '/' || NEW.source, 7460003));
+    IF EXISTS (SELECT FROM mlflow.model_versions v
+               WHERE v.workspace = NEW.workspace AND v.name = NEW.name AND v.source = NEW.source
+                 AND v.current_stage = 'None') THEN
+        RAISE EXCEPTION 'this logged model is a version of % already', NEW.name
+            USING ERRCODE = 'TS403';
+    END IF;
     RETURN NEW;
 END $$;
 CREATE OR REPLACE TRIGGER guard_new_version BEFORE INSERT ON mlflow.model_versions
