@@ -122,7 +122,7 @@ def storm(
 
         killer = threading.Thread(target=kill)
         killer.start()
-        said, _ = clients.communicate(timeout=540)
+        said, _ = clients.communicate(timeout=900)
         stopper.set()
         killer.join()
         assert clients.returncode == 0, said
@@ -232,7 +232,8 @@ def folder(organisation: str, told: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("smes", "versions", "kills"),
     [pytest.param(5, 1, 1, id="five"),
-     pytest.param(20, 3, 2, id="twenty", marks=pytest.mark.slow)],
+     pytest.param(20, 3, 2, id="twenty",
+                  marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
 )  # fmt: skip
 def test_nothing_is_lost_doubled_or_shared_when_many_upload_at_once(
     facility: Facility, smes: int, versions: int, kills: int

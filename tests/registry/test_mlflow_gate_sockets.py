@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvicorn
 
+from registry.api import wire as wire_module
 from registry.mlflow_gate import body as body_module
 from registry.mlflow_gate.body import MOST_SEARCH, Body
 from registry.trust.errors import Conflict, Invalid, Unauthenticated
@@ -419,3 +421,64 @@ def test_a_token_is_asked_for_again_while_a_body_arrives(monkeypatch: pytest.Mon
     monkeypatch.setattr(body_module, "_ASK_AGAIN_SECONDS", 0.05)
     with pytest.raises(Unauthenticated):
         read((0.0, part(b"a")), (0.1, part(b"b")), (9.0, part(b"c", more=False)), known=False)
+
+
+def test_a_head_without_end_is_hung_up_on(gate: Gate) -> None:
+    """Before any token was asked for: one header, line or name that goes on and on."""
+    for begun in (b"GET /api HTTP/1.1\r\nX-Long: ", b"GET /", b"GET / HTTP/1.1\r\nX",
+                  b"GET / HTTP/1.1\r\n"):  # fmt: skip
+        piece = b"X-Some: header\r\n" * 1024 if begun.endswith(b"\n") else b"a" * 16384
+        sent = 0
+        with connected(gate) as connection:
+            try:
+                connection.sendall(begun)
+                while sent < 16 << 20:
+                    connection.sendall(piece)
+                    sent += len(piece)
+                answer = connection.recv(65536)
+            except (BrokenPipeError, ConnectionResetError):
+                answer = b""
+        assert sent < 16 << 20, f"{begun!r} was taken without end"
+        assert statuses(answer) in ([400], [])
+
+
+def test_a_large_head_of_a_stock_client_is_taken(gate: Gate, model: str) -> None:
+    request = smuggled(gate).replace("Host: x", "Host: x\r\nX-Long: " + "a" * 30_000, 1)
+    assert statuses(talk(gate, request.encode())) == [200]
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire_module, "HEAD_SECONDS", 0.3)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await asyncio.sleep(0.6)  # longer than a head may take: the answer is not hurried
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [(b"content-length", b"0")]})  # fmt: skip
+        await send({"type": "http.response.body", "body": b""})
+
+    async def run() -> list[bytes]:
+        config = uvicorn.Config(
+            application, port=0, http=wire_module.Wire, ws="none", lifespan="off",
+            log_level="error",
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        answers = []
+        whole = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        for sent in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n", whole, whole + b"GET /"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            try:
+                answers.append(await asyncio.wait_for(reader.read(), 10))
+            except ConnectionResetError:
+                answers.append(b"")
+            writer.close()
+        server.should_exit = True
+        await serving
+        return answers
+
+    assert [statuses(answer) for answer in asyncio.run(run())] == [[], [], [], [200], [200]]

@@ -51,11 +51,14 @@ def rows(gate: Gate, of: Tenant) -> list[Any]:
         f"source_id IN ({runs}) OR destination_id IN ({runs}) OR source_id IN ({models})"
         f" OR destination_id IN ({models})": ("inputs",),
     }  # fmt: skip
-    return [
-        gate.sql(f"SELECT x::text FROM mlflow.{table} x WHERE {condition} ORDER BY 1")
-        for condition, tables in where.items()
-        for table in tables
-    ]
+    return gate.sql(
+        " UNION ALL ".join(
+            f"SELECT '{table}', x::text FROM mlflow.{table} x WHERE {condition}"
+            for condition, tables in where.items()
+            for table in tables
+        )
+        + " ORDER BY 1, 2"
+    )
 
 
 def label(route: Route) -> str:
@@ -269,3 +272,10 @@ def test_artifacts_are_listed_for_their_owner_alone(
         answer = gate.ask("GET", FILES, "sme-b", query={"path": path})
         assert theirs.model_id not in answer.text.replace(path, "")
         assert "model.onnx" not in answer.text
+    bare = theirs.folder.removeprefix("workspaces/sme-a/")
+    for path in (bare, f"sme-a/{bare}", f"workspaces/{bare}", f"workspaces/SME-A/{bare}",
+                 f"workspaces/sme-a/0{bare}", theirs.folder.replace("/models/", "/")):  # fmt: skip
+        for organisation in ("sme-a", "sme-b"):
+            answer = gate.ask("GET", f"{FILES}/{path}/model.onnx", organisation)
+            assert answer.status_code in (400, 403, 404, 422)
+            assert theirs.mark not in answer.text
