@@ -67,6 +67,8 @@ def server(host: str, port: int) -> None:
     uvicorn.run(  # by name: the doors do not import each other
         "registry.api.main:application",
         factory=True,
+        http="registry.api.wire:Wire",
+        ws="none",
         host=host,
         port=port,
         log_level="warning",

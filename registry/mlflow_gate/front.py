@@ -7,13 +7,11 @@ Rules
 1. No token, no answer. The token alone says whose workspace it is.
 2. Only routes of `routes` pass, by their one spelling, and with the headers named here;
    `X-MLFLOW-WORKSPACE` is written by us, whatever the request said.
-3. A body has a limit: 4 MiB for a question, 2 GiB for a file; a sender that stalls is cut off.
+3. A header that decides something stands once; `body` says what may follow the headers.
 4. Whatever goes wrong is answered in MLflow's words with a sentence to act on.
 """
 
-import asyncio
 import functools
-import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -23,10 +21,20 @@ import anyio.to_thread
 
 from registry.identity.caller import Caller, current_caller
 from registry.identity.policy import require
-from registry.mlflow_gate.refusal import TooLarge, body_of
+from registry.mlflow_gate.body import (
+    MOST_FILE,
+    MOST_JSON,
+    MOST_SEARCH,
+    Body,
+    Message,
+    Receive,
+    check_json,
+    once,
+    too_large,
+)
+from registry.mlflow_gate.refusal import body_of
 from registry.mlflow_gate.routes import Kind, Route, match, plain_path
 from registry.trust.errors import (
-    Conflict,
     Invalid,
     TooMany,
     TouchstoneError,
@@ -34,19 +42,15 @@ from registry.trust.errors import (
     Unavailable,
 )
 
-Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Authenticate = Callable[[str], Caller]
 
-MOST_JSON = 4 << 20
-MOST_FILE = 2 << 30
-_STALL_SECONDS = 60.0
-_MOST_DEPTH = 30
 _QUERY = re.compile(rb"[\x21-\x7e]{0,16000}\Z")
 _PASSED_ON = (b"content-type", b"accept", b"user-agent")
+_ONCE = (*_PASSED_ON, b"authorization", b"content-length", b"content-encoding", b"host",
+         b"transfer-encoding")  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -85,9 +89,16 @@ class Front:
             await send(message)
 
         try:
-            caller = await anyio.to_thread.run_sync(self._known, _token(scope))
+            secret = _token(scope)
+            caller = await anyio.to_thread.run_sync(self._known, secret)
             route = match(scope["method"], _path(scope))
-            inward, body = await _cleaned(scope, receive, route, caller)
+            headers = _headers(scope)
+
+            async def still_known() -> None:
+                await anyio.to_thread.run_sync(self._known, secret)
+
+            arriving = Body(receive, most=_most(route, headers), still_known=still_known)
+            inward, body = await _cleaned(scope, receive, arriving, route, caller, headers)
             token = current_caller.set(caller)
             try:
                 await self._inner[route.kind](inward, body, watched)
@@ -123,6 +134,8 @@ def _token(scope: Scope) -> str:
 
 
 def _path(scope: Scope) -> str:
+    if scope.get("http_version") not in ("1.0", "1.1"):
+        raise Invalid("speak HTTP/1.1")  # the server's parser takes 0.9 and 2.0 at their word
     raw = scope.get("raw_path") or scope["path"].encode("utf-8")
     path = plain_path(raw.split(b"?", 1)[0])
     if scope["path"] != path or scope.get("root_path"):
@@ -130,24 +143,48 @@ def _path(scope: Scope) -> str:
     return path
 
 
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    """The request's headers; those that decide something, given twice, are refused."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        lower = name.lower()
+        if lower in headers and lower in _ONCE:
+            raise Invalid(f"the header {lower.decode('latin-1')} stands twice in this request")
+        headers[lower] = value
+    if b"content-length" in headers and b"transfer-encoding" in headers:
+        raise Invalid("this request states the length of its body in two ways")
+    return headers
+
+
+def _most(route: Route, headers: Mapping[bytes, bytes]) -> int:
+    """How many bytes of body the route takes; raises TooLarge where more are announced."""
+    most = {"json": MOST_JSON, "upload": MOST_FILE}.get(route.kind, 0)
+    if route.path.endswith("/search"):
+        most = MOST_SEARCH
+    if route.method == "GET":
+        most = 0
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or (most and int(length) > most):
+        raise too_large(most)
+    return most
+
+
 async def _cleaned(
-    scope: Scope, receive: Receive, route: Route, caller: Caller
+    scope: Scope,
+    receive: Receive,
+    arriving: Body,
+    route: Route,
+    caller: Caller,
+    sent: Mapping[bytes, bytes],
 ) -> tuple[Scope, Receive]:
     """The request as MLflow sees it: our headers, a checked body, and nothing else."""
     query = scope.get("query_string", b"")
     if not _QUERY.match(query):
         raise Invalid("the query of this address is too long or not plain ASCII")
-    sent = {name.lower(): value for name, value in scope["headers"]}
     headers = [(name, sent[name]) for name in _PASSED_ON if name in sent]
     headers += [(b"host", b"localhost"), (b"x-mlflow-workspace", caller.organisation.encode())]
     if sent.get(b"content-encoding", b"identity") != b"identity":
         raise Invalid("send the body as it is, without content-encoding")
-    most = {"json": MOST_JSON, "upload": MOST_FILE}.get(route.kind, 0)
-    if route.method == "GET":
-        most = 0
-    length = sent.get(b"content-length", b"0")
-    if not length.isdigit() or (most and int(length) > most):
-        raise TooLarge(f"this is larger than the {most >> 20} MiB that the registry takes at once")
     inward = {
         **scope,
         "headers": headers,
@@ -155,87 +192,13 @@ async def _cleaned(
         "state": {},
         "extensions": {},
     }
-    limited = _limited(receive, most)
     if route.kind == "upload":
-        return inward, limited
-    body = await _whole(limited) if most else b""
-    if (most and route.method != "DELETE") or body:
-        _check_json(body)
+        return inward, arriving
+    body = b"" if route.method == "GET" else await arriving.whole()
+    if body or route.method not in ("GET", "DELETE"):
+        check_json(body)
         headers.append((b"content-length", str(len(body)).encode()))
-    return inward, _once(body, receive)
-
-
-def _limited(receive: Receive, most: int) -> Receive:
-    got = 0
-
-    async def limited() -> Message:
-        nonlocal got
-        try:
-            message = await asyncio.wait_for(receive(), _STALL_SECONDS)
-        except TimeoutError:
-            raise Invalid(f"nothing arrived for {_STALL_SECONDS:.0f} s; send it again") from None
-        if message["type"] == "http.disconnect":
-            raise Conflict("the sender went away before all had arrived; nothing was stored")
-        got += len(message.get("body", b""))
-        if got > most:
-            raise TooLarge(
-                f"this is larger than the {most >> 20} MiB that the registry takes at once"
-            )
-        return message
-
-    return limited
-
-
-async def _whole(receive: Receive) -> bytes:
-    chunks = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        chunks += message.get("body", b"")
-        more = message.get("more_body", False)
-    return bytes(chunks)
-
-
-def _once(body: bytes, receive: Receive) -> Receive:
-    """The body, once; after it only the sender's going away is news."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def once() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return once
-
-
-def _check_json(body: bytes) -> None:
-    """One JSON object, each name once, not nested deeply: no two readers can differ about it."""
-    try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_no_twins)
-        if isinstance(value, dict) and _depth(value) <= _MOST_DEPTH:
-            return
-    except (ValueError, RecursionError):
-        pass
-    raise Invalid(
-        "the body must be one JSON object in UTF-8, each name in it once, without NUL characters"
-    )
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return value
-
-
-def _depth(value: Any) -> int:
-    """How deeply `value` is nested; ValueError for text that no database stores."""
-    if isinstance(value, str):
-        if "\0" in value:
-            raise ValueError("NUL")
-        value.encode("utf-8")  # a lone surrogate has no UTF-8
-        return 0
-    if isinstance(value, dict):
-        return 1 + max((max(_depth(key), _depth(below)) for key, below in value.items()), default=0)
-    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+    return inward, once(body, receive)
 
 
 @functools.cache

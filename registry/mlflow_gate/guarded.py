@@ -8,7 +8,8 @@ Rules
 -----
 1. A store's public method that is not named is refused, also one that a later MLflow adds.
 2. A named one runs for a caller who may use MLflow, inside that caller's own workspace.
-3. What the database refuses arrives as a sentence; SQL stays in the log.
+3. A search is bounded by `questions`, and by the time that the database gives it.
+4. What the database refuses arrives as a sentence; SQL stays in the log.
 """
 
 import functools
@@ -23,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlch
 
 from registry.identity.caller import Caller, current_caller
 from registry.identity.policy import require
+from registry.mlflow_gate.questions import bounded
 from registry.mlflow_gate.refusal import in_mlflow_words
 from registry.trust.errors import (
     Conflict,
@@ -33,6 +35,7 @@ from registry.trust.errors import (
     Unavailable,
 )
 
+_TOO_LONG = "57014"  # query_canceled: see server.STATEMENT_SECONDS
 _log = logging.getLogger(__name__)
 _Store = TypeVar("_Store", bound=type[Any])
 
@@ -64,6 +67,9 @@ def only(interface: type, allowed: frozenset[str]) -> Callable[[_Store], _Store]
 
 
 def _kept(method: Callable[..., Any]) -> Callable[..., Any]:
+    if method.__name__.startswith(("search_", "get_metric_history")):
+        method = bounded(method)
+
     @functools.wraps(method)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -107,6 +113,8 @@ def _sentence(error: SQLAlchemyError) -> TouchstoneError:
     cause = error.orig if isinstance(error, DBAPIError) else None
     if getattr(cause, "sqlstate", None) == "TS403":
         return Refused(cause.diag.message_primary, code="against_the_record")  # type: ignore[union-attr]
+    if getattr(cause, "sqlstate", None) == _TOO_LONG:
+        return Invalid("this takes the database too long; ask for less at once", code="too_slow")
     _log.warning("the database refused MLflow: %s", type(cause or error).__name__)
     if isinstance(error, OperationalError):
         return Unavailable("the database is not reachable just now; nothing was written, try again")

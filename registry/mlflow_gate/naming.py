@@ -13,7 +13,6 @@ Rules
 """
 
 import re
-import unicodedata
 
 from registry.trust.errors import Invalid, Refused
 
@@ -21,10 +20,12 @@ CLINICAL_PILOT = "clinical-pilot"
 
 _ALIAS = re.compile(r"dev-[a-z0-9-]{1,60}\Z")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_TAG = re.compile(r"[ -~]{1,250}\Z")
+_NO_LETTER = re.compile(r"[^a-z0-9]")
 _SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})\Z")
 _ORGANISATION = re.compile(r"[a-z0-9][a-z0-9-]{0,61}[a-z0-9]\Z")
 _RESERVED_ORGANISATIONS = {"default", "workspaces", "api", "ajax-api", "static-files"}
-_RESERVED_PREFIXES = ("touchstone", "mlflow.prompt.")
+_RESERVED_PREFIXES = ("touchstone", "mlflowprompt")
 
 
 def check_alias(alias: str) -> None:
@@ -55,10 +56,13 @@ def check_model_name(name: str) -> None:
 
 
 def check_tag(key: str) -> None:
-    """Raise Refused for a tag key that only Touchstone may write."""
-    folded = unicodedata.normalize("NFKC", key).casefold()
-    letters = "".join(c for c in folded if unicodedata.category(c)[0] not in "CZ")
-    if letters.startswith(_RESERVED_PREFIXES):
+    """Raise Refused for a tag key that only Touchstone may write, or that could look like one."""
+    if not _TAG.match(key):
+        raise Refused(
+            f"the tag {key[:80]!a} is not allowed; use 1 to 250 plain ASCII characters",
+            code="tag_not_allowed",
+        )
+    if _NO_LETTER.sub("", key.lower()).startswith(_RESERVED_PREFIXES):
         raise Refused(
             f"the tag {key!a} is reserved; choose a key that does not begin with 'touchstone'",
             code="tag_reserved",

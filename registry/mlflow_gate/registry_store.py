@@ -6,15 +6,20 @@ Rules
 1. Aliases are `dev-…`; `clinical-pilot` can be read and is neither set, moved nor removed.
 2. A version is made from a model that was logged here, which is sealed first: its files can't
    change between the registration and the assessment, nor ever after.
-3. Models and versions keep their names and stages; a version that was submitted stays.
-4. Everything is inside the caller's workspace; another organisation's model does not exist.
+3. A logged model is one version of a registered model, however often it is registered: a client
+   whose answer got lost asks again, and must not make a second version of it.
+4. Models and versions keep their names and stages; a version that was submitted stays.
+5. Everything is inside the caller's workspace; another organisation's model does not exist.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
+from mlflow.entities.model_registry.model_version_stages import STAGE_NONE
+from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
 from registry.mlflow_gate.artifacts import Artifacts, Place
@@ -57,6 +62,9 @@ ALLOWED = frozenset(
 @only(AbstractStore, ALLOWED)
 class GuardedRegistryStore(WorkspaceAwareSqlAlchemyStore):
     """The model registry store of one server."""
+
+    # Who registers many versions of one model at once loses the next number to another each time.
+    CREATE_MODEL_VERSION_RETRIES = 25
 
     def __init__(self, url: str, tracking: GuardedTrackingStore, artifacts: Artifacts) -> None:
         super().__init__(url)
@@ -107,9 +115,36 @@ class GuardedRegistryStore(WorkspaceAwareSqlAlchemyStore):
         if (place.workspace, place.holder_id) != (caller.organisation, logged.model_id):
             raise Refused("this model was not logged here", code="source_not_allowed")
         self._artifacts.seal(place.workspace, place.experiment, place.holder_id)
-        return super().create_model_version(
-            name, source, logged.source_run_id, tags, None, description, None, logged.model_id
-        )
+        there = self._version_from(name, source)
+        if there is not None:
+            return there
+        try:
+            return super().create_model_version(
+                name, source, logged.source_run_id, tags, None, description, None, logged.model_id
+            )
+        except MlflowException:
+            # The first of two requests for the same may have come to its end meanwhile.
+            there = self._version_from(name, source)
+            if there is None:
+                raise
+            return there
+
+    def _version_from(self, name: str, source: str) -> Any | None:
+        """The version of the caller's registered model that was made from this logged model."""
+        with self.ManagedSessionMaker(read_only=True) as session:
+            found = (
+                session.query(SqlModelVersion)
+                .filter(
+                    SqlModelVersion.name == name,
+                    SqlModelVersion.source == source,
+                    SqlModelVersion.current_stage == STAGE_NONE,
+                    *self._get_workspace_clauses(SqlModelVersion),
+                )
+                .one_or_none()
+            )
+            if found is None:
+                return None
+            return self._populate_model_version_aliases(session, name, found.to_mlflow_entity())
 
     def delete_model_version(self, name: str, version: Any) -> None:
         """Take a version out of sight; the database refuses it for one that was submitted."""

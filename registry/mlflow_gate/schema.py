@@ -47,9 +47,15 @@ def ensure_workspace(url: str, organisation: str) -> None:
     mlflow_gate.ensure_workspace(url, organisation)
 
 
-def in_mlflow_schema(url: str) -> str:
-    """SQLAlchemy's address of MLflow's schema: psycopg 3, `search_path` set."""
+def in_mlflow_schema(url: str, *, most_seconds: int = 0) -> str:
+    """SQLAlchemy's address of MLflow's schema: psycopg 3, `search_path` set.
+
+    A statement, and a wait for a lock, ends after `most_seconds`; 0 is no limit (migrations).
+    """
     address = url.replace("postgresql://", "postgresql+psycopg://", 1)
     if "search_path" in address:
         return address
-    return f"{address}{'&' if '?' in address else '?'}options={quote('-csearch_path=mlflow')}"
+    options = "-csearch_path=mlflow"
+    if most_seconds:
+        options += f" -cstatement_timeout={most_seconds}s"
+    return f"{address}{'&' if '?' in address else '?'}options={quote(options)}"

@@ -28,7 +28,8 @@ import anyio
 import anyio.to_thread
 
 from registry.mlflow_gate.artifacts import SCHEME, Artifacts, Place
-from registry.mlflow_gate.front import App, Receive, Scope, Send
+from registry.mlflow_gate.body import Receive
+from registry.mlflow_gate.front import App, Scope, Send
 from registry.mlflow_gate.refusal import body_of, without_database_talk
 from registry.mlflow_gate.routes import ENDPOINTS, Kind, artifact_path
 from registry.mlflow_gate.schema import in_mlflow_schema
@@ -45,6 +46,7 @@ _ENVIRONMENT = {
 }
 # A search of runs would import MLflow's own accounts, and with them gateway, jobs and assistant.
 _NEVER_LOADED = ("mlflow.server.auth", "mlflow.server.fastapi_app")
+STATEMENT_SECONDS = 20
 _THREADS = 8
 _STALE_SECONDS = 24 * 3600
 _installed: tuple[str, str] | None = None
@@ -73,7 +75,7 @@ def install(*, mlflow_url: str, artifacts: Artifacts) -> Mapping[Kind, App]:
     os.environ["_MLFLOW_SERVER_ARTIFACT_DESTINATION"] = artifacts.address
     _import_mlflow_constants()
     if _installed is None:
-        _install_stores(in_mlflow_schema(mlflow_url), artifacts)
+        _install_stores(in_mlflow_schema(mlflow_url, most_seconds=STATEMENT_SECONDS), artifacts)
         _installed = (mlflow_url, artifacts.address)
     from mlflow.server import app as flask_app
 

@@ -6,7 +6,8 @@ Rules
 1. Artifacts lie where the server says; a client's own `artifact_location` is refused.
 2. Nothing is deleted or restored; traces, scorers, gateways, datasets of evaluations and whatever
    a later MLflow adds are not offered.
-3. A client that chose no experiment means experiment 0: its organisation's `Default`.
+3. A logged model that a run names (a metric of it, an input, an output) is the caller's own.
+4. A client that chose no experiment means experiment 0: its organisation's `Default`.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from typing import Any
 
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 from mlflow.store.tracking.abstract_store import AbstractStore
 from mlflow.store.tracking.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 
@@ -117,9 +119,20 @@ class GuardedTrackingStore(WorkspaceAwareSqlAlchemyStore):
             self._chosen(experiment_id), user_id, start_time, _checked(tags), run_name
         )
 
-    def search_runs(self, experiment_ids: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
+    def search_runs(
+        self,
+        experiment_ids: Iterable[Any],
+        filter_string: str | None,
+        run_view_type: Any,
+        max_results: int = SEARCH_MAX_RESULTS_DEFAULT,
+        order_by: Any = None,
+        page_token: str | None = None,
+    ) -> Any:
         """Runs of the caller's organisation."""
-        return super().search_runs([self._chosen(e) for e in experiment_ids], *args, **kwargs)
+        chosen = [self._chosen(e) for e in experiment_ids]
+        return super().search_runs(
+            chosen, filter_string, run_view_type, max_results, order_by, page_token
+        )
 
     def set_tag(self, run_id: str, tag: Any) -> None:
         """Set a tag whose key is not reserved."""
@@ -131,8 +144,30 @@ class GuardedTrackingStore(WorkspaceAwareSqlAlchemyStore):
         check_tag(key)
         super().delete_tag(run_id, key)
 
+    def log_metric(self, run_id: str, metric: Any) -> None:
+        """Write a metric of a run, and of a logged model that must be the caller's."""
+        self._own_models([metric.model_id])
+        super().log_metric(run_id, metric)
+
+    def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
+        """Say what a run read: data sets, and logged models of the caller's."""
+        self._own_models(model.model_id for model in models or [])
+        super().log_inputs(run_id, datasets, models)
+
+    def log_outputs(self, run_id: str, models: Any) -> None:
+        """Say which logged models of the caller's a run made."""
+        self._own_models(model.model_id for model in models)
+        super().log_outputs(run_id, models)
+
+    def _own_models(self, model_ids: Iterable[str | None]) -> None:
+        # MLflow writes rows about these ids without asking whose they are.
+        for model_id in {model_id for model_id in model_ids if model_id}:
+            super().get_logged_model(model_id)
+
     def log_batch(self, run_id: str, metrics: Any, params: Any, tags: Any) -> None:
         """Write metrics, parameters and tags of a run."""
+        metrics = list(metrics)
+        self._own_models(metric.model_id for metric in metrics)
         super().log_batch(run_id, metrics, params, _checked(tags))
 
     def create_logged_model(
@@ -156,9 +191,20 @@ class GuardedTrackingStore(WorkspaceAwareSqlAlchemyStore):
             model_type,
         )
 
-    def search_logged_models(self, experiment_ids: Iterable[Any], *args: Any, **kw: Any) -> Any:
+    def search_logged_models(
+        self,
+        experiment_ids: Iterable[Any],
+        filter_string: str | None = None,
+        datasets: Any = None,
+        max_results: int | None = None,
+        order_by: Any = None,
+        page_token: str | None = None,
+    ) -> Any:
         """Logged models of the caller's organisation."""
-        return super().search_logged_models([self._chosen(e) for e in experiment_ids], *args, **kw)
+        chosen = [self._chosen(e) for e in experiment_ids]
+        return super().search_logged_models(
+            chosen, filter_string, datasets, max_results, order_by, page_token
+        )
 
     def set_logged_model_tags(self, model_id: str, tags: Iterable[Any]) -> None:
         """Set tags whose keys are not reserved."""

@@ -334,6 +334,7 @@ def main() -> None:
     """Serve the gate with these settings until terminated."""
     import uvicorn
 
+    from registry.api.wire import Wire
     from registry.identity.accounts import authenticate
     from registry.mlflow_gate.app import create_app
     from registry.mlflow_gate.schema import prepare_schema
@@ -347,7 +348,9 @@ def main() -> None:
         artifacts=_artifacts(Path(settings["artifacts"]), read_s3(settings["s3"])),
         authenticate=lambda token: authenticate(record, token),
     )
-    uvicorn.run(app, host="127.0.0.1", port=settings["port"], log_level="warning")
+    uvicorn.run(
+        app, host="127.0.0.1", port=settings["port"], log_level="warning", http=Wire, ws="none"
+    )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 
 from registry.mlflow_gate.versions import (
@@ -151,6 +153,38 @@ def test_a_registration_is_announced_in_the_outbox(gate: Gate) -> None:
         "WHERE model_name = 'announced'"
     )
     assert rows == [("sme-a", 1, True)]
+
+
+def test_a_logged_model_is_registered_once_however_often_it_is_asked_for(gate: Gate) -> None:
+    """A client whose answer got lost asks again; two of its requests may even cross."""
+    model_id, folder = gate.logged_model()
+    gate.put(f"{folder}/model.onnx", b"once")
+    gate.mlflow("POST", "registered-models/create", name="once")
+    other_id, other = gate.logged_model()
+    gate.put(f"{other}/model.onnx", b"another")
+
+    def register(chosen: str) -> str:
+        answer = gate.mlflow(
+            "POST", "model-versions/create",
+            name="once", source=f"models:/{chosen}", model_id=chosen,
+        )  # fmt: skip
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["model_version"]["version"])
+
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(register, [model_id, other_id] * 6))
+    assert len(set(told[::2])) == len(set(told[1::2])) == 1
+    assert set(told) == {"1", "2"}
+    versions = gate.sql("SELECT version FROM mlflow.model_versions WHERE name = 'once' ORDER BY 1")
+    outbox = gate.sql("SELECT version FROM touchstone.registration WHERE model_name = 'once'"
+                      " ORDER BY 1")  # fmt: skip
+    assert versions == outbox == [(1,), (2,)]
+    with pytest.raises(psycopg.DatabaseError, match="a version of once already"):
+        gate.sql(
+            "INSERT INTO mlflow.model_versions (workspace, name, version, current_stage, source,"
+            " storage_location) SELECT workspace, name, 9, current_stage, source, storage_location"
+            " FROM mlflow.model_versions WHERE name = 'once' AND version = 1", role="mlflow",
+        )  # fmt: skip
 
 
 def test_only_a_certificate_sets_clinical_pilot(gate: Gate, client: Any) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from registry.mlflow_gate.front import MOST_JSON
+from registry.mlflow_gate.body import MOST_JSON
 from tests.registry.mlflow_server import Gate
 
 ALIAS = "/api/2.0/mlflow/registered-models/alias"

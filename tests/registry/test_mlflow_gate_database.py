@@ -72,6 +72,12 @@ WALLED = "WHERE workspace = 'sme-a' AND name = 'walled'"
         "UPDATE mlflow.experiments SET workspace = 'sme-b' WHERE workspace = 'sme-a'",
         "INSERT INTO mlflow.registered_model_tags (workspace, name, key, value)"
         " VALUES ('sme-a', 'walled', 'Touchstone.verdict', 'pass')",
+        "INSERT INTO mlflow.registered_model_tags (workspace, name, key, value)"
+        " VALUES ('sme-a', 'walled', E'touch\\u00adstone.verdict', 'pass')",
+        "INSERT INTO mlflow.registered_model_tags (workspace, name, key, value)"
+        " VALUES ('sme-a', 'walled', E'\\u0442ouchstone.verdict', 'pass')",
+        "INSERT INTO mlflow.model_version_tags (workspace, name, version, key, value)"
+        " VALUES ('sme-a', 'walled', 1, 'touch-stone', 'pass')",
         "INSERT INTO mlflow.workspaces (name, default_artifact_root) VALUES ('w', 's3://locked')",
         "UPDATE mlflow.workspaces SET default_artifact_root = 's3://locked'",
         "ALTER TABLE mlflow.registered_model_aliases DISABLE TRIGGER ALL",
@@ -152,4 +158,30 @@ def test_mlflow_owns_nothing_and_may_only_what_it_needs(gate: Gate) -> None:
     )
     assert unguarded == []
     guards = gate.sql("SELECT count(*) FROM pg_trigger WHERE tgname ~ '^(guard|announce)_'")
-    assert guards == [(9,)]
+    assert guards == [(12,)]
+
+
+def test_no_row_ties_a_run_to_another_organisations_model(gate: Gate) -> None:
+    model_id, _ = gate.logged_model("sme-a")
+    created = gate.mlflow("POST", "runs/create", "sme-b", experiment_id="0").json()
+    run, experiment = (created["run"]["info"][key] for key in ("run_id", "experiment_id"))
+    link = (
+        "INSERT INTO mlflow.inputs (input_uuid, source_type, source_id, destination_type,"
+        " destination_id, step) VALUES (md5(random()::text), %s, %s, %s, %s, 0)"
+    )
+    metric = (
+        "INSERT INTO mlflow.logged_model_metrics (model_id, metric_name, metric_timestamp_ms,"
+        " metric_step, metric_value, experiment_id, run_id) VALUES (%s, 'auc', 1, 0, 1, %s, %s)"
+    )
+    for statement, values in (
+        (link, ("RUN_INPUT", run, "MODEL_INPUT", model_id)),
+        (link, ("RUN_OUTPUT", run, "MODEL_OUTPUT", model_id)),
+        (link, ("RUN_OUTPUT", run, "MODEL_OUTPUT", "m-" + "0" * 32)),
+        (metric, (model_id, experiment, run)),
+    ):
+        with pytest.raises(psycopg.DatabaseError) as refused:
+            gate.sql(statement, *values, role="mlflow")
+        assert refused.value.sqlstate == "TS403", str(refused.value)
+    own, _ = gate.logged_model("sme-b")
+    gate.sql(link, "RUN_OUTPUT", run, "MODEL_OUTPUT", own, role="mlflow")
+    gate.sql(metric, own, experiment, run, role="mlflow")

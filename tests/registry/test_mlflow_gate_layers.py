@@ -80,6 +80,8 @@ other = f"workspaces/sme-b/1/{'0' * 32}/artifacts/x"
 attempt("files, other's", lambda: repository().get_local_path(other))
 for scheme in ("s3://locked/x", "file:///etc", "/etc", "http://x.example/y", "runs:/a/b"):
     attempt("files, " + scheme, lambda: get_artifact_repository(scheme))
+with registry.engine.connect() as connection:
+    said["most seconds"] = connection.exec_driver_sql("SHOW statement_timeout").scalar()
 said["environment"] = str([k for k, v in os.environ.items() if "touchstone_mlflow" in v])
 said["loaded"] = str([m for m in sys.modules if sys.modules[m] and m.startswith(
     ("mlflow.server.auth", "mlflow.server.fastapi_app", "mlflow.server.gateway_api",
@@ -138,3 +140,7 @@ def test_the_files_refuse_without_the_layers_before_them(said: Any) -> None:
 def test_the_process_inherits_and_loads_nothing_that_it_need_not(said: Any) -> None:
     assert said["environment"] == "[]"
     assert said["loaded"] == "[]"
+
+
+def test_the_database_gives_mlflow_seconds_for_a_statement_and_no_more(said: Any) -> None:
+    assert said["most seconds"] == "20s"

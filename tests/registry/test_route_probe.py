@@ -3,15 +3,19 @@
 An upgrade that adds a route opens nothing (it is denied) and shows here: the table differs.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from registry.identity.caller import Role
+from registry.identity.policy import KIND_OF_ROLE, POLICY
 from registry.mlflow_gate.routes import ROUTES, match, plain_path, table
 from registry.trust.errors import TouchstoneError
 from tests.registry.mlflow_server import Gate
+from tests.registry.role import token_of
 
 TABLE = Path(__file__).with_name("mlflow_routes.txt")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
@@ -109,6 +113,64 @@ def test_the_running_server_denies_all_others(gate: Gate) -> None:
             continue
         answer = gate.ask(method, path)
         assert answer.status_code in (403, 404), f"{method} {path}: {answer.status_code}"
+
+
+def roles() -> list[tuple[str, Role]]:
+    """(an organisation, a role of it), every role there is."""
+    organisation = {"sme": "sme-a", "facility": "tef", "hospital": "clinic"}
+    return [(organisation[kind], role) for role, kinds in KIND_OF_ROLE.items() for kind in kinds]
+
+
+@pytest.mark.parametrize(("organisation", "role"), roles())
+def test_each_role_reaches_exactly_what_the_policy_gives_it(
+    gate: Gate, organisation: str, role: Role
+) -> None:
+    """Every route × method, asked for real with a token of the role; reached means past the gate.
+
+    What is reached may still answer that a thing is not there: that is MLflow's own answer, with
+    MLflow's own words, while the gate's refusals carry the gate's.
+    """
+    secret = token_of(gate.databases, organisation, role, "Prober")
+    asked = {(method, rule) for method, rule, _ in flask_routes()} | set(fastapi_routes())
+    reached = set()
+    for method, rule in sorted(asked):
+        answer = gate.ask(
+            method, concrete(rule), None, headers={"Authorization": f"Bearer {secret}"},
+            content=b"{}" if method in ("POST", "PATCH", "PUT", "DELETE") else None,
+        )  # fmt: skip
+        assert answer.status_code < 500, f"{method} {rule}: {answer.text}"
+        refused = (
+            answer.status_code in (401, 403)
+            or (answer.status_code == 404 and "is not offered here" in answer.text)
+            or method == "HEAD"  # no route has it; a refusal of it has no body
+        )
+        if not refused:
+            reached.add((method, named(rule)))
+    let = {(route.method, route.path) for route in ROUTES}
+    # `a/b` is not the name of a place: uploads and downloads of it are refused as such.
+    own = let if POLICY[role].get("mlflow.use") else set()
+    assert {(m, p.replace("{artifact_path:path}", "{file}")) for m, p in reached} == own
+
+
+def test_the_policy_gives_mlflow_to_innovators_alone() -> None:
+    assert [role for role, row in POLICY.items() if "mlflow.use" in row] == ["innovator"]
+
+
+@pytest.mark.parametrize("token", [None, "expired", "revoked", "unknown"])
+def test_without_a_good_token_nothing_is_reached(gate: Gate, token: str | None) -> None:
+    secret = token_of(gate.databases, "sme-a", "innovator", "Prober")
+    changed = {
+        "expired": "expires_at = now() - interval '1 second'",
+        "revoked": "revoked_at = now()",
+    }
+    if token in changed:
+        hashed = hashlib.sha256(hashlib.sha256(secret.encode()).digest()).digest()
+        gate.sql(f"UPDATE touchstone.token SET {changed[token]} WHERE secret_hash = %s", hashed)
+    headers = {"Authorization": f"Bearer {secret + 'x' * (token == 'unknown')}"} if token else {}
+    for method, rule in sorted({(m, r) for m, r, _ in flask_routes()} | set(fastapi_routes())):
+        if method != "CONNECT":
+            answer = gate.ask(method, concrete(rule), None, headers=headers)
+            assert answer.status_code == 401, f"{method} {rule}: {answer.status_code}"
 
 
 @pytest.mark.parametrize("method", METHODS)

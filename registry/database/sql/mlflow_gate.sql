@@ -51,6 +51,11 @@ BEGIN
             USING ERRCODE = 'TS403';
     END IF;
     IF is_gate THEN
+        -- Locked before it is asked about: a certificate that is being revoked just now is waited
+        -- for, and one that opens the gate can't be revoked before the alias is there to remove.
+        PERFORM FROM touchstone.certificate c
+        WHERE c.organisation = NEW.workspace AND c.model_name = NEW.name
+          AND c.model_version = NEW.version FOR SHARE;
         IF NEW.alias = 'clinical-pilot'
            AND touchstone.alias_permitted(NEW.workspace, NEW.name, NEW.version::text) THEN
             RETURN NEW;
@@ -83,6 +88,15 @@ BEGIN
               AND l.artifact_location = 'mlflow-artifacts:/workspaces/' || NEW.workspace || '/'
                   || e.experiment_id || '/models/' || l.model_id || '/artifacts') THEN
         RAISE EXCEPTION 'a version is registered from a model that the organisation logged here'
+            USING ERRCODE = 'TS403';
+    END IF;
+    -- Once only, also when a client asks twice at the same moment.
+    PERFORM pg_advisory_xact_lock(hashtextextended(
+        NEW.workspace || '/' || NEW.name || '/' || NEW.source, 7460003));
+    IF EXISTS (SELECT FROM mlflow.model_versions v
+               WHERE v.workspace = NEW.workspace AND v.name = NEW.name AND v.source = NEW.source
+                 AND v.current_stage = 'None') THEN
+        RAISE EXCEPTION 'this logged model is a version of % already', NEW.name
             USING ERRCODE = 'TS403';
     END IF;
     RETURN NEW;
@@ -122,6 +136,29 @@ END $$;
 CREATE OR REPLACE TRIGGER guard_version BEFORE UPDATE OR DELETE ON mlflow.model_versions
     FOR EACH ROW EXECUTE FUNCTION mlflow.guard_version();
 ALTER TABLE mlflow.model_versions ENABLE ALWAYS TRIGGER guard_version;
+
+-- A version that was deleted is not submitted: its certificate could never be shown. The row is
+-- locked, so that of a deletion and a submission at the same moment one is refused.
+CREATE OR REPLACE FUNCTION mlflow.guard_submission() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM FROM mlflow.model_versions v
+    WHERE v.workspace = NEW.organisation AND v.name = NEW.model_name
+      AND v.version = NEW.model_version AND v.current_stage = 'None' FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no version % of %; register it first',
+            NEW.model_version, NEW.model_name USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+DO $$
+BEGIN
+    IF to_regclass('touchstone.submission') IS NOT NULL THEN
+        CREATE OR REPLACE TRIGGER guard_submission BEFORE INSERT ON touchstone.submission
+            FOR EACH ROW EXECUTE FUNCTION mlflow.guard_submission();
+        ALTER TABLE touchstone.submission ENABLE ALWAYS TRIGGER guard_submission;
+    END IF;
+END $$;
 
 -- 4. A registered model keeps its name and stays: submissions and certificates name it.
 CREATE OR REPLACE FUNCTION mlflow.guard_model() RETURNS trigger
@@ -168,11 +205,12 @@ CREATE OR REPLACE TRIGGER guard_experiment BEFORE INSERT OR UPDATE ON mlflow.exp
     FOR EACH ROW EXECUTE FUNCTION mlflow.guard_experiment();
 ALTER TABLE mlflow.experiments ENABLE ALWAYS TRIGGER guard_experiment;
 
--- 6. Tags that begin with `touchstone` are ours.
+-- 6. Tags that begin with `touchstone` are ours, and none is spelled so that it only looks so.
 CREATE OR REPLACE FUNCTION mlflow.guard_tag() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF lower(normalize(NEW.key, NFKC)) ~ '^[[:space:][:cntrl:]]*touchstone' THEN
+    IF (NEW.key COLLATE "C") ~ '[^ -~]'
+       OR regexp_replace(lower(NEW.key COLLATE "C"), '[^a-z0-9]', '', 'g') ^@ 'touchstone' THEN
         RAISE EXCEPTION 'tags that begin with touchstone are reserved' USING ERRCODE = 'TS403';
     END IF;
     RETURN NEW;
@@ -184,7 +222,46 @@ CREATE OR REPLACE TRIGGER guard_tag BEFORE INSERT OR UPDATE ON mlflow.model_vers
 ALTER TABLE mlflow.registered_model_tags ENABLE ALWAYS TRIGGER guard_tag;
 ALTER TABLE mlflow.model_version_tags ENABLE ALWAYS TRIGGER guard_tag;
 
--- 7. The outbox: who registered what, in the same transaction (MLflow's webhooks get lost).
+-- 7. What a run says about a logged model: both belong to one organisation. (MLflow writes these
+--    rows by ids that a client names, whosever they are.)
+CREATE OR REPLACE FUNCTION mlflow.workspace_of_run(run text) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT e.workspace FROM mlflow.runs r JOIN mlflow.experiments e USING (experiment_id)
+    WHERE r.run_uuid = run
+$$;
+CREATE OR REPLACE FUNCTION mlflow.workspace_of_model(model text) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT e.workspace FROM mlflow.logged_models l JOIN mlflow.experiments e USING (experiment_id)
+    WHERE l.model_id = model
+$$;
+CREATE OR REPLACE FUNCTION mlflow.guard_link() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    run text;
+    model text;
+BEGIN
+    IF TG_TABLE_NAME = 'logged_model_metrics' THEN
+        run := NEW.run_id;
+        model := NEW.model_id;
+    ELSIF NEW.source_type IN ('RUN_INPUT', 'RUN_OUTPUT') THEN
+        run := NEW.source_id;
+        model := NEW.destination_id;
+    ELSE
+        RETURN NEW;
+    END IF;
+    IF mlflow.workspace_of_run(run) = mlflow.workspace_of_model(model) THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'the logged model % is not there', model USING ERRCODE = 'TS403';
+END $$;
+CREATE OR REPLACE TRIGGER guard_link BEFORE INSERT OR UPDATE ON mlflow.logged_model_metrics
+    FOR EACH ROW EXECUTE FUNCTION mlflow.guard_link();
+CREATE OR REPLACE TRIGGER guard_link BEFORE INSERT OR UPDATE ON mlflow.inputs
+    FOR EACH ROW EXECUTE FUNCTION mlflow.guard_link();
+ALTER TABLE mlflow.logged_model_metrics ENABLE ALWAYS TRIGGER guard_link;
+ALTER TABLE mlflow.inputs ENABLE ALWAYS TRIGGER guard_link;
+
+-- 8. The outbox: who registered what, in the same transaction (MLflow's webhooks get lost).
 --    SECURITY DEFINER, so that MLflow's role needs no right on our tables and can't forge a row.
 CREATE OR REPLACE FUNCTION mlflow.announce_version() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -202,3 +279,6 @@ BEGIN
     END IF;
 END $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA mlflow FROM PUBLIC;
+-- Triggers run as whoever writes, and ask these.
+GRANT EXECUTE ON FUNCTION mlflow.workspace_of_run, mlflow.workspace_of_model
+    TO touchstone_mlflow;
