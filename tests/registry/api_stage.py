@@ -31,6 +31,7 @@ from registry.submissions import places
 from registry.trust.canonical import canonical, digest_of, sha256_bytes
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of, save_identity
 from serving.bundle.layout import REQUIRED
+from tests.registry.registered import register
 from tests.registry.role import Role, acting, token_of
 from tests.validators import evidence_made
 from validators.protocol.read import parse_protocol
@@ -132,17 +133,14 @@ class Stage:
 
     def register(self, model: str = "nodule-net", version: int = 1, sme: str = "sme-a") -> None:
         """What MLflow's trigger writes when a version is registered."""
-        self.owner.execute(
-            "INSERT INTO touchstone.registration (organisation, model_name, version, source)"
-            " VALUES (%s, %s, %s, 's') ON CONFLICT DO NOTHING",
-            (sme, model, version),
-        )
+        register(self.owner, sme, model, version)
 
     def submission(
         self, state: str = "in_review", verdict: str = "pass", model: str | None = None
     ) -> str:
         """A submission of SME A, moved along the arrows as worker, assessors and gate would."""
         name = str(uuid.uuid4())
+        self.register(model or f"m-{name[:8]}")
         acting(self.database, "sme-a", "innovator", "Eva").execute(
             "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
             " protocol_digest, cohort_id, cohort_version, submitted_by)"
