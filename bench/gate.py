@@ -16,6 +16,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -155,6 +156,7 @@ def main() -> None:
     import mlflow.onnx  # noqa: F401  once, before clients are forked
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped, it stops its servers
 
     with stage() as (gate, bare):
         print(f"{'':38}{'gate':>9}{'bare':>9} {'':6}{'ratio':>7}")
