@@ -64,6 +64,33 @@ def payload_of(envelope: Envelope) -> bytes:
         raise Invalid("this is not a DSSE envelope: no base64 payload") from error
 
 
+def is_exact(envelope: object) -> bool:
+    """Whether an envelope is in the one form of its content, so that every bit of it counts."""
+    if not isinstance(envelope, dict) or set(envelope) != {"payload", "payloadType", "signatures"}:
+        return False
+    entries = envelope["signatures"]
+    return (
+        _is_canonical_base64(envelope["payload"])
+        and isinstance(entries, list)
+        and all(
+            isinstance(entry, dict)
+            and set(entry) == {"keyid", "sig"}
+            and isinstance(entry["keyid"], str)
+            and _is_canonical_base64(entry["sig"])
+            for entry in entries
+        )
+    )
+
+
+def _is_canonical_base64(text: object) -> bool:
+    if not isinstance(text, str):
+        return False
+    try:
+        return base64.b64encode(base64.b64decode(text, validate=True)).decode() == text
+    except (ValueError, binascii.Error):
+        return False
+
+
 def check_signature(envelope: Envelope, payload_type: str, certificate: x509.Certificate) -> bytes:
     """The payload, if every signature on it is by this very certificate's key.
 

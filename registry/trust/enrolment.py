@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,6 +32,7 @@ from registry.trust.dsse import (
     Envelope,
     add_signature,
     check_signature,
+    is_exact,
     payload_of,
     unsigned,
     verified_signers,
@@ -46,6 +48,17 @@ EnrolledRole = Literal["assessor", "steward"]
 _Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 _PURPOSE: dict[EnrolledRole, Literal["decide", "lock"]] = {"assessor": "decide", "steward": "lock"}
+
+
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+)
 
 
 class _Strict(BaseModel):
@@ -148,10 +161,13 @@ def parse_register(data: bytes) -> Register:
         if set(value) != {"founding", "enrolments", "certificates"}:
             raise Invalid("other fields than founding, enrolments and certificates")
         leaves = tuple(parse_certificate(pem.encode()) for pem in value["certificates"])
+        for leaf in leaves:
+            key_id(leaf)  # a key of an unknown kind is found here
         register = Register(value["founding"], tuple(value["enrolments"]), leaves)
-        if register.as_bytes() != data:
-            raise Invalid("it holds more than it needs")
-    except (Invalid, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        envelopes = (register.founding, *register.enrolments)
+        if register.as_bytes() != data or not all(map(is_exact, envelopes)):
+            raise Invalid("it is not in the one form that its content has")
+    except (*_UNREADABLE, Invalid) as error:
         raise Tampered(
             "the list of enrolments is damaged; pull the bundle again", code="enrolments_malformed"
         ) from error
