@@ -21,7 +21,7 @@ from registry.database.record import Record, Row, Transaction
 from registry.identity.caller import Caller
 from registry.identity.policy import require
 from registry.trust.dsse import payload_of
-from registry.trust.enrolment import Register, enrolled, parse_enrolment
+from registry.trust.enrolment import Register, enrolled, needed_for, parse_enrolment, signing_keys
 from registry.trust.errors import Conflict, NotFound, Refused
 from registry.trust.keys import key_id, parse_certificate, pem_of
 
@@ -76,10 +76,11 @@ def enrol(
         rows = {row["key_id"]: row for row in now.all("signers")}
         if person.key in rows:
             raise Conflict(f"this key of {person.person} is enrolled already")
-        for signature in new.envelope.get("signatures", ()):
-            row = rows.get(str(signature.get("keyid")))
-            if row is not None and row["revoked_at"] is not None:
-                raise Refused(f"the key of {row['person']}, who approves, was revoked")
+        approvers = signing_keys(new.envelope)
+        for key in approvers & set(rows):
+            if rows[key]["revoked_at"] is not None:
+                raise Refused(f"the key of {rows[key]['person']}, who approves, was revoked")
+        known = needed_for(known, approvers)
         enrolled(
             Register(
                 known.founding,

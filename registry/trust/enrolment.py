@@ -19,6 +19,7 @@ Rules
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -184,7 +185,7 @@ def enrolled(register: Register, root: x509.Certificate) -> dict[str, Person]:
     known = {person.key: person for person in founding.people}
     waiting = list(register.enrolments)
     while waiting:
-        ready = [envelope for envelope in waiting if _keys(envelope) <= set(known)]
+        ready = [envelope for envelope in waiting if signing_keys(envelope) <= set(known)]
         if not ready:
             person = parse_enrolment(payload_of(waiting[0])).person
             raise _refused(f"{person} was enrolled by somebody who was not enrolled before")
@@ -197,22 +198,31 @@ def enrolled(register: Register, root: x509.Certificate) -> dict[str, Person]:
 
 def needed_for(register: Register, keys: Iterable[str]) -> Register:
     """The smallest part of `register` that enrols `keys`: what travels with a certificate."""
-    by_key = {
-        parse_enrolment(payload_of(envelope)).key: envelope for envelope in register.enrolments
-    }
+    by_key: dict[str, Envelope] = {}
+    for envelope in register.enrolments:
+        with suppress(Invalid):  # what is no statement enrols nobody, and holds nobody up
+            by_key[parse_enrolment(payload_of(envelope)).key] = envelope
     wanted: set[str] = set()
     ahead = list(keys)
     while ahead:
         key = ahead.pop()
         if key not in wanted:
             wanted.add(key)
-            ahead += sorted(_keys(by_key[key])) if key in by_key else []
+            ahead += sorted(signing_keys(by_key[key])) if key in by_key else []
     first = {person.key for person in parse_founding(payload_of(register.founding)).people}
     return Register(
         register.founding,
         tuple(envelope for key, envelope in sorted(by_key.items()) if key in wanted),
         tuple(leaf for leaf in register.certificates if key_id(leaf) in wanted | first),
     )
+
+
+def signing_keys(envelope: Any) -> set[str]:
+    """The keys that an envelope says it was signed with, unverified."""
+    try:
+        return {str(entry["keyid"]) for entry in envelope["signatures"]}
+    except (KeyError, TypeError) as error:
+        raise Invalid("a statement of enrolment is not a DSSE envelope") from error
 
 
 def check_assessors(
@@ -238,7 +248,7 @@ def check_assessors(
 def _checked_founding(
     envelope: Envelope, leaves: Mapping[str, x509.Certificate], root: x509.Certificate
 ) -> Founding:
-    if not _keys(envelope) == {key_id(root)}:
+    if not signing_keys(envelope) == {key_id(root)}:
         raise _refused("the founding statement is not signed by this root")
     payload = check_signature(envelope, FOUNDING_TYPE, root)
     founding = parse_founding(payload)
@@ -268,7 +278,7 @@ def _checked_enrolment(
     root: x509.Certificate,
 ) -> Person:
     person = parse_enrolment(payload_of(envelope))
-    signers = [leaves[key] for key in sorted(_keys(envelope)) if key in leaves]
+    signers = [leaves[key] for key in sorted(signing_keys(envelope)) if key in leaves]
     others = set(verified_signers(envelope, ENROLMENT_TYPE, signers, root, person.date))
     check_others(person, others)
     _check_person(person, facility, leaves, root)
@@ -277,7 +287,7 @@ def _checked_enrolment(
     for other in known.values():
         if other.name == person.name and other.role != person.role:
             raise _refused(f"{person.person} was enrolled as {other.role}; a person has one role")
-    if any(known[key].date > person.date for key in _keys(envelope)):
+    if any(known[key].date > person.date for key in signing_keys(envelope)):
         raise _refused(f"{person.person} was enrolled before one of those who vouch was")
     return person
 
@@ -306,13 +316,6 @@ def _check_person(
     if person.purpose != _PURPOSE[person.role]:
         raise _refused(f"{person.person} was enrolled as {person.role} for another purpose")
     check_leaf(leaf, root, person.date)
-
-
-def _keys(envelope: Any) -> set[str]:
-    try:
-        return {str(entry["keyid"]) for entry in envelope["signatures"]}
-    except (KeyError, TypeError) as error:
-        raise Invalid("a statement of enrolment is not a DSSE envelope") from error
 
 
 def _parsed(model: type[_Model], payload: bytes) -> _Model:
