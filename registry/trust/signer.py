@@ -157,6 +157,10 @@ def _session(uri: KeyUri, environment: Mapping[str, str]) -> Iterator[Any]:
 
 
 def _is_named(token: Any, uri: KeyUri) -> bool:
+    from pkcs11 import TokenFlag
+
+    if not token.flags & TokenFlag.TOKEN_INITIALIZED:
+        return False  # an empty slot
     serial = token.serial.decode() if isinstance(token.serial, bytes) else token.serial
     return all(
         asked is None or asked == str(has).strip()

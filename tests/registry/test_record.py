@@ -315,7 +315,8 @@ def test_a_broken_rule_comes_out_as_a_sentence(database: Databases, app: Any) ->
     record = Record(database.app)
     with pytest.raises(Refused), record.transaction() as now:
         now.do("certificate_add", submission=str(uuid.uuid4()), organisation="a", model_name="m",
-               model_version=1, envelope={}, signers="", enrolments="", not_after="now")  # fmt: skip
+               model_version=1, envelope={}, signers="", enrolments="",
+               not_after="now")  # fmt: skip
     record.close()
 
 
