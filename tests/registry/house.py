@@ -48,6 +48,9 @@ class House:
         self.owner, self.worker = Role(database.owner), Role(database.worker)
         self.admin = accounts.authenticate(self.facility.record, made.first_token)
         self.owner.execute("INSERT INTO touchstone.organisation VALUES ('sme-a','sme','A')")
+        # What MLflow registers is not the matter here: versions are written by hand.
+        self.owner.execute("ALTER TABLE mlflow.model_versions DISABLE TRIGGER guard_new_version")
+        self.owner.execute("INSERT INTO mlflow.workspaces (name) VALUES ('sme-a')")
         self.keys: dict[str, Identity] = {}
         self.callers: dict[str, Caller] = {}
         self.found()
@@ -121,6 +124,14 @@ class House:
             " protocol_digest, cohort_id, cohort_version, submitted_by)"
             f" VALUES ('{name}','sme-a','{model}',1,'{D1}','c','1','Eva')"
         )
+        self.owner.execute(
+            "INSERT INTO mlflow.registered_models (workspace, name) VALUES ('sme-a', %s)", (model,)
+        )
+        self.owner.execute(
+            "INSERT INTO mlflow.model_versions (workspace, name, version, current_stage, status,"
+            " source) VALUES ('sme-a', %s, 1, 'None', 'READY', 'models:/m-0')",
+            (model,),
+        )
         report = canonical({"submission": name, "verdict": {"overall": verdict}})
         self.facility.store.put(places.report(name), report)
         digest = sha256_bytes(report)
@@ -163,7 +174,7 @@ class House:
         return new_statement({"report.json": D1}, predicate)
 
     def signed(
-        self, person: str, submission: str, outcome: str = "certify", **changes: Any
+        self, who: str, submission: str, outcome: str = "certify", **changes: Any
     ) -> SignedDecision:
         """What a person's own machine sends."""
         row = self.row(submission)
@@ -174,11 +185,11 @@ class House:
             "statement": row["statement_digest"] if certifies else None,
             "outcome": outcome,
             "reason": "read it",
-            "person": person,
+            "person": who,
             "organisation": "tef",
             "decided_at": dt.datetime.now(dt.UTC),
         }
-        key = self.keys[person]
+        key = self.keys[who]
         payload = new_decision(Decision.model_validate(values | changes))
         statement = self.facility.store.get(places.statement(submission)) if certifies else None
         return SignedDecision(

@@ -262,6 +262,7 @@ SET search_path = touchstone, pg_temp AS $$
 DECLARE
     s touchstone.submission;
     said jsonb;
+    due timestamptz;
 BEGIN
     SELECT * INTO s FROM touchstone.submission WHERE id = NEW.submission;
     PERFORM FROM touchstone.signer g JOIN touchstone.decision d ON d.key_id = g.key_id
@@ -275,11 +276,14 @@ BEGIN
     IF s.verdict = 'conditional' THEN
         BEGIN
             said := touchstone.stated(NEW.envelope) -> 'predicate';
-        EXCEPTION WHEN data_exception OR invalid_text_representation THEN
-            said := NULL;
+            due := said ->> 'conditions_due';
+            IF jsonb_array_length(said -> 'conditions') = 0 THEN
+                due := NULL;
+            END IF;
+        EXCEPTION WHEN data_exception THEN
+            due := NULL;
         END;
-        IF coalesce(jsonb_array_length(said -> 'conditions'), 0) = 0
-           OR NOT coalesce((said ->> 'conditions_due')::timestamptz >= NEW.not_after, false) THEN
+        IF said -> 'conditions' IS NULL OR due IS NULL OR NEW.not_after > due THEN
             RAISE EXCEPTION 'a conditional certificate states its conditions, and ends when they '
                 'are due' USING ERRCODE = 'restrict_violation';
         END IF;
