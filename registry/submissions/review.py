@@ -289,8 +289,8 @@ def _recheck(
         str(row["id"]), row["report_digest"], row["statement_digest"], given["outcome"],
     ):  # fmt: skip
         raise Tampered(
-            f"the decision of {given['person']} was signed on another report and is void; the model "
-            "is submitted anew",
+            f"the decision of {given['person']} was signed on another report and is void; the "
+            "model is submitted anew",
             code="decision_void",
         )
 

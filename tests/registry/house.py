@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from registry.audit.checkpoints import certified_log
 from registry.facility import Facility, open_facility
 from registry.identity import accounts, enrolment
 from registry.identity.caller import Caller
@@ -170,6 +171,7 @@ class House:
             issued=now,
             not_after=now + dt.timedelta(days=90),
             golden_tolerance=1e-5,
+            log=certified_log(self.facility),
         )
         return new_statement({"report.json": D1}, predicate)
 

@@ -265,7 +265,9 @@ def _forged_bundle(house: House, puppets: list[Identity]) -> dict[str, bytes]:
     from tests.serving import certified
 
     files = certified.packed(certified.model())
-    statement = new_statement(subjects(files), certified.predicate(files))
+    statement = new_statement(
+        subjects(files), certified.predicate(files, certified.log_of(house.root))
+    )
     signatures = [signature_over(STATEMENT_TYPE, statement, who) for who in puppets]
     with house.facility.record.transaction(house.callers["Ada"]) as now:
         rows = [row for row in now.all("enrolments") if "payload" in row["envelope"]]
