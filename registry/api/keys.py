@@ -1,6 +1,6 @@
 """Keys of assessors and stewards: `/api/v1/keys`. The server is given certificates only.
 
-    >>> app.include_router(router(facility, caller_of))
+>>> app.include_router(router(facility, caller_of))
 """
 
 import datetime as dt
