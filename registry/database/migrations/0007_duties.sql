@@ -86,7 +86,8 @@ BEGIN
             USING ERRCODE = 'restrict_violation';
     END IF;
     IF EXISTS (SELECT FROM touchstone.signer s WHERE s.organisation = said ->> 'organisation'
-               AND s.person = said ->> 'person' AND s.role <> said ->> 'role') THEN
+               AND touchstone.name_key(s.person) = touchstone.name_key(said ->> 'person')
+               AND s.role <> said ->> 'role') THEN
         RAISE EXCEPTION '% was enrolled in another role; a person has one role',
             said ->> 'person' USING ERRCODE = 'restrict_violation';
     END IF;
@@ -147,11 +148,12 @@ BEGIN
         RAISE EXCEPTION 'a key that approves was revoked' USING ERRCODE = 'restrict_violation';
     END IF;
     IF EXISTS (SELECT FROM touchstone.signer s WHERE s.key_id::text = ANY (keys)
-               AND s.person = said ->> 'person' AND s.organisation = said ->> 'organisation') THEN
+               AND touchstone.name_key(s.person) = touchstone.name_key(said ->> 'person')
+               AND s.organisation = said ->> 'organisation') THEN
         RAISE EXCEPTION '% can''t approve their own key', said ->> 'person'
             USING ERRCODE = 'restrict_violation';
     END IF;
-    SELECT count(DISTINCT (s.organisation, s.person)) INTO others FROM touchstone.signer s
+    SELECT count(DISTINCT (s.organisation, touchstone.name_key(s.person))) INTO others FROM touchstone.signer s
         JOIN touchstone.organisation o ON o.id = s.organisation AND o.kind = 'facility'
         WHERE s.key_id::text = ANY (keys) AND s.role IS NOT NULL;
     IF others < 2 OR cardinality(keys) <> (
@@ -211,7 +213,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = touchstone, pg_temp AS $$
     SELECT EXISTS (SELECT FROM touchstone.submission s
         JOIN touchstone.cohort c ON c.id = s.cohort_id AND c.version = s.cohort_version
         JOIN touchstone.protocol p ON p.digest = s.protocol_digest
-        WHERE s.id = $1 AND $2 IN (c.locked_by, p.locked_by))
+        WHERE s.id = $1 AND touchstone.name_key($2) IN
+              (touchstone.name_key(c.locked_by), touchstone.name_key(p.locked_by)))
 $$;
 
 DROP POLICY decide ON touchstone.decision;
@@ -246,7 +249,7 @@ CREATE TRIGGER separation BEFORE INSERT ON touchstone.decision
 -- How many different enrolled assessors, none of whom locked anything here, chose this outcome.
 CREATE FUNCTION touchstone.agreeing(submission uuid, outcome text) RETURNS integer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = touchstone, pg_temp AS $$
-    SELECT count(DISTINCT (g.organisation, g.person))::integer
+    SELECT count(DISTINCT (g.organisation, touchstone.name_key(g.person)))::integer
     FROM touchstone.submission s
     JOIN touchstone.decision d ON d.submission = s.id AND d.report_digest = s.report_digest
     JOIN touchstone.signer g ON g.key_id = d.key_id AND g.person = d.person
