@@ -12,6 +12,7 @@ Rules
 3. Taking a key away takes one person of the facility; what it signed before stands.
 """
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from cryptography import x509
@@ -22,7 +23,7 @@ from registry.identity.caller import Caller
 from registry.identity.policy import require
 from registry.trust.dsse import payload_of
 from registry.trust.enrolment import Register, enrolled, needed_for, parse_enrolment, signing_keys
-from registry.trust.errors import Conflict, NotFound, Refused
+from registry.trust.errors import Conflict, Invalid, NotFound, Refused
 from registry.trust.keys import key_id, parse_certificate, pem_of
 
 Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -123,12 +124,11 @@ def register_of(now: Transaction) -> Register:
             "nobody is enrolled yet: the root's holder signs the founding statement first "
             "(`touchstone key found`)"
         )
-    leaves = tuple(
-        parse_certificate(row["pem"].encode())
-        for row in now.all("signers")
-        if row["role"] is not None
-    )
-    return Register(founding, tuple(enrolments), leaves)
+    leaves = []
+    for row in now.all("signers"):
+        with suppress(Invalid):  # a row that holds no certificate enrols nobody
+            leaves.append(parse_certificate(row["pem"].encode()))
+    return Register(founding, tuple(enrolments), tuple(leaves))
 
 
 def shown(row: Row) -> dict[str, Any]:

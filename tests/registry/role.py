@@ -47,6 +47,7 @@ def enrol_by_hand(
     *,
     organisation: str = "tef",
     key: str | None = None,
+    pem: str = "pem",
 ) -> str:
     """A key's rows as the database's owner can forge them; returns the key.
 
@@ -61,8 +62,8 @@ def enrol_by_hand(
     )  # fmt: skip
     owner.execute(
         "INSERT INTO touchstone.signer (key_id, organisation, person, pem, role, enrolment)"
-        " VALUES (%s, %s, %s, 'pem', %s, %s)",
-        (key, organisation, person, role, statement),
+        " VALUES (%s, %s, %s, %s, %s, %s)",
+        (key, organisation, person, pem, role, statement),
     )
     return key
 
