@@ -121,17 +121,17 @@ class House:
         name = str(uuid.uuid4())
         model = model or f"m-{name[:8]}"
         self.owner.execute(
-            "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
-            " protocol_digest, cohort_id, cohort_version, submitted_by)"
-            f" VALUES ('{name}','sme-a','{model}',1,'{D1}','c','1','Eva')"
-        )
-        self.owner.execute(
             "INSERT INTO mlflow.registered_models (workspace, name) VALUES ('sme-a', %s)", (model,)
         )
         self.owner.execute(
             "INSERT INTO mlflow.model_versions (workspace, name, version, current_stage, status,"
             " source) VALUES ('sme-a', %s, 1, 'None', 'READY', 'models:/m-0')",
             (model,),
+        )
+        self.owner.execute(
+            "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
+            " protocol_digest, cohort_id, cohort_version, submitted_by)"
+            f" VALUES ('{name}','sme-a','{model}',1,'{D1}','c','1','Eva')"
         )
         report = canonical({"submission": name, "verdict": {"overall": verdict}})
         self.facility.store.put(places.report(name), report)
