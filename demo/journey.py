@@ -82,7 +82,7 @@ def _facility(story: Story, port: int) -> Iterator[None]:
 
 
 def enrol(story: Story) -> None:
-    """Organisations, people, tokens, and the assessors' own keys."""
+    """Organisations, people, tokens, and the keys of those who decide."""
     stage = story.stage
     with stage.step("Add two SMEs, a hospital, and people with tokens and keys") as say:
         admin = stage.person("admin", **story.facility)
@@ -94,17 +94,23 @@ def enrol(story: Story) -> None:
 
         at_once(found, ("sme-a sme", "sme-b sme", "hospital hospital"))
 
+        def key_of(row: str) -> str:
+            person, role = row.split()
+            made = stage.touchstone(
+                admin, "key", "new", person.lower(), "--person", person, "--org", "tef"
+            )
+            return f"{role}={made['certificate']}"
+
+        # The root's holder names the first people; whoever comes later is approved by two of them.
+        first = at_once(key_of, ("Sam steward", "Ada assessor", "Ben assessor"))
+        founding = story.home / "founding.json"
+        stage.touchstone(admin, "key", "found", *first, "--out", founding)
+        stage.touchstone(admin, "key", "enrol", founding)
+
         def welcome(row: str) -> str:
             person, role, organisation = row.split()
-            more: list[str | Path] = []
-            if role == "assessor":
-                made = stage.touchstone(
-                    admin, "key", "new", person.lower(), "--person", person, "--org", organisation
-                )
-                more = ["--certificate", made["certificate"]]
             token = stage.touchstone(
-                admin, "token", "add", "--org", organisation, "--role", role,
-                "--person", person, *more,
+                admin, "token", "add", "--org", organisation, "--role", role, "--person", person,
             )["token"]  # fmt: skip
             own = story.facility if role == "steward" else {}
             story.people[person] = stage.person(person, token, **own)
@@ -114,7 +120,7 @@ def enrol(story: Story) -> None:
             "Sam steward tef", "Ada assessor tef", "Ben assessor tef", "Eva innovator sme-a",
             "Finn innovator sme-b", "Clara clinician hospital",
         ))  # fmt: skip
-        say(f"{len(story.people)} people, two of them assessors with keys of their own")
+        say(f"{len(story.people)} people, three of them enrolled with keys of their own")
 
 
 def lock_cohort(story: Story) -> None:

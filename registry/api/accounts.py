@@ -113,7 +113,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
                 "another with a new Idempotency-Key",
                 code="answer_not_kept",
             )
-        token = accounts.add_token(facility.record, caller, new, facility.root)
+        token = accounts.add_token(facility.record, caller, new)
         response.headers["Cache-Control"] = "private, no-store"
         return {
             "id": token.id,

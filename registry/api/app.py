@@ -27,6 +27,7 @@ from registry.api import (
     certified,
     cohorts,
     health,
+    keys,
     login,
     people,
     protocols,
@@ -78,6 +79,7 @@ def create_api(
     app.include_router(accounts.router(facility, caller_of))
     app.include_router(login.router(facility, caller_of, throttle, oidc))
     app.include_router(people.router(facility, caller_of, oidc))
+    app.include_router(keys.router(facility, caller_of))
     app.include_router(cohorts.router(facility, caller_of))
     app.include_router(protocols.router(facility, caller_of))
     app.include_router(submissions.router(facility, caller_of))

@@ -1,4 +1,4 @@
-"""The command groups: org, token, key, cohort, protocol. As in `main`, bodies import late."""
+"""The command groups: org, token, cohort, protocol. As in `main`, bodies import late."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -9,8 +9,6 @@ import typer
 org_app = typer.Typer(help="Organisations: SMEs, facilities, hospitals.", no_args_is_help=True)
 token_app = typer.Typer(help="Tokens of people.", no_args_is_help=True)
 person_app = typer.Typer(help="People who log in at your identity provider.", no_args_is_help=True)
-key_app = typer.Typer(help="Signing keys of people; the server never sees one.",
-                      no_args_is_help=True)  # fmt: skip
 cohort_app = typer.Typer(help="Locked test cohorts.", no_args_is_help=True)
 protocol_app = typer.Typer(help="Validation protocols.", no_args_is_help=True)
 
@@ -63,15 +61,15 @@ def token_add(
     role: Annotated[Role, typer.Option(help="Role of the person.")],
     person: Annotated[str, typer.Option(help="Name of the person.")],
     days: Annotated[int, typer.Option(help="Days until it expires.")] = 90,
-    certificate: Annotated[
-        Path | None, typer.Option(help="An assessor's certificate (PEM).")
-    ] = None,
     json: Json = False,
 ) -> None:
-    """Issue a token; it is shown this once (administrators)."""
+    """Issue a token; it is shown this once (administrators).
+
+    A token for an assessor or a steward is for somebody whose key is enrolled (`touchstone key`).
+    """
     from registry.cli import people
 
-    people.token_add(org, role.value, person, days, certificate, json)
+    people.token_add(org, role.value, person, days, json)
 
 
 @token_app.command("list")
@@ -131,19 +129,6 @@ def person_withdraw(
     from registry.cli import people
 
     people.person_withdraw(id, org, role.value, json)
-
-
-@key_app.command("new")
-def key_new(
-    stem: Annotated[str, typer.Argument(help="File name, such as ada.")],
-    person: Annotated[str, typer.Option(help="Name of the person.")],
-    org: Annotated[str, typer.Option(help="Organisation of the person.")],
-    json: Json = False,
-) -> None:
-    """Make an assessor's key and certificate under the demo root in your key folder."""
-    from registry.cli import people
-
-    people.key_new(stem, person, org, json)
 
 
 @cohort_app.command("ingest")

@@ -16,12 +16,12 @@ from registry.cli.audit_group import audit_app
 from registry.cli.groups import (
     Json,
     cohort_app,
-    key_app,
     org_app,
     person_app,
     protocol_app,
     token_app,
 )
+from registry.cli.keys import key_app
 from registry.cli.storage import storage_app
 from registry.settings import SILENCE
 
@@ -209,7 +209,13 @@ def report(
 def decide(
     id: Annotated[str, typer.Argument(help="Submission.")],  # noqa: A002
     reason: Annotated[str, typer.Option(help="Why; it is signed and kept.")],
-    key: Annotated[Path, typer.Option(help="Your key file; its certificate lies beside it.")],
+    key: Annotated[
+        str,
+        typer.Option(
+            help="Your key file, its certificate beside it; or "
+            "pkcs11:token=…;object=… for a key in a token."
+        ),
+    ],
     certify: Annotated[bool, typer.Option("--certify")] = False,
     conditional: Annotated[bool, typer.Option("--conditional")] = False,
     reject: Annotated[bool, typer.Option("--reject")] = False,

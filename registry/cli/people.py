@@ -1,14 +1,12 @@
-"""`org`, `token`, `person` and `key`."""
+"""`org`, `token` and `person`."""
 
 import datetime as dt
-from pathlib import Path
 from urllib.parse import quote
 
 from registry.cli.client import Client
 from registry.cli.credentials import find_token
 from registry.cli.output import print_json, show, show_table
 from registry.settings import Settings, read_settings
-from registry.trust.errors import Invalid
 
 
 def admin_client(settings: Settings) -> Client:
@@ -26,16 +24,9 @@ def org_add(organisation: str, kind: str, name: str, as_json: bool) -> None:
     show(added, as_json, f"{organisation} added ({kind})")
 
 
-def token_add(
-    org: str, role: str, person: str, days: int, certificate: Path | None, as_json: bool
-) -> None:
+def token_add(org: str, role: str, person: str, days: int, as_json: bool) -> None:
     """Issue a token and print it, this once."""
     body = {"organisation": org, "role": role, "person": person, "days": days}
-    if certificate is not None:
-        try:
-            body["certificate"] = certificate.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Invalid(f"{certificate} can't be read as a PEM certificate") from error
     issued = admin_client(read_settings()).post("/tokens", body)
     show(
         issued,
@@ -104,22 +95,3 @@ def person_withdraw(person: str, org: str, role: str, as_json: bool) -> None:
     path = "/".join(quote(part, safe="") for part in (person, "roles", org, role))
     done = admin_client(read_settings()).delete(f"/people/{path}")
     show(done, as_json, f"{role} of {org} withdrawn; logins in it have ended")
-
-
-def key_new(stem: str, person: str, org: str, as_json: bool) -> None:
-    """A key and certificate under the root in the key folder."""
-    from registry.trust.keys import issue, load_identity, save_identity
-
-    settings = read_settings()
-    root_key = settings.keys / "root.key"
-    if not root_key.exists():
-        raise Invalid(
-            f"there is no root key in {settings.keys}; `touchstone init` makes one for a demo"
-        )
-    identity = issue(load_identity(root_key), person, organisation=org)
-    path = save_identity(identity, settings.keys, stem)
-    show(
-        {"key": str(path), "certificate": str(path.with_suffix(".pem"))},
-        as_json,
-        f"key {path}\ncertificate {path.with_suffix('.pem')}",
-    )

@@ -128,15 +128,14 @@ def report(submission: str, out: Path | None, as_json: bool) -> None:
          "\n".join(str(path) for path in paths))  # fmt: skip
 
 
-def decide(submission: str, outcome: str, reason: str, key: Path, as_json: bool) -> None:
-    """Fetch the report, recompute its digest, sign here, send the signatures."""
-    from registry.trust.certificate import STATEMENT_TYPE, parse_statement
+def decide(submission: str, outcome: str, reason: str, key: str, as_json: bool) -> None:
+    """Fetch the report, recompute its digest, show what is signed, sign here, send signatures."""
+    from registry.trust.certificate import STATEMENT_TYPE
     from registry.trust.decision import DECISION_TYPE, Decision, DecisionOutcome, new_decision
     from registry.trust.dsse import add_signature, signature_over, unsigned
-    from registry.trust.keys import load_identity, signer_name
+    from registry.trust.keys import signer_name
+    from registry.trust.signer import open_signer
 
-    identity = load_identity(key)
-    person, organisation = signer_name(identity.certificate)
     client = Client(read_settings())
     shown = client.get(f"/submissions/{submission}")
     if "report_digest" not in shown:
@@ -156,24 +155,58 @@ def decide(submission: str, outcome: str, reason: str, key: Path, as_json: bool)
                 "sign --reject",
                 code="verdict_stands",
             )
-        _, predicate = parse_statement(statement)
-        if predicate.full_report != digest or predicate.overall != overall:
-            raise Tampered("the statement is not about this report; nothing was signed")
-    decision = Decision(
-        submission=submission,
-        report=digest,
-        statement=sha256_bytes(statement) if statement else None,
-        outcome=kind,
-        reason=reason,
-        person=person,
-        organisation=organisation,
-        decided_at=dt.datetime.now(dt.UTC),
-    )
-    body: dict[str, Any] = {
-        "envelope": add_signature(unsigned(DECISION_TYPE, new_decision(decision)), identity)
-    }
-    if statement:
-        body["statement_signature"] = signature_over(STATEMENT_TYPE, statement, identity)
+        _check_statement(statement, submission, digest, overall)
+    with open_signer(key) as signer:
+        person, organisation = signer_name(signer.certificate)
+        decision = Decision(
+            submission=submission,
+            report=digest,
+            statement=sha256_bytes(statement) if statement else None,
+            outcome=kind,
+            reason=reason,
+            person=person,
+            organisation=organisation,
+            decided_at=dt.datetime.now(dt.UTC),
+        )
+        if not as_json:
+            _print_signed(decision, overall, statement)
+        body: dict[str, Any] = {
+            "envelope": add_signature(unsigned(DECISION_TYPE, new_decision(decision)), signer)
+        }
+        if statement:
+            body["statement_signature"] = signature_over(STATEMENT_TYPE, statement, signer)
     shown = client.post(f"/submissions/{submission}/decisions", body)
     show(shown, as_json, f"signed as {person}: {kind}. The submission is {shown['state']}: "
          f"{shown['meaning']}")  # fmt: skip
+
+
+def _check_statement(statement: bytes, submission: str, report: str, overall: str) -> None:
+    """Raise Tampered unless the statement is about the report that was read."""
+    from registry.trust.certificate import parse_statement
+
+    _, predicate = parse_statement(statement)
+    if (predicate.submission, predicate.full_report, predicate.overall) != (
+        submission, report, overall,
+    ):  # fmt: skip
+        raise Tampered("the statement is not about this report; nothing was signed")
+
+
+def _print_signed(decision: Any, overall: str, statement: bytes | None) -> None:
+    """What the signature will stand under, before the key is used."""
+    from registry.trust.certificate import parse_statement
+
+    lines = [
+        f"you sign, as {decision.person} of {decision.organisation}:",
+        f"  submission {decision.submission}",
+        f"  report     {decision.report}, verdict {overall.replace('_', ' ')}",
+        f"  decision   {decision.outcome}: {decision.reason}",
+    ]
+    if statement is not None:
+        _, predicate = parse_statement(statement)
+        model = predicate.model
+        lines.append(
+            f"  model      {model.organisation}/{model.name} {model.version}, {model.digest}"
+        )
+        lines.append(f"  until      {predicate.not_after:%Y-%m-%d}")
+        lines += [f"  condition  {condition}" for condition in predicate.conditions]
+    console.print("\n".join(lines), markup=False, soft_wrap=True)

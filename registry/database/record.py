@@ -45,6 +45,9 @@ _ALREADY = {
     "certificate": "this submission is certified already",
     "person": "this person is linked already, by another name or address",
     "person_role": "this person holds this role already",
+    "enrolment": "this statement of enrolment is loaded already",
+    "signer": "this key is enrolled already",
+    "revoked_key": "this key is revoked already",
 }
 
 

@@ -11,8 +11,8 @@ Rules
 1. A token is shown once. Its SHA-256 is the proof that the database asks for, and the SHA-256
    of that is what is stored: it has 256 random bits, so that a slow hash would protect nothing.
 2. A token expires, can be revoked, and belongs to one role of one person of one organisation.
-3. An assessor's token comes with the certificate of a key that the server never sees; the
-   certificate must lead to the facility's root and name that person and organisation.
+3. A token for an assessor or a steward is for somebody whose key two others enrolled
+   (`registry.identity.enrolment`); the database refuses any other, whoever asks.
 4. A wrong, expired or revoked token is refused with the same status; the sentence says which,
    because it is told only to somebody who holds the token.
 """
@@ -24,7 +24,6 @@ import uuid
 from dataclasses import dataclass
 from typing import Annotated
 
-from cryptography import x509
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from registry.database.record import Record, Transaction
@@ -32,11 +31,11 @@ from registry.identity.caller import Caller, Kind, Role
 from registry.identity.policy import KIND_OF_ROLE, require
 from registry.mlflow_gate.naming import check_organisation
 from registry.trust.canonical import canonical
-from registry.trust.errors import Invalid, NotFound, Refused, Unauthenticated
-from registry.trust.keys import check_leaf, key_id, parse_certificate, pem_of, signer_name
+from registry.trust.errors import NotFound, Refused, Unauthenticated
 from registry.trust.numbers import AS_JSON
 
 PREFIX = "tst_"
+ENROLLED_ROLES = ("assessor", "steward")
 SYSTEM_ADMIN = Caller("touchstone", "facility", "admin", "first start", "first-start")
 
 
@@ -50,14 +49,13 @@ class NewOrganisation(BaseModel):
 
 
 class NewToken(BaseModel):
-    """What `token add` needs; `certificate` is PEM, for an assessor."""
+    """What `token add` needs."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     organisation: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     role: Role
     person: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
     days: Annotated[int, Strict(), Field(ge=1, le=366), AS_JSON] = 90
-    certificate: Annotated[str, Field(max_length=20_000)] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +90,8 @@ def add_organisation(record: Record, caller: Caller, new: NewOrganisation) -> No
         note(now, caller, "organisation-added", new.id, {"kind": new.kind})
 
 
-def add_token(
-    record: Record, caller: Caller, new: NewToken, root: x509.Certificate | None = None
-) -> IssuedToken:
-    """Issue a token. `root` is the facility's, needed for an assessor's certificate."""
+def add_token(record: Record, caller: Caller, new: NewToken) -> IssuedToken:
+    """Issue a token; Refused for an assessor or steward whose key was never enrolled."""
     require(caller, "token.add")
     secret = PREFIX + secrets.token_urlsafe(32)
     token = IssuedToken(
@@ -112,8 +108,20 @@ def add_token(
                 f"{new.role} is not a role of a {organisation['kind']}; "
                 f"it belongs to: {', '.join(KIND_OF_ROLE[new.role])}"
             )
-        if new.role == "assessor":
-            _enrol(now, new, root)
+        if (
+            new.role in ENROLLED_ROLES
+            and not now.one(
+                "person_is_enrolled",
+                organisation=new.organisation,
+                person=new.person,
+                role=new.role,
+            )["enrolled"]
+        ):
+            raise Refused(
+                f"{new.person} is not enrolled as {new.role} of {new.organisation}: two others who "
+                "are enrolled approve a key first (`touchstone key request`, `approve`, `enrol`)",
+                code="not_enrolled",
+            )
         now.do(
             "token_add",
             id=token.id,
@@ -131,27 +139,6 @@ def add_token(
             {"organisation": new.organisation, "role": new.role, "person": new.person},
         )
     return token
-
-
-def _enrol(now: Transaction, new: NewToken, root: x509.Certificate | None) -> None:
-    """Remember the assessor's certificate, if it is what it must be."""
-    if new.certificate is None or root is None:
-        raise Invalid(
-            "an assessor signs with a key of their own: give its certificate "
-            "(`touchstone key new` makes both)"
-        )
-    leaf = parse_certificate(new.certificate.encode())
-    check_leaf(leaf, root, dt.datetime.now(dt.UTC))
-    if signer_name(leaf) != (new.person, new.organisation):
-        raise Refused("the certificate names another person or organisation than the token")
-    if now.maybe("signer_by_key", key_id=key_id(leaf)) is None:
-        now.do(
-            "signer_add",
-            key_id=key_id(leaf),
-            organisation=new.organisation,
-            person=new.person,
-            pem=pem_of(leaf).decode(),
-        )
 
 
 def authenticate(record: Record, secret: str) -> Caller:

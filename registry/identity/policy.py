@@ -7,35 +7,42 @@ Rules
 1. What is not in the table is refused.
 2. A role acts only in an organisation of the kind it belongs to.
 3. `own` means: only on what belongs to the caller's organisation. The rooms ask `may_see_all`.
-4. `admin` manages accounts and can lock, review, sign and read nothing else.
+4. `admin` manages accounts, and can neither lock, review, sign nor read a report. `auditor` reads
+   all and writes nothing.
+5. One action a line, so that a change is a line in a review; tests/registry/policy.txt is the
+   whole table, and each action is used by a room.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from registry.identity.caller import Caller, Kind, Role
 from registry.trust.errors import Refused
 
 Reach = Literal["own", "all"]
 Action = Literal[
+    "audit.read",
+    "certified.pull",
+    "cohort.list",
+    "cohort.lock",
+    "cohort.verify",
+    "key.enrol",
+    "key.found",
+    "key.list",
+    "key.revoke",
+    "mlflow.use",
     "organisation.add",
+    "person.add",
+    "person.list",
+    "protocol.lock",
+    "protocol.read",
+    "report.read_full",
+    "report.read_released",
+    "submission.add",
+    "submission.decide",
+    "submission.read",
     "token.add",
     "token.list",
     "token.revoke",
-    "person.add",
-    "person.list",
-    "cohort.lock",
-    "cohort.list",
-    "protocol.lock",
-    "protocol.read",
-    "submission.add",
-    "submission.read",
-    "report.read_released",
-    "report.read_full",
-    "submission.decide",
-    "certified.pull",
-    "mlflow.use",
-    "audit.read",
-    "cohort.verify",
 ]
 
 KIND_OF_ROLE: dict[Role, tuple[Kind, ...]] = {
@@ -64,6 +71,9 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "token.revoke": "own",
         "cohort.lock": "all",
         "cohort.list": "all",
+        "key.enrol": "all",
+        "key.list": "all",
+        "key.revoke": "all",
         "protocol.lock": "all",
         "protocol.read": "all",
         "submission.read": "all",
@@ -74,6 +84,9 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "token.list": "own",
         "token.revoke": "own",
         "cohort.list": "all",
+        "key.enrol": "all",
+        "key.list": "all",
+        "key.revoke": "all",
         "protocol.read": "all",
         "submission.read": "all",
         "report.read_full": "all",
@@ -92,6 +105,7 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "token.revoke": "own",
         "person.list": "all",
         "cohort.list": "all",
+        "key.list": "all",
         "protocol.read": "all",
         "submission.read": "all",
         "report.read_full": "all",
@@ -106,6 +120,10 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "person.add": "all",
         "person.list": "all",
         "cohort.list": "all",
+        "key.enrol": "all",
+        "key.found": "all",
+        "key.list": "all",
+        "key.revoke": "all",
     },
 }
 
@@ -128,10 +146,12 @@ def require(caller: Caller, action: Action, *, owner: str | None = None) -> None
 
 
 def table() -> str:
-    """The whole table as text, for the test that prints it."""
-    actions = sorted({action for row in POLICY.values() for action in row})
-    lines = [f"{'':24}" + "".join(f"{role:>11}" for role in POLICY)]
-    for action in actions:
-        cells = "".join(f"{POLICY[role].get(action, '-'):>11}" for role in POLICY)
-        lines.append(f"{action:24}{cells}")
-    return "\n".join(lines)
+    """The whole table as text: every role, action, and own or other organisation, one a line."""
+    lines = []
+    for action in sorted(get_args(Action)):
+        for role in POLICY:
+            allowed = POLICY[role].get(action)
+            own = "yes" if allowed else "no"
+            other = "yes" if allowed == "all" else "no"
+            lines.append(f"{action:<22}{role:<11}own {own:<5}other {other}".rstrip())
+    return "\n".join(lines) + "\n"

@@ -27,6 +27,9 @@ from validators.report.label import model_label
 if TYPE_CHECKING:
     from registry.pipeline.steps import Work
 
+CONDITIONS_DAYS = 90
+"""When conditions are due where the protocol does not say (`conditions_days`)."""
+
 
 def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, bytes], bytes]:
     """(files of the bundle by path, canonical bytes of the statement).
@@ -41,6 +44,11 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
     # The moment of assessment, from the record: preparing again gives the same statement.
     issued: dt.datetime = row["changed_at"].astimezone(dt.UTC).replace(microsecond=0)
     not_after = issued + dt.timedelta(days=protocol.validity_days)
+    conditions_due = None
+    if report.verdict.overall == "conditional":
+        days = protocol.conditions_days or CONDITIONS_DAYS
+        conditions_due = issued + dt.timedelta(days=days)
+        not_after = min(not_after, conditions_due)  # met by a new submission, or it ends
     files = work.model_files()
     with work.start_sandbox() as sandbox:
         sandbox.load(files)
@@ -81,6 +89,7 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
         environment=report.digests.environment,
         overall=overall,
         conditions=conditions,
+        conditions_due=conditions_due,
         intended_use=dict(report.intended_use),
         pilot_mode="shadow",
         issued=issued,

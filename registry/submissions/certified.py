@@ -72,4 +72,5 @@ def _signature_files(row: Row) -> dict[str, bytes]:
     return {
         "certificate.json": canonical(row["envelope"]),
         "signers.pem": row["signers"].encode(),
+        "enrolments.json": row["enrolments"].encode(),
     }

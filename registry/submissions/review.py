@@ -6,10 +6,13 @@
 Rules
 -----
 1. The server checks signatures; it can't make one.
-2. The signer is the caller, enrolled, of a facility, and not of the submitter's organisation.
-3. A decision stands on the report that stands: another digest is refused.
+2. The signer is the caller, an assessor whose key two others enrolled, not of the submitter's
+   organisation, and not the one who locked the cohort or the protocol.
+3. A decision stands on the report that stands: another digest is refused, and a report or
+   statement that changed in the store voids every decision on it.
 4. Two assessors who agree finish a review. A fail can't be certified by anyone: the database
-   refuses it too (0002_rules.sql, rules 4 and 5).
+   refuses it too (0002_rules.sql, rules 4 and 5; 0007_duties.sql).
+5. The same signed decision sent again is kept once, and finishes a review that broke off.
 """
 
 import datetime as dt
@@ -17,6 +20,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography import x509
 from pydantic import BaseModel, ConfigDict
 
 from registry.audit.checkpoints import checkpoint_now
@@ -24,6 +28,7 @@ from registry.database.record import Row, Transaction
 from registry.facility import Facility
 from registry.identity.accounts import note
 from registry.identity.caller import Caller
+from registry.identity.enrolment import register_of
 from registry.identity.policy import reach, require
 from registry.submissions import places
 from registry.submissions.states import ASSESSED
@@ -32,6 +37,7 @@ from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
 from registry.trust.certificate import STATEMENT_TYPE, verified
 from registry.trust.decision import DECISION_TYPE, Decision, parse_decision
 from registry.trust.dsse import payload_of, unsigned, verified_signers
+from registry.trust.enrolment import check_assessors, needed_for
 from registry.trust.errors import Conflict, Invalid, Refused, Tampered
 from registry.trust.keys import parse_certificate
 from validators.evidence import Report
@@ -102,10 +108,7 @@ def documents(facility: Facility, caller: Caller, submission: str) -> Documents:
     report = full_report(facility, row)
     if row["statement_digest"] is None:
         return Documents(report, None)
-    statement = facility.store.get(places.statement(submission))
-    if sha256_bytes(statement) != row["statement_digest"]:
-        raise Tampered("the stored statement is not the one that was prepared")
-    return Documents(report, statement)
+    return Documents(report, _statement(facility, row))
 
 
 def decide(
@@ -114,28 +117,31 @@ def decide(
     """Keep one assessor's decision; the second agreeing one finishes the review."""
     require(caller, "submission.decide")
     row = load(facility, caller, submission)
+    full_report(facility, row)
     with facility.record.transaction(caller) as now:
         decision, key = _checked(facility, now, caller, row, signed)
-        now.do(
-            "decision_add",
-            submission=submission,
-            key_id=key,
-            person=caller.person,
-            outcome=decision.outcome,
-            reason=decision.reason,
-            report_digest=decision.report,
-            envelope=signed.envelope,
-            statement_signature=signed.statement_signature,
-        )
-        note(now, caller, "decision-signed", submission,
-             {"outcome": decision.outcome, "report": decision.report})  # fmt: skip
+        if not _is_kept(now, caller, submission, signed):
+            now.do(
+                "decision_add",
+                submission=submission,
+                key_id=key,
+                person=caller.person,
+                outcome=decision.outcome,
+                reason=decision.reason,
+                report_digest=decision.report,
+                envelope=signed.envelope,
+                statement_signature=signed.statement_signature,
+            )
+            note(now, caller, "decision-signed", submission,
+                 {"outcome": decision.outcome, "report": decision.report})  # fmt: skip
         agreeing = [
             given
             for given in now.all("decisions", submission=submission)
             if given["outcome"] == decision.outcome
         ]
         finished = len({given["person"] for given in agreeing}) >= 2
-        if finished and decision.outcome == "reject":
+        state = now.one("submission_by_id", id=submission)["state"]
+        if finished and decision.outcome == "reject" and state == "in_review":
             now.do("submission_move", id=submission, state="not_certified", deadline=None)
     if finished and decision.outcome != "reject":
         issue(facility, caller, submission)
@@ -151,14 +157,30 @@ def _checked(
         raise Invalid("a decision carries exactly one signature")
     key = str(signatures[0].get("keyid"))
     signer = now.maybe("signer_by_key", key_id=key)
-    if signer is None or signer["person"] != caller.person:
-        raise Refused("this key is not enrolled for you; use the key that belongs to your token")
+    if signer is None or (signer["person"], signer["organisation"], signer["role"]) != (
+        caller.person, caller.organisation, "assessor",
+    ):  # fmt: skip
+        raise Refused(
+            "this key is not enrolled for you as an assessor; use the key that belongs to your "
+            "token, or have it enrolled by two others (`touchstone key request`)",
+            code="not_enrolled",
+        )
+    if signer["revoked_at"] is not None:
+        raise Refused(f"this key was revoked on {signer['revoked_at']:%Y-%m-%d}; it signs nothing")
+    if now.one("locked_it", submission=str(row["id"]), person=caller.person)["locked"]:
+        raise Refused(
+            "you locked the cohort or the protocol of this submission; two other assessors decide "
+            "on it",
+            code="own_lock",
+        )
     leaf = parse_certificate(signer["pem"].encode())
     moment = dt.datetime.now(dt.UTC)
     verified_signers(signed.envelope, DECISION_TYPE, [leaf], facility.root, moment)
     decision = parse_decision(payload_of(signed.envelope))
-    if decision.submission != str(row["id"]) or decision.person != caller.person:
-        raise Refused("the decision names another submission or person")
+    if (decision.submission, decision.person, decision.organisation) != (
+        str(row["id"]), caller.person, caller.organisation,
+    ):  # fmt: skip
+        raise Refused("the decision names another submission, person or organisation")
     if decision.report != row["report_digest"]:
         raise Refused(
             "the decision is on another report than the one that stands; read it again",
@@ -174,7 +196,7 @@ def _checked(
         )
     if signed.statement_signature is None or decision.statement != row["statement_digest"]:
         raise Refused("the certificate's statement was not signed, or is another one")
-    statement = facility.store.get(places.statement(str(row["id"])))
+    statement = _statement(facility, row)
     verified_signers(
         {**unsigned(STATEMENT_TYPE, statement), "signatures": [signed.statement_signature]},
         STATEMENT_TYPE,
@@ -185,49 +207,92 @@ def _checked(
     return decision, key
 
 
+def _is_kept(now: Transaction, caller: Caller, submission: str, signed: SignedDecision) -> bool:
+    """Whether this very decision is on record already; another one of the same person is not it."""
+    return any(
+        (given["person"], given["organisation"]) == (caller.person, caller.organisation)
+        and given["envelope"] == signed.envelope
+        and given["statement_signature"] == signed.statement_signature
+        for given in now.all("decisions", submission=submission)
+    )
+
+
 def issue(facility: Facility, caller: Caller, submission: str) -> None:
-    """Write the certificate from two agreeing decisions and open the gate, in one transaction."""
+    """Write the certificate from two agreeing decisions and open the gate, in one transaction.
+
+    Everything is checked again, from the bytes in the store to the enrolment of those who signed:
+    what changed since a decision was given voids it.
+    """
     with facility.record.transaction(caller) as now:
         row = now.one("submission_by_id", id=submission)
+        if row["state"] != "in_review":
+            return
+        outcome = "certify" if row["verdict"] == "pass" else "conditional"
         given = [
             decision
             for decision in now.all("decisions", submission=submission)
-            if decision["outcome"] == ("certify" if row["verdict"] == "pass" else "conditional")
+            if decision["outcome"] == outcome and decision["revoked_at"] is None
         ]
-    if row["state"] == "in_review":
-        statement = facility.store.get(places.statement(submission))
-        envelope = {
-            **unsigned(STATEMENT_TYPE, statement),
-            "signatures": [decision["statement_signature"] for decision in given],
-        }
-        pems = [decision["pem"] for decision in given]
-        checked = verified(
-            envelope,
-            [parse_certificate(pem.encode()) for pem in pems],
-            facility.root,
-            dt.datetime.now(dt.UTC),
+        known = register_of(now)
+    full_report(facility, row)
+    statement = _statement(facility, row)
+    moment = dt.datetime.now(dt.UTC)
+    leaves = [parse_certificate(decision["pem"].encode()) for decision in given]
+    for decision, leaf in zip(given, leaves, strict=True):
+        _recheck(facility, row, decision, leaf, moment)
+    known = needed_for(known, [decision["key_id"] for decision in given])
+    check_assessors(known, leaves, facility.root)
+    envelope = {
+        **unsigned(STATEMENT_TYPE, statement),
+        "signatures": [decision["statement_signature"] for decision in given],
+    }
+    checked = verified(envelope, leaves, facility.root, moment)
+    _check_statement(checked.predicate.full_report, row, statement)
+    with facility.gate.transaction(caller) as now:
+        if now.one("submission_hold", id=submission)["state"] != "in_review":
+            return  # another's decision finished it in the meantime
+        now.do(
+            "certificate_add",
+            submission=submission,
+            organisation=row["organisation"],
+            model_name=row["model_name"],
+            model_version=row["model_version"],
+            envelope=envelope,
+            signers="".join(decision["pem"] for decision in given),
+            enrolments=known.as_bytes().decode(),
+            not_after=checked.predicate.not_after,
         )
-        _check_statement(checked.predicate.full_report, row, statement)
-        with facility.gate.transaction(caller) as now:
-            now.do(
-                "certificate_add",
-                submission=submission,
-                organisation=row["organisation"],
-                model_name=row["model_name"],
-                model_version=row["model_version"],
-                envelope=envelope,
-                signers="".join(pems),
-                not_after=checked.predicate.not_after,
-            )
-            state = _STATE_OF["certify" if row["verdict"] == "pass" else "conditional"]
-            now.do("certified_move", id=submission, state=state)
-            now.do(
-                "pilot_set",
-                organisation=row["organisation"],
-                model_name=row["model_name"],
-                version=row["model_version"],
-            )
-        checkpoint_now(facility)
+        now.do("certified_move", id=submission, state=_STATE_OF[outcome])
+        now.do(
+            "pilot_set",
+            organisation=row["organisation"],
+            model_name=row["model_name"],
+            version=row["model_version"],
+        )
+    checkpoint_now(facility)
+
+
+def _statement(facility: Facility, row: Row) -> bytes:
+    statement = facility.store.get(places.statement(str(row["id"])))
+    if sha256_bytes(statement) != row["statement_digest"]:
+        raise Tampered("the stored statement is not the one that was prepared")
+    return statement
+
+
+def _recheck(
+    facility: Facility, row: Row, given: Row, leaf: x509.Certificate, moment: dt.datetime
+) -> None:
+    """Raise Tampered unless a kept decision says, signed, what its row says about this report."""
+    verified_signers(given["envelope"], DECISION_TYPE, [leaf], facility.root, moment)
+    decision = parse_decision(payload_of(given["envelope"]))
+    if (decision.submission, decision.report, decision.statement, decision.outcome) != (
+        str(row["id"]), row["report_digest"], row["statement_digest"], given["outcome"],
+    ):  # fmt: skip
+        raise Tampered(
+            f"the decision of {given['person']} was signed on another report and is void; the "
+            "model is submitted anew",
+            code="decision_void",
+        )
 
 
 def _check_statement(full_report_digest: str, row: Row, statement: bytes) -> None:

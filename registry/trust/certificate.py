@@ -10,7 +10,7 @@ Rules
 2. Two different people sign, with two different keys, both under the facility's root, and
    neither belongs to the organisation whose model it is.
 3. Only a verdict of `pass` or `conditional` can stand in a certificate, and a conditional one
-   states its conditions.
+   states its conditions, when they are due, and ends then at the latest.
 4. It holds until `not_after` and says nothing afterwards.
 5. It carries a checkpoint of the facility's log, signed under the same root: whoever holds the
    certificate can hold the facility to the history that led to it.
@@ -91,6 +91,8 @@ class Predicate(_Strict):
     environment: Digest
     overall: Literal["pass", "conditional"]
     conditions: tuple[str, ...]
+    conditions_due: dt.datetime | None = None
+    """When the conditions must be met, by a new submission; the certificate ends then."""
     intended_use: dict[str, str | float | None]
     pilot_mode: Literal["shadow", "assistive"]
     issued: dt.datetime
@@ -109,8 +111,7 @@ class Certificate(_Strict):
 
 def new_statement(subjects: Mapping[str, str], predicate: Predicate) -> bytes:
     """The canonical bytes that both assessors sign."""
-    if predicate.overall == "conditional" and not predicate.conditions:
-        raise Refused("a conditional certificate must state its conditions")
+    _check_conditions(predicate)
     return canonical(
         {
             "_type": _STATEMENT,
@@ -160,8 +161,7 @@ def verified(
     subjects, predicate = parse_statement(payload_of(envelope))
     if any(organisation == predicate.model.organisation for _, organisation in signers):
         raise Refused("a signer belongs to the organisation whose model it is", code="own_model")
-    if predicate.overall == "conditional" and not predicate.conditions:
-        raise Refused("a conditional certificate states no condition")
+    _check_conditions(predicate)
     if at >= predicate.not_after:
         raise Refused(
             f"the certificate expired on {predicate.not_after:%Y-%m-%d}; ask the facility for a "
@@ -179,6 +179,17 @@ def verified(
 def _checked_log(log: CertifiedLog, root: x509.Certificate, at: dt.datetime) -> Checkpoint:
     certificate = parse_certificate(log.certificate.encode())
     return verified_checkpoint(log.checkpoint.encode(), certificate, root, at)
+
+
+def _check_conditions(predicate: Predicate) -> None:
+    due = predicate.conditions_due
+    if predicate.overall == "pass":
+        if due is not None:
+            raise Refused("a certificate without conditions names a day when they are due")
+    elif not predicate.conditions:
+        raise Refused("a conditional certificate must state its conditions")
+    elif due is None or predicate.not_after > due:
+        raise Refused("a conditional certificate ends when its conditions are due, or earlier")
 
 
 def check_two_people(signers: Sequence[tuple[str, str]]) -> None:

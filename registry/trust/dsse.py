@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from registry.trust.errors import Invalid, Tampered
-from registry.trust.keys import Identity, check_leaf, key_id, signer_name
+from registry.trust.keys import check_leaf, holder_of, key_id, signer_name
+from registry.trust.signer import Signer
 
 Envelope = dict[str, Any]
 
@@ -43,15 +44,13 @@ def unsigned(payload_type: str, payload: bytes) -> Envelope:
     }
 
 
-def signature_over(payload_type: str, payload: bytes, signer: Identity) -> dict[str, str]:
+def signature_over(payload_type: str, payload: bytes, signer: Signer) -> dict[str, str]:
     """One entry for an envelope's `signatures`."""
-    signature = signer.key.sign(
-        pre_authentication_encoding(payload_type, payload), ec.ECDSA(hashes.SHA256())
-    )
+    signature = signer.sign(pre_authentication_encoding(payload_type, payload))
     return {"keyid": key_id(signer.certificate), "sig": base64.b64encode(signature).decode()}
 
 
-def add_signature(envelope: Envelope, signer: Identity) -> Envelope:
+def add_signature(envelope: Envelope, signer: Signer) -> Envelope:
     """The envelope with one more signature; the given one is left as it is."""
     signature = signature_over(envelope["payloadType"], payload_of(envelope), signer)
     return {**envelope, "signatures": [*envelope["signatures"], signature]}
@@ -63,6 +62,47 @@ def payload_of(envelope: Envelope) -> bytes:
         return base64.b64decode(envelope["payload"], validate=True)
     except (KeyError, TypeError, ValueError) as error:
         raise Invalid("this is not a DSSE envelope: no base64 payload") from error
+
+
+def is_exact(envelope: object) -> bool:
+    """Whether an envelope is in the one form of its content, so that every bit of it counts."""
+    if not isinstance(envelope, dict) or set(envelope) != {"payload", "payloadType", "signatures"}:
+        return False
+    entries = envelope["signatures"]
+    return (
+        _is_canonical_base64(envelope["payload"])
+        and isinstance(entries, list)
+        and all(
+            isinstance(entry, dict)
+            and set(entry) == {"keyid", "sig"}
+            and isinstance(entry["keyid"], str)
+            and _is_canonical_base64(entry["sig"])
+            for entry in entries
+        )
+    )
+
+
+def _is_canonical_base64(text: object) -> bool:
+    if not isinstance(text, str):
+        return False
+    try:
+        return base64.b64encode(base64.b64decode(text, validate=True)).decode() == text
+    except (ValueError, binascii.Error):
+        return False
+
+
+def check_signature(envelope: Envelope, payload_type: str, certificate: x509.Certificate) -> bytes:
+    """The payload, if every signature on it is by this very certificate's key.
+
+    No chain is asked for: it is for the root's own signature. Raises as `verified_signers`.
+    """
+    encoded = _encoded(envelope, payload_type)
+    entries = envelope["signatures"]
+    if not isinstance(entries, list) or not entries:
+        raise Tampered("the envelope is not signed", code="bad_signature")
+    for entry in entries:
+        _check_one(entry, encoded, certificate)
+    return payload_of(envelope)
 
 
 def verified_signers(
@@ -77,11 +117,7 @@ def verified_signers(
     Raises Tampered when a signature does not fit the payload or names no given certificate,
     Refused when a certificate may not sign under `root`, Invalid for a malformed envelope.
     """
-    if not isinstance(envelope, dict) or set(envelope) != {"payload", "payloadType", "signatures"}:
-        raise Invalid("this is not a DSSE envelope: payload, payloadType and signatures only")
-    if envelope["payloadType"] != payload_type:
-        raise Invalid(f"the envelope holds another kind of document than {payload_type}")
-    encoded = pre_authentication_encoding(payload_type, payload_of(envelope))
+    encoded = _encoded(envelope, payload_type)
     by_key = {key_id(leaf): leaf for leaf in leaves}
     signers: dict[str, tuple[str, str]] = {}
     entries = envelope["signatures"]
@@ -92,16 +128,28 @@ def verified_signers(
         if leaf is None:
             raise Tampered("a signature names a key that no certificate here holds")
         check_leaf(leaf, root, at)
-        public = leaf.public_key()
-        try:
-            if not isinstance(public, ec.EllipticCurvePublicKey):
-                raise Tampered("a signing key is not an elliptic-curve key")
-            signature = base64.b64decode(entry["sig"], validate=True)
-            public.verify(signature, encoded, ec.ECDSA(hashes.SHA256()))
-        except (InvalidSignature, KeyError, TypeError, binascii.Error) as error:
-            person, _ = signer_name(leaf)
-            raise Tampered(
-                f"the signature of {person} does not fit this document", code="bad_signature"
-            ) from error
+        _check_one(entry, encoded, leaf)
         signers[key_id(leaf)] = signer_name(leaf)
     return list(signers.values())
+
+
+def _encoded(envelope: Envelope, payload_type: str) -> bytes:
+    if not isinstance(envelope, dict) or set(envelope) != {"payload", "payloadType", "signatures"}:
+        raise Invalid("this is not a DSSE envelope: payload, payloadType and signatures only")
+    if envelope["payloadType"] != payload_type:
+        raise Invalid(f"the envelope holds another kind of document than {payload_type}")
+    return pre_authentication_encoding(payload_type, payload_of(envelope))
+
+
+def _check_one(entry: Any, encoded: bytes, certificate: x509.Certificate) -> None:
+    public = certificate.public_key()
+    try:
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise Tampered("a signing key is not an elliptic-curve key")
+        signature = base64.b64decode(entry["sig"], validate=True)
+        public.verify(signature, encoded, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, KeyError, TypeError, binascii.Error) as error:
+        raise Tampered(
+            f"the signature of {holder_of(certificate)} does not fit this document",
+            code="bad_signature",
+        ) from error

@@ -38,6 +38,10 @@ class Identity:
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
 
+    def sign(self, data: bytes) -> bytes:
+        """ECDSA over SHA-256, in DER: what `registry.trust.signer.Signer` asks for."""
+        return self.key.sign(data, ec.ECDSA(hashes.SHA256()))
+
 
 def _name(common: str, organisation: str, unit: str | None) -> x509.Name:
     parts = [(NameOID.ORGANIZATION_NAME, organisation), (NameOID.COMMON_NAME, common)]
@@ -125,6 +129,12 @@ def signer_name(certificate: x509.Certificate) -> tuple[str, str]:
     if len(person) != 1 or len(organisation) != 1:
         raise Refused("a signing certificate does not name one person of one organisation")
     return str(person[0].value), str(organisation[0].value)
+
+
+def holder_of(certificate: x509.Certificate) -> str:
+    """The common name alone, for sentences about a root or a person."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else "somebody"
 
 
 def is_demo(root: x509.Certificate) -> bool:

@@ -1,8 +1,8 @@
-"""The two unsigned files of a bundle: the envelope and the certificates of who signed it.
+"""The unsigned files of a bundle: the envelope, who signed it, and who enrolled the signers.
 
 Rules
 -----
-1. Both are read whole, bounded, and must be in the one form that their content has: canonical
+1. Each is read whole, bounded, and must be in the one form that their content has: canonical
    JSON, canonical base64, plain PEM. So no byte of them can be changed unnoticed.
 2. Every certificate in signers.pem belongs to a signature, and the other way round.
 3. The pinned root is a certificate authority in force. It never comes from the bundle.
@@ -21,10 +21,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from registry.trust.canonical import parse_canonical
 from registry.trust.certificate import Certificate, verified
 from registry.trust.dsse import Envelope, payload_of
+from registry.trust.enrolment import check_assessors, parse_register
 from registry.trust.errors import Invalid, Refused, Tampered
 from registry.trust.keys import is_demo, key_id, pem_of
 from serving.bundle.files import read_small
-from serving.bundle.layout import CERTIFICATE, SIGNERS
+from serving.bundle.layout import CERTIFICATE, ENROLMENTS, SIGNERS
 
 
 def check_root(root: x509.Certificate, at: dt.datetime) -> bool:
@@ -76,6 +77,25 @@ def signed_certificate(
     except (ValueError, OverflowError) as error:
         # A leaf whose extensions do not parse, or a date that is none.
         raise _malformed(CERTIFICATE, "a part of it does not parse") from error
+
+
+def check_enrolled(
+    directory: Path, leaves: Sequence[x509.Certificate], root: x509.Certificate
+) -> str:
+    """A sentence on who vouches for the signers; Refused unless two others enrolled each of them.
+
+    It needs no word of the facility's server: the statements lead to the root by signatures alone.
+    """
+    register = parse_register(read_small(directory, ENROLMENTS))
+    try:
+        people = check_assessors(register, leaves, root)
+    except (ValueError, OverflowError) as error:
+        raise _malformed(ENROLMENTS, "a part of it does not parse") from error
+    names = " and ".join(person.person for person in people)
+    return (
+        f"{names} were enrolled as assessors of {people[0].organisation} by two others, or by the "
+        "founding statement, under the pinned root"
+    )
 
 
 def _checked_envelope(envelope: Any, keys: list[str]) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from registry.trust.errors import Conflict, Invalid, Tampered
 
 SMALL_BYTES = 1 << 20
-"""The largest certificate.json and signers.pem that are read at all."""
+"""The largest certificate.json, signers.pem and enrolments.json that are read at all."""
 
 _BLOCK = 1 << 20
 _FLAGS = (

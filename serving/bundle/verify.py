@@ -14,9 +14,10 @@ Rules
    verified, unless the caller said to leave it out; then the result says that it was left out.
 
 Codes of failures beside those of `registry.trust` (other_root, leaf_expired, bad_signature,
-one_signer, own_model, certificate_expired) and `serving.bundle.files` (link, hidden_file,
-file_extra, file_missing, ...): root_invalid, certificate_malformed, file_changed, model_mismatch,
-protocol_mismatch, report_mismatch, golden_mismatch, golden_malformed, golden_unavailable.
+one_signer, own_model, not_enrolled, enrolments_malformed, certificate_expired) and
+`serving.bundle.files` (link, hidden_file, file_extra, file_missing, ...): root_invalid,
+certificate_malformed, file_changed, model_mismatch, protocol_mismatch, report_mismatch,
+golden_mismatch, golden_malformed, golden_unavailable.
 """
 
 import datetime as dt
@@ -31,7 +32,12 @@ from cryptography import x509
 from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import Certificate
 from registry.trust.errors import Tampered, TouchstoneError, Unavailable
-from serving.bundle.envelope import check_root, read_envelope, signed_certificate
+from serving.bundle.envelope import (
+    check_enrolled,
+    check_root,
+    read_envelope,
+    signed_certificate,
+)
 from serving.bundle.files import list_files, read_and_hash
 from serving.bundle.layout import (
     GOLDEN_EXPECTED,
@@ -184,6 +190,7 @@ class _Checks:
         self.keep, self.on_progress = keep, on_progress
         self.demo_root = False
         self.certificate: Certificate | None = None
+        self.leaves: list[x509.Certificate] = []
         self.statement: str | None = None
         self.stated: Stated | None = None
         self.files: dict[str, bytes] = {}
@@ -192,6 +199,7 @@ class _Checks:
         return (
             ("pinned root", self.pinned_root),
             ("signatures", self.signatures),
+            ("enrolment", self.enrolment),
             ("audit log", self.audit_log),
             ("in force", self.in_force),
             ("file set", self.file_set),
@@ -209,8 +217,12 @@ class _Checks:
         envelope, leaves, payload = read_envelope(self.directory)
         self.statement = sha256_bytes(payload)
         self.certificate = signed_certificate(envelope, leaves, self.root, self.at)
+        self.leaves = leaves
         people = " and ".join(f"{person} ({org})" for person, org in self.certificate.signers)
         return "ok", f"signed by {people}, under the pinned root"
+
+    def enrolment(self) -> Found:
+        return "ok", check_enrolled(self.directory, self.leaves, self.root)
 
     def audit_log(self) -> Found:
         log = self._certificate().log  # its signature was checked with the others
@@ -224,7 +236,8 @@ class _Checks:
         check_subjects(self._certificate().subjects)
         text = f"in force until {predicate.not_after:%Y-%m-%d}"
         if predicate.overall == "conditional":
-            return "warning", f"{text}, on conditions: {'; '.join(predicate.conditions)}"
+            due = f"due on {predicate.conditions_due:%Y-%m-%d}"
+            return "warning", f"{text}, on conditions {due}: {'; '.join(predicate.conditions)}"
         return "ok", text
 
     def file_set(self) -> Found:

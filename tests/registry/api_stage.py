@@ -32,7 +32,7 @@ from registry.trust.canonical import canonical, digest_of, sha256_bytes
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of, save_identity
 from serving.bundle.layout import REQUIRED
 from tests.registry.registered import register
-from tests.registry.role import Role, acting, token_of
+from tests.registry.role import Role, acting, enrol_by_hand, token_of
 from tests.validators import evidence_made
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import CohortRequirement, Protocol
@@ -125,11 +125,8 @@ class Stage:
         for person in ("Ada", "Ben"):
             self.identities[person] = issue(self.root, person, organisation="tef")
             leaf = self.identities[person].certificate
-            self.owner.execute(
-                "INSERT INTO touchstone.signer (key_id, organisation, person, pem)"
-                " VALUES (%s, 'tef', %s, %s)",
-                (key_id(leaf), person, pem_of(leaf).decode()),
-            )
+            pem = pem_of(leaf).decode()
+            enrol_by_hand(self.database, person, "assessor", key=key_id(leaf), pem=pem)
 
     def register(self, model: str = "nodule-net", version: int = 1, sme: str = "sme-a") -> None:
         """What MLflow's trigger writes when a version is registered."""

@@ -22,6 +22,7 @@ from registry.database.migrate import (
 )
 from registry.settings import Databases
 from tests.object_store import s3_server  # noqa: F401
+from tests.registry.house import House
 from tests.registry.mlflow_server import gate  # noqa: F401
 
 PASSWORD = "for-tests"
@@ -63,3 +64,18 @@ def database(empty_database: Databases) -> Databases:
     assert empty_database.owner is not None
     migrate(empty_database.owner)
     return empty_database
+
+
+@pytest.fixture(scope="module")
+def house(
+    cluster: EmbeddedPostgres,
+    empty_database: Databases,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[House]:
+    """A facility with people, keys and submissions in review, one a module."""
+    name = request.module.__name__.rpartition(".")[2]
+    superuser = cluster.superuser_dsn.replace("@/touchstone?", f"@/{name}?")
+    made = House(empty_database, tmp_path_factory.mktemp("house"), superuser)
+    yield made
+    made.facility.close()

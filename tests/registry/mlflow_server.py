@@ -48,10 +48,12 @@ from registry.mlflow_gate.sealed import ArtifactFolder
 from registry.mlflow_gate.sealed_bucket import open_bucket
 from registry.settings import SILENCE, Databases
 from registry.storage.s3_settings import S3Settings, read_s3
+from tests.registry.role import enrol_by_hand
 
 ORGANISATIONS = {"sme-a": "sme", "sme-b": "sme", "tef": "facility", "clinic": "hospital"}
 ROLE_OF = {"sme-a": "innovator", "sme-b": "innovator", "tef": "steward", "clinic": "clinician"}
 PASSWORD = "for-tests"
+
 D1, D2, D3 = ("sha256:" + digit * 64 for digit in "123")
 
 
@@ -292,6 +294,8 @@ def _accounts(databases: Databases) -> dict[str, str]:
     for name, kind in ORGANISATIONS.items():
         organisation = NewOrganisation(id=name, kind=kind, name=name)  # type: ignore[arg-type]
         add_organisation(record, SYSTEM_ADMIN, organisation)
+        if ROLE_OF[name] == "steward":
+            enrol_by_hand(databases, "Eva", "steward")
         token = NewToken(organisation=name, role=ROLE_OF[name], person="Eva")  # type: ignore[arg-type]
         tokens[name] = add_token(record, SYSTEM_ADMIN, token).secret
     record.close()
@@ -305,11 +309,8 @@ def _accounts(databases: Databases) -> dict[str, str]:
             "INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)"
             f" VALUES ('{D1}','p','1','{{}}',2,'Sam')"
         )
-        for person, key in (("Ada", D1), ("Ben", D2)):
-            connection.execute(
-                "INSERT INTO touchstone.signer (key_id, organisation, person, pem)"
-                f" VALUES ('{key}','tef','{person}','pem')"
-            )
+    for person, key in (("Ada", D1), ("Ben", D2)):
+        enrol_by_hand(databases, person, "assessor", key=key)
     return tokens
 
 

@@ -40,20 +40,45 @@ class Answer:
         return self._rows[0] if self._rows else None
 
 
-def enrol_by_hand(database: Databases, person: str, role: str, *, organisation: str = "tef") -> str:
-    """A signer's row as the database's owner can write it; returns the key."""
-    key = "sha256:" + secrets.token_hex(32)
-    Role(database.owner).execute(
-        "INSERT INTO touchstone.signer (key_id, organisation, person, pem)"
-        " VALUES (%s, %s, %s, 'pem')",
-        (key, organisation, person),
+def enrol_by_hand(
+    database: Databases,
+    person: str,
+    role: str,
+    *,
+    organisation: str = "tef",
+    key: str | None = None,
+    pem: str = "pem",
+) -> str:
+    """A key's rows as the database's owner can forge them; returns the key.
+
+    No signature is made: the database takes it, and whoever checks signatures does not.
+    """
+    key = key or "sha256:" + secrets.token_hex(32)
+    statement = "sha256:" + secrets.token_hex(32)
+    owner = Role(database.owner)
+    owner.execute(
+        "INSERT INTO touchstone.enrolment (digest, kind, envelope)"
+        " VALUES (%s, 'enrolment', '{\"signatures\": []}')", (statement,),
+    )  # fmt: skip
+    owner.execute(
+        "INSERT INTO touchstone.signer (key_id, organisation, person, pem, role, enrolment)"
+        " VALUES (%s, %s, %s, %s, %s, %s)",
+        (key, organisation, person, pem, role, statement),
     )
-    assert role == "assessor"
     return key
 
 
 def token_of(database: Databases, organisation: str, role: str, person: str) -> str:
-    """A token's secret, written by the owner as a first start would."""
+    """A token's secret, written by the owner as a first start would.
+
+    An assessor or steward whose key is not enrolled yet is enrolled by hand.
+    """
+    if role in ("assessor", "steward"):
+        known = Role(database.owner).execute(
+            "SELECT touchstone.is_enrolled(%s, %s, %s)", (organisation, person, role)
+        )
+        if known.fetchone() != (True,):
+            enrol_by_hand(database, person, role, organisation=organisation)
     secret = "tst_" + secrets.token_urlsafe(32)
     proof = hashlib.sha256(secret.encode()).digest()
     Role(database.owner).execute(

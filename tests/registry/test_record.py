@@ -11,8 +11,9 @@ from registry.database.migrate import migrate
 from registry.database.record import Record, named_queries
 from registry.settings import Databases
 from registry.trust.errors import Conflict, NotFound, Refused, Unavailable
-from tests.registry.role import Role, acting
+from tests.registry.role import Role, acting, enrol_by_hand
 
+LENIENT = '{"endpoints": [{"rule": "gating", "if_insufficient": "conditional"}]}'
 D1, D2, D3 = ("sha256:" + digit * 64 for digit in "123")
 
 
@@ -51,15 +52,12 @@ def app(database: Databases) -> Any:
         )
         connection.execute(
             "INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)"
-            f" VALUES ('{D1}','p','1','{{}}',2,'Sam')"
+            f" VALUES ('{D1}','p','1','{LENIENT}',2,'Sam')"
         )
-        for person, key, organisation in (
-            ("Ada", D1, "tef"), ("Ben", D2, "tef"), ("Eve", D3, "sme-a"),
-        ):  # fmt: skip
-            connection.execute(
-                "INSERT INTO touchstone.signer (key_id, organisation, person, pem)"
-                f" VALUES ('{key}','{organisation}','{person}','pem')"
-            )
+    for person, key, organisation in (
+        ("Ada", D1, "tef"), ("Ben", D2, "tef"), ("Eve", D3, "sme-a"),
+    ):  # fmt: skip
+        enrol_by_hand(database, person, "assessor", organisation=organisation, key=key)
     return People(database)
 
 
@@ -317,7 +315,8 @@ def test_a_broken_rule_comes_out_as_a_sentence(database: Databases, app: Any) ->
     record = Record(database.app)
     with pytest.raises(Refused), record.transaction() as now:
         now.do("certificate_add", submission=str(uuid.uuid4()), organisation="a", model_name="m",
-               model_version=1, envelope={}, signers="", not_after="now")  # fmt: skip
+               model_version=1, envelope={}, signers="", enrolments="",
+               not_after="now")  # fmt: skip
     record.close()
 
 

@@ -3,7 +3,7 @@
 import datetime as dt
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.certificate import STATEMENT_TYPE, Predicate, new_statement
 from registry.trust.checkpoint import Checkpoint, sign
 from registry.trust.dsse import add_signature, unsigned
-from registry.trust.keys import Identity, issue, new_root, pem_of
+from registry.trust.enrolment import Register, founded, person_of
+from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
 from registry.trust.log_key import LogKey, certify, new_log_key, request
 from registry.trust.model_files import model_digest
 from serving.bundle.golden import make_inputs, record
@@ -190,6 +191,10 @@ def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
     return release(value, "certified", PROTOCOL.disclosure)
 
 
+_FOUNDED: dict[str, bytes] = {}
+"""{an assessor's key: the founding statement that enrols it, as it lies in a bundle}."""
+
+
 @dataclass(frozen=True)
 class Facility:
     """A root and two assessors."""
@@ -203,7 +208,11 @@ class Facility:
 def facility(*, demo: bool = False) -> Facility:
     """A facility of its own."""
     root = new_root("tef", demo=demo)
-    ada, ben = (issue(root, person, organisation="tef") for person in ("Ada", "Ben"))
+    ada, ben = (issue(root, name, organisation="tef") for name in ("Ada", "Ben"))
+    first = [person_of(who.certificate, "assessor", NOW) for who in (ada, ben)]
+    leaves = (ada.certificate, ben.certificate)
+    data = Register(founded(root, "tef", first, NOW), (), leaves).as_bytes()
+    _FOUNDED.update({key_id(leaf): data for leaf in leaves})
     return Facility(root, ada, ben, log_of(root))
 
 
@@ -268,7 +277,7 @@ def predicate(files: Mapping[str, bytes], by: LogKey, /, **changes: object) -> P
 def signed(
     files: Mapping[str, bytes], by: LogKey, /, *signers: Identity, **changes: object
 ) -> dict[str, bytes]:
-    """The bundle with its two unsigned files, signed by `signers`."""
+    """The bundle with its unsigned files, signed by `signers`."""
     statement = new_statement(subjects(files), predicate(files, by, **changes))
     envelope = unsigned(STATEMENT_TYPE, statement)
     for signer in signers:
@@ -278,7 +287,13 @@ def signed(
         **files,
         "certificate.json": canonical(envelope),
         "signers.pem": b"".join(leaves),
+        "enrolments.json": _enrolments_of(signers),
     }
+
+
+def _enrolments_of(signers: Sequence[Identity]) -> bytes:
+    keys = [key_id(signer.certificate) for signer in signers]
+    return next((_FOUNDED[key] for key in keys if key in _FOUNDED), b"{}")
 
 
 def copy_of(bundle: Path, directory: Path) -> Path:

@@ -21,6 +21,7 @@ from registry.trust.dsse import add_signature, unsigned
 from registry.trust.errors import Refused, TouchstoneError
 from registry.trust.keys import Identity, issue, pem_of
 from serving.bundle.golden import Golden
+from serving.bundle.layout import UNSIGNED
 from serving.bundle.pack import write_bundle
 from serving.bundle.verify import VerifyResult, verify
 from serving.sandbox import Sandbox
@@ -78,6 +79,7 @@ def test_an_untouched_bundle_verifies_step_by_step_and_replays_its_golden_vector
     assert [(step.name, step.outcome) for step in result.steps] == [
         ("pinned root", "ok"),
         ("signatures", "ok"),
+        ("enrolment", "ok"),
         ("audit log", "ok"),
         ("in force", "ok"),
         ("file set", "ok"),
@@ -113,12 +115,13 @@ def test_conditions_are_said_aloud(tef: Facility, tmp_path: Path) -> None:
                          overall="conditional")
     )  # fmt: skip
     signed = certified.signed(
-        files, tef.log, tef.ada, tef.ben, overall="conditional", conditions=("no thin slices",)
-    )
+        files, tef.log, tef.ada, tef.ben, overall="conditional", conditions=("no thin slices",),
+        conditions_due=NOT_AFTER,
+    )  # fmt: skip
     result = check(write_bundle(signed, tmp_path / "b"), tef)
     assert result.ok
-    assert (result.steps[3].outcome, "no thin slices" in result.steps[3].sentence) == (
-        "warning", True)  # fmt: skip
+    assert result.steps[4].outcome == "warning"
+    assert f"due on {NOT_AFTER:%Y-%m-%d}: no thin slices" in result.steps[4].sentence
 
 
 # -- the attack table --------------------------------------------------------------------------
@@ -131,7 +134,7 @@ def names_in(directory: Path) -> list[str]:
 @pytest.mark.parametrize("where", ["first", "middle", "last"])
 def test_a_flipped_bit_in_any_file_is_found(copy: Path, tef: Facility, where: str) -> None:
     names = names_in(copy)
-    assert len(names) == 9
+    assert len(names) == 10
     for name in names:
         path = copy / name
         original = path.read_bytes()
@@ -140,8 +143,9 @@ def test_a_flipped_bit_in_any_file_is_found(copy: Path, tef: Facility, where: st
         changed[at] ^= 1
         path.write_bytes(changed)
         code = refused(check(copy, tef))
-        if name in ("certificate.json", "signers.pem"):
-            assert code in {"certificate_malformed", "bad_signature", "other_root", "tampered"}
+        if name in UNSIGNED:
+            assert code in {"certificate_malformed", "bad_signature", "other_root", "tampered",
+                            "enrolments_malformed", "not_enrolled"}  # fmt: skip
         else:
             assert code == "file_changed"
         path.write_bytes(original)
@@ -150,7 +154,7 @@ def test_a_flipped_bit_in_any_file_is_found(copy: Path, tef: Facility, where: st
 
 def test_every_single_bit_of_the_signatures_counts(copy: Path, tef: Facility) -> None:
     """Not only most: base64 and PEM have bits that their readers ignore."""
-    for name in ("certificate.json", "signers.pem"):
+    for name in sorted(UNSIGNED):
         path = copy / name
         original = path.read_bytes()
         for at in range(0, len(original), 3):
@@ -452,6 +456,7 @@ def test_the_certificate_of_another_model_does_not_fit(
         **signed_over,
         "certificate.json": files["certificate.json"],
         "signers.pem": files["signers.pem"],
+        "enrolments.json": files["enrolments.json"],
     }
     assert refused(check(write_bundle(ours, tmp_path / "b"), tef)) == "file_changed"
 
@@ -476,7 +481,11 @@ def test_documents_that_disagree_are_found_even_when_signed(
         (signed_over, {"model": model}, "model_mismatch"),
         (signed_over, {"protocol": protocol}, "protocol_mismatch"),
         (signed_over, {"cohort": cohort}, "report_mismatch"),
-        (signed_over, {"overall": "conditional", "conditions": ("x",)}, "report_mismatch"),
+        (
+            signed_over,
+            {"overall": "conditional", "conditions": ("x",), "conditions_due": NOT_AFTER},
+            "report_mismatch",
+        ),
         (failing, {}, "report_mismatch"),
         (no_digests, {}, "report_mismatch"),
         (unreleased, {}, "report_mismatch"),
@@ -621,7 +630,7 @@ JSON_VALUES = st.recursive(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    name=st.sampled_from(["certificate.json", "signers.pem"]),
+    name=st.sampled_from(sorted(UNSIGNED)),
     rubbish=st.binary(max_size=200)
     | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass"))
     | JSON_VALUES.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass")),
@@ -666,11 +675,7 @@ def test_progress_reaches_the_bytes_of_the_bundle(bundle: Path, tef: Facility) -
     assert (
         told[-1][0]
         == told[-1][1]
-        == sum(
-            (bundle / name).stat().st_size
-            for name in names_in(bundle)
-            if name not in ("certificate.json", "signers.pem")
-        )
+        == sum((bundle / name).stat().st_size for name in names_in(bundle) if name not in UNSIGNED)
     )
 
 

@@ -17,9 +17,9 @@ Rules
 """
 
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from registry.trust.canonical import digest_of
 from validators.contract.faults import fault
@@ -142,6 +142,8 @@ class Protocol(Strict):
     failed_cases: FailedCases = FailedCases()
     disclosure: Disclosure = Disclosure()
     validity_days: Annotated[int, Field(ge=1, le=1826)] = 365
+    conditions_days: Annotated[int, Field(ge=1, le=366)] | None = None
+    """When the conditions of a conditional certificate are due; 90 days where it is left out."""
     minimum_landlock_abi: Annotated[int, Field(ge=0, le=10)] = 0
     goals_rationale: str = ""
 
@@ -156,6 +158,14 @@ class Protocol(Strict):
         if not any(e.role == "primary" and e.rule == "gating" for e in self.endpoints):
             raise fault("endpoints", "none is primary and gating: that would pass every model")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_locked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what was left out of protocols that were locked before the field existed."""
+        value: dict[str, Any] = handler(self)
+        if self.conditions_days is None:
+            value.pop("conditions_days", None)
+        return value
 
     @cached_property
     def digest(self) -> str:

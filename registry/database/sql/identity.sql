@@ -17,13 +17,6 @@ SELECT * FROM touchstone.enter(%(proof)s)
 -- name: token_revoke
 UPDATE touchstone.token SET revoked_at = now() WHERE id = %(id)s AND revoked_at IS NULL
 
--- name: signer_add
-INSERT INTO touchstone.signer (key_id, organisation, person, pem)
-VALUES (%(key_id)s, %(organisation)s, %(person)s, %(pem)s)
-
--- name: signer_by_key
-SELECT * FROM touchstone.signer WHERE key_id = %(key_id)s
-
 -- name: event_add
 SELECT touchstone.append_event(%(actor)s, %(organisation)s, %(kind)s, %(subject)s, %(detail)s) AS seq
 

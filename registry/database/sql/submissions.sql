@@ -127,16 +127,20 @@ INSERT INTO touchstone.decision (submission, key_id, person, outcome, reason, re
 VALUES (%(submission)s, %(key_id)s, %(person)s, %(outcome)s, %(reason)s, %(report_digest)s,
     %(envelope)s, %(statement_signature)s)
 
+-- name: submission_hold
+SELECT state FROM touchstone.submission WHERE id = %(id)s FOR UPDATE
+
 -- name: decisions
-SELECT d.*, s.pem, s.organisation FROM touchstone.decision d
+SELECT d.*, s.pem, s.organisation, r.revoked_at FROM touchstone.decision d
 JOIN touchstone.signer s ON s.key_id = d.key_id
+LEFT JOIN touchstone.revoked_key r ON r.key_id = d.key_id
 WHERE d.submission = %(submission)s ORDER BY d.decided_at
 
 -- name: certificate_add
 INSERT INTO touchstone.certificate (submission, organisation, model_name, model_version, envelope,
-    signers, not_after)
+    signers, enrolments, not_after)
 VALUES (%(submission)s, %(organisation)s, %(model_name)s, %(model_version)s, %(envelope)s,
-    %(signers)s, %(not_after)s)
+    %(signers)s, %(enrolments)s, %(not_after)s)
 
 -- name: certified_move
 UPDATE touchstone.submission SET state = %(state)s WHERE id = %(id)s

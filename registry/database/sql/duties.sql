@@ -1,0 +1,26 @@
+-- name: founding_load
+SELECT touchstone.load_founding(%(envelope)s::jsonb, %(pems)s::jsonb)
+
+-- name: key_enrol
+SELECT touchstone.enrol(%(envelope)s::jsonb, %(pem)s)
+
+-- name: key_revoke
+SELECT touchstone.revoke_key(%(key)s, %(reason)s)
+
+-- name: enrolments
+SELECT kind, envelope FROM touchstone.enrolment ORDER BY loaded_at, digest
+
+-- name: signers
+SELECT s.key_id, s.organisation, s.person, s.role, s.pem, s.enrolled_at, r.revoked_at, r.reason
+FROM touchstone.signer s LEFT JOIN touchstone.revoked_key r ON r.key_id = s.key_id
+ORDER BY s.organisation, s.person, s.enrolled_at
+
+-- name: signer_by_key
+SELECT s.*, r.revoked_at FROM touchstone.signer s
+LEFT JOIN touchstone.revoked_key r ON r.key_id = s.key_id WHERE s.key_id = %(key_id)s
+
+-- name: person_is_enrolled
+SELECT touchstone.is_enrolled(%(organisation)s, %(person)s, %(role)s) AS enrolled
+
+-- name: locked_it
+SELECT touchstone.locked_it(%(submission)s::uuid, %(person)s) AS locked
