@@ -147,7 +147,7 @@ def test_reports_and_decisions(cli: Cli, stage: Stage, tmp_path: Path) -> None:
 def test_pulling_and_assessing(cli: Cli, way: str, stage: Stage, tmp_path: Path) -> None:
     stage.certified(f"pulled-{way}")
     pulled = cli("clinician", "pull", f"pulled-{way}", "--to", tmp_path / "bundle")
-    assert pulled["files"] == len(REQUIRED) + 3
+    assert pulled["files"] == len(REQUIRED) + 4
     assert (tmp_path / "bundle" / "model" / "model.onnx").stat().st_size == 4096
     table = tmp_path / "table.csv"
     rows = [f"{i},{i % 2},{0.9 if i % 2 else 0.1},{i},a,b" for i in range(80)]
