@@ -25,7 +25,7 @@ from validators.report.disclosure import release
 from validators.report.label import model_label
 
 if TYPE_CHECKING:
-    from registry.pipeline.steps import Work
+    from registry.pipeline.work import Work
 
 
 def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, bytes], bytes]:

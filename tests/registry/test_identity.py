@@ -19,21 +19,29 @@ from registry.trust.keys import Identity, issue, new_root, pem_of
 WHOLE_TABLE = """\
                           innovator    steward   assessor  clinician    auditor      admin
 audit.read                      own          -          -        own        all          -
+certificate.resume                -          -        all          -          -          -
+certificate.revoke                -          -        all          -          -          -
+certificate.suspend               -        all        all          -          -          -
 certified.pull                    -          -          -        all          -          -
 cohort.list                     all        all        all          -        all        all
 cohort.lock                       -        all          -          -          -          -
 cohort.verify                     -        all        all          -        all          -
 mlflow.use                      own          -          -          -          -          -
+notice.read                     own        all        all        own        all          -
 organisation.add                  -          -          -          -          -        all
 person.add                        -          -          -          -          -        all
 person.list                       -          -          -          -        all        all
 protocol.lock                     -        all          -          -          -          -
 protocol.read                   all        all        all        all        all          -
+quota.read                      own        all        all          -        all        all
+quota.set                         -          -          -          -          -        all
 report.read_full                  -        all        all          -        all          -
 report.read_released            own          -          -          -          -          -
 submission.add                  own          -          -          -          -          -
+submission.cancel                 -        all          -          -          -          -
 submission.decide                 -          -        all          -          -          -
 submission.read                 own        all        all          -        all          -
+submission.withdraw             own          -          -          -          -          -
 token.add                         -          -          -          -          -        all
 token.list                      own        own        own        own        all        all
 token.revoke                    own        own        own        own        own        all"""
