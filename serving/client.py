@@ -258,18 +258,21 @@ def _cast(contract: Contract, shard: Shard) -> dict[str, NDArray[Any]]:
         if tensor.name not in shard.inputs:
             raise Invalid(
                 f"shard {shard.index} has no input {tensor.name!r}, which the contract asks for: "
-                "cohort and contract don't belong together"
+                "cohort and contract don't belong together",
+                code="shard_unfit",
             )
         array = shard.inputs[tensor.name]
         if array.shape != (len(shard.cases), *tensor.shape):
             raise Invalid(
                 f"input {tensor.name!r} of shard {shard.index} has shape {list(array.shape)}, "
-                f"expected {[len(shard.cases), *tensor.shape]}"
+                f"expected {[len(shard.cases), *tensor.shape]}",
+                code="shard_unfit",
             )
         if not np.can_cast(array.dtype, tensor.dtype, "same_kind"):
             raise Invalid(
                 f"input {tensor.name!r} of shard {shard.index} is {array.dtype}, which can't "
-                f"become {tensor.dtype} without losing its meaning"
+                f"become {tensor.dtype} without losing its meaning",
+                code="shard_unfit",
             )
         inputs[tensor.name] = array.astype(tensor.dtype, copy=False)
     return inputs

@@ -28,6 +28,7 @@ from registry.api import (
     cohorts,
     health,
     keys,
+    life,
     login,
     people,
     protocols,
@@ -44,6 +45,7 @@ from registry.identity.accounts import bearer
 from registry.identity.caller import Caller
 from registry.identity.oidc_settings import OidcSettings
 from registry.identity.rate import Limits, Throttle
+from registry.submissions.quota import take_storage
 
 Authenticate = Callable[[str], Caller]
 _BEARER = HTTPBearer(
@@ -84,6 +86,7 @@ def create_api(
     app.include_router(protocols.router(facility, caller_of))
     app.include_router(submissions.router(facility, caller_of))
     app.include_router(certified.router(facility, caller_of))
+    app.include_router(life.router(facility, caller_of))
     app.include_router(audit.router(facility, caller_of))
     describe(app)
     return app
@@ -106,6 +109,7 @@ def create_app(
         mlflow_url=facility.databases.mlflow,
         artifacts=facility.artifacts,
         authenticate=_authenticate(facility, throttle),
+        take=partial(take_storage, facility.record),
     )
     return _split(create_api(facility, oidc=oidc, throttle=throttle), gate, throttle)
 

@@ -35,6 +35,8 @@ SUBMISSION: dict[str, Any] = {
     "cohort": {"id": "lidc-nodules", "version": "1"},
     "state": "in_review",
     "meaning": "two assessors are reviewing",
+    "deadline": "2026-12-08T12:00:00Z",
+    "overdue": False,
     "outcome": "pass",
     "failure": None,
     "attempts": {"allowed": 3, "spent": 1},

@@ -73,10 +73,11 @@ class CohortVersion(BaseModel):
 
 
 class Failure(BaseModel):
-    """Why a submission stopped."""
+    """Why a submission stopped, and whose fault that was found to be."""
 
     code: str
     message: str | None
+    fault: Literal["facility", "model"] | None = None
 
 
 class Attempts(BaseModel):
@@ -97,6 +98,10 @@ class Submission(BaseModel):
     cohort: CohortVersion
     state: State
     meaning: Annotated[str, Field(description="The state in a few plain words.")]
+    deadline: Annotated[
+        dt.datetime | None, Field(description="When the watchdog acts; null in a final state.")
+    ]
+    overdue: bool
     outcome: Literal["pass", "not_pass"] | None
     failure: Failure | None
     attempts: Attempts

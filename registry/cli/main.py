@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from registry.cli import life
 from registry.cli.audit_group import audit_app
 from registry.cli.groups import (
     Json,
@@ -296,6 +297,9 @@ def assess(
     from registry.cli import assessment
 
     assessment.assess(table, protocol, out, column or [], json)
+
+
+life.attach(app)
 
 
 def main() -> None:

@@ -95,10 +95,14 @@ def _print_one(shown: dict[str, Any]) -> None:
         f"{shown['id']}  {model['name']} {model['version']}",
         f"  state     {shown['state']}: {shown['meaning']}",
     ]
+    if shown["overdue"]:
+        lines.append(f"  overdue   since {shown['deadline'][:16]}")
     if shown["outcome"]:
         lines.append(f"  outcome   {shown['outcome'].replace('_', ' ')}")
     if shown["failure"]:
         lines.append(f"  failure   {shown['failure']['code']}: {shown['failure']['message']}")
+        if shown["failure"]["fault"] == "facility":
+            lines.append("  fault     the facility's; an attempt that was spent came back")
     lines.append(f"  attempts  {attempts['spent']} of {attempts['allowed']} spent")
     console.print("\n".join(lines), markup=False)
 

@@ -36,6 +36,11 @@ Row = dict[str, Any]
 _NOT_KNOWN = "TS401"
 _WRITES = re.compile(r"\b(INSERT INTO|(?<!FOR )UPDATE|DELETE FROM|append_event)\b")
 _FOLDER = Path(__file__).parent / "sql"
+_CODES = {
+    "attempts_left": "attempts_spent",
+    "quota_left": "quota_used_up",
+    "storage_left": "quota_storage",
+}
 _ALREADY = {
     "organisation": "this organisation exists already",
     "decision": "you have signed a decision on this submission already",
@@ -164,8 +169,8 @@ def _dicts_are_json(connection: psycopg.Connection[Row]) -> None:
 def _for_people(error: psycopg.errors.IntegrityError) -> Refused | Conflict:
     """The refusal in the words of the rule that was broken (0002_rules.sql writes them)."""
     message = error.diag.message_primary or "the record refuses this"
-    if error.diag.constraint_name == "attempts_left":
-        return Refused(message, code="attempts_spent")
+    if code := _CODES.get(error.diag.constraint_name or ""):
+        return Refused(message, code=code)
     if isinstance(error, psycopg.errors.RestrictViolation):
         return Refused(message, code="against_the_record")
     if isinstance(error, psycopg.errors.UniqueViolation):

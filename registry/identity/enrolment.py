@@ -12,6 +12,7 @@ Rules
 3. Taking a key away takes one person of the facility; what it signed before stands.
 """
 
+import re
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from registry.trust.enrolment import Register, enrolled, needed_for, parse_enrol
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused
 from registry.trust.keys import key_id, parse_certificate, pem_of
 
+_KEY = re.compile(r"sha256:[0-9a-f]{64}\Z")
 Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -142,3 +144,36 @@ def shown(row: Row) -> dict[str, Any]:
         "enrolled_at": row["enrolled_at"].isoformat(),
         "revoked_at": revoked.isoformat() if revoked else None,
     }
+
+
+def assessor_key(
+    now: Transaction, caller: Caller, envelope: dict[str, Any], submission: str
+) -> tuple[str, x509.Certificate]:
+    """(key, certificate) of an envelope that the caller signed, as one who may decide.
+
+    Refused unless the key is enrolled for the caller as an assessor, was not revoked, and the
+    caller locked neither cohort nor protocol of the submission.
+    """
+    signatures = envelope.get("signatures")
+    entry = signatures[0] if isinstance(signatures, list) and len(signatures) == 1 else None
+    key = str(entry.get("keyid")) if isinstance(entry, dict) else ""
+    if not _KEY.match(key):
+        raise Invalid("one signature is expected, and it names its key")
+    signer = now.maybe("signer_by_key", key_id=key)
+    if signer is None or (signer["person"], signer["organisation"], signer["role"]) != (
+        caller.person, caller.organisation, "assessor",
+    ):  # fmt: skip
+        raise Refused(
+            "this key is not enrolled for you as an assessor; use the key that belongs to your "
+            "token, or have it enrolled by two others (`touchstone key request`)",
+            code="not_enrolled",
+        )
+    if signer["revoked_at"] is not None:
+        raise Refused(f"this key was revoked on {signer['revoked_at']:%Y-%m-%d}; it signs nothing")
+    if now.one("locked_it", submission=submission, person=caller.person)["locked"]:
+        raise Refused(
+            "you locked the cohort or the protocol of this submission; two other assessors decide "
+            "on it",
+            code="own_lock",
+        )
+    return key, parse_certificate(signer["pem"].encode())

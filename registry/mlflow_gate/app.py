@@ -15,19 +15,25 @@ import threading
 from registry.identity.caller import Caller
 from registry.mlflow_gate.artifacts import Artifacts
 from registry.mlflow_gate.front import App, Authenticate, Front
+from registry.mlflow_gate.room import Room, Take
 from registry.mlflow_gate.schema import ensure_workspace
 
 
-def create_app(*, mlflow_url: str, artifacts: Artifacts, authenticate: Authenticate) -> App:
+def create_app(
+    *, mlflow_url: str, artifacts: Artifacts, authenticate: Authenticate, take: Take | None = None
+) -> App:
     """MLflow behind the gate. Takes seconds: it imports MLflow.
 
     `mlflow_url` is PostgreSQL's address as the role `touchstone_mlflow`, in a database that
     `schema.prepare_schema` has prepared; `artifacts` what only this application
-    writes; `authenticate` turns a token into a caller or raises Unauthenticated.
+    writes; `authenticate` turns a token into a caller or raises Unauthenticated; `take`
+    takes room for an upload from the caller's quota (see `room`).
     """
     from registry.mlflow_gate.server import install
 
-    inner = install(mlflow_url=mlflow_url, artifacts=artifacts)
+    inner = dict(install(mlflow_url=mlflow_url, artifacts=artifacts))
+    if take is not None:
+        inner["upload"] = Room(inner["upload"], take)
     return Front(authenticate=authenticate, admit=_Workspaces(mlflow_url).admit, inner=inner)
 
 

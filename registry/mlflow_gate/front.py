@@ -190,6 +190,7 @@ async def _cleaned(
         "headers": headers,
         "query_string": query,
         "state": {},
+        "touchstone.length": int(sent.get(b"content-length", b"0")),
         "extensions": {},
     }
     if route.kind == "upload":

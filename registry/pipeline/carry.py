@@ -4,20 +4,29 @@ Rules
 -----
 1. One step after another, each from the state in the record: a worker that died is taken over by
    the next, which starts at the first unfinished step.
-2. What the model did wrong, and what is wrong with a file, ends the submission with one code.
-3. What we did wrong ends it too, after three tries, and the attempt is given back.
-4. What may pass by itself (the database away, the disk full) is raised, for the queue to retry.
+2. A submission that somebody stopped meanwhile is let go without a word: the record takes nothing
+   more for it, and its sandbox is dead already (`watch`).
+3. What the model did wrong, and what is wrong with a file, ends the submission with one code.
+4. What we did wrong ends it too, after three tries; so does a submission on which workers die.
+   Whose fault it was is found in `ending`.
+5. What may pass by itself (the database away, the disk full) is raised, for the queue to retry.
 """
 
 import logging
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
+from registry.database.record import Row
 from registry.facility import Facility
-from registry.pipeline.steps import STEPS, Progress, Work
-from registry.trust.errors import Tampered, TouchstoneError, Unavailable
+from registry.pipeline.ending import fail
+from registry.pipeline.steps import STEPS
+from registry.pipeline.turns import Turn
+from registry.pipeline.watch import Watch
+from registry.pipeline.work import Progress, Work
+from registry.trust.errors import TouchstoneError, Unavailable
+from serving.sandbox.failures import ModelFailure
 
-FAULTS_OF_THE_HOST = frozenset({"sandbox_unavailable", "sandbox_level", "sandbox_start"})
 log = logging.getLogger("touchstone.pipeline")
 
 
@@ -27,34 +36,69 @@ class Unforeseen(Exception):
 
 def carry(
     facility: Facility,
-    submission: str,
+    turn: Turn,
     *,
-    last_try: bool = False,
     allow_unsandboxed: bool = False,
     progress: Progress = lambda done, total: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Take every step that is due; returns the state reached. Raises only what may be retried."""
-    while True:
-        with facility.record.transaction() as now:
-            row = now.one("submission_by_id", id=submission)
-        step = STEPS.get(row["state"])
-        if step is None:
-            return str(row["state"])
-        try:
-            step(Work(facility, row, allow_unsandboxed, progress))
-        except Unavailable:
-            raise
-        except Tampered as error:
-            _stop(facility, submission, error.code, error.message, ours=True)
-        except TouchstoneError as error:
-            ours = error.code in FAULTS_OF_THE_HOST
-            _stop(facility, submission, error.code, error.message, ours=ours)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is ours
-            log.error("submission %s, %s: %s", submission, row["state"], _where(error))
-            if not last_try:
-                raise Unforeseen(_where(error)) from None  # the queue logs what it is given
-            message = f"a fault of the facility ({type(error).__name__}); its log has the rest"
-            _stop(facility, submission, "facility_fault", message, ours=True)
+    """Take every step that is due; returns the state reached. Raises only what may be retried.
+
+    stopping: whether this worker has been asked to stop; it then gives the submission up.
+    """
+    with Watch(facility.record, turn.submission, stopping) as watch:
+        while True:
+            row = _row(facility, turn.submission)
+            step = STEPS.get(row["state"])
+            if step is None:
+                return str(row["state"])
+            work = Work(facility, row, watch, allow_unsandboxed, progress)
+            if turn.hopeless:
+                _end(work, "worker_died", f"{turn.died} workers ended while they were at it")
+                continue
+            try:
+                step(work)
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody is told
+                if _row(facility, turn.submission)["state"] != row["state"]:
+                    continue  # stopped, or taken on: what failed here matters to nobody
+                if watch.interrupted:
+                    raise Unavailable("this worker is stopping; another goes on") from None
+                _failed(work, turn, error)
+
+
+def _row(facility: Facility, submission: str) -> Row:
+    with facility.record.transaction() as now:
+        return now.one("submission_by_id", id=submission)
+
+
+def _failed(work: Work, turn: Turn, error: Exception) -> None:
+    """End the submission for what its error says, or raise what is worth another try."""
+    if isinstance(error, Unavailable):
+        raise error
+    if isinstance(error, TouchstoneError):
+        says_so = isinstance(error, ModelFailure) or error.code == "not_repeatable"
+        blamed = says_so or work.row["state"] == "intake"
+        _end(work, error.code, error.message, blamed=blamed)
+        return
+    where = _where(error)
+    log.error("submission %s, %s: %s", work.id, work.row["state"], where)
+    if not turn.last_try:
+        turn.outcome = "unforeseen"
+        raise Unforeseen(where) from None  # the queue logs what it is given
+    kind = type(error).__name__
+    _end(work, "unforeseen", f"an error that nobody foresaw ({kind}); the facility's log has more")
+
+
+def _end(work: Work, code: str, message: str, *, blamed: bool = False) -> None:
+    fail(
+        work.facility,
+        work.row,
+        code=code,
+        message=message,
+        model_had_a_hand=work.trace.model_had_a_hand or code == "worker_died",
+        start=work.start_own_sandbox,
+        blamed=blamed,
+    )
 
 
 def _where(error: Exception) -> str:
@@ -64,12 +108,3 @@ def _where(error: Exception) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
     ]
     return f"{type(error).__name__} at {' > '.join(places)}"
-
-
-def _stop(facility: Facility, submission: str, code: str, message: str, *, ours: bool) -> None:
-    """End a submission as a technical failure; give the attempt back if the fault is ours."""
-    log.warning("submission %s: %s: %s", submission, code, message)
-    with facility.record.transaction() as now:
-        now.do("submission_failed", id=submission, code=code, message=message)
-        if ours:
-            now.do("attempt_return", submission=submission, reason=f"{code}: {message}"[:2000])

@@ -25,7 +25,7 @@ from validators.report.disclosure import release
 from validators.report.label import model_label
 
 if TYPE_CHECKING:
-    from registry.pipeline.steps import Work
+    from registry.pipeline.work import Work
 
 CONDITIONS_DAYS = 90
 """When conditions are due where the protocol does not say (`conditions_days`)."""

@@ -2,14 +2,19 @@
 
 Rules
 -----
-1. A job is the id of a submission and nothing else: what is to be done stands in the record.
-2. One live job a submission; asking twice is asking once.
-3. A job whose worker stopped its heartbeat is given to another (the sweep, every few seconds).
+1. A job is a ticket for one turn, and no more: whose turn it is, is chosen when the turn begins
+   (`turns`). So nobody's place in the queue depends on how many tickets another has.
+2. At most one waiting ticket a submission; asking twice is asking once.
+3. The sweep, every few seconds, gives each unfinished submission its ticket and has the watchdog
+   look at what is overdue. A ticket too many finds nothing to do and ends.
 """
 
 import asyncio
 import contextlib
+import datetime as dt
 import logging
+import os
+import socket
 from typing import Any
 
 import procrastinate
@@ -18,7 +23,9 @@ from procrastinate import exceptions, jobs
 from registry.audit.checkpoints import keep_up_for_ever
 from registry.facility import Facility
 from registry.pipeline.carry import carry
-from registry.trust.errors import Unavailable
+from registry.pipeline.overdue import look_at_overdue
+from registry.pipeline.turns import next_turn
+from registry.trust.errors import TouchstoneError, Unavailable
 
 QUEUE = "cpu"
 TRIES = 3
@@ -35,9 +42,7 @@ def enqueue(facility: Facility, submission: str) -> None:
     )
     app = procrastinate.App(connector=connector)
     with app.open(), contextlib.suppress(exceptions.AlreadyEnqueued):
-        app.configure_task("carry", queue=QUEUE, lock=submission, queueing_lock=submission).defer(
-            submission=submission
-        )
+        app.configure_task("carry", queue=QUEUE, queueing_lock=submission).defer()
 
 
 def worker_app(facility: Facility, *, allow_unsandboxed: bool = False) -> procrastinate.App:
@@ -46,20 +51,23 @@ def worker_app(facility: Facility, *, allow_unsandboxed: bool = False) -> procra
         connector=procrastinate.PsycopgConnector(conninfo=facility.databases.app, kwargs=_IN_SCHEMA)
     )
 
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+
     @app.task(
         name="carry",
         queue=QUEUE,
         pass_context=True,
         retry=procrastinate.RetryStrategy(max_attempts=TRIES, wait=2),
     )
-    def carry_submission(context: procrastinate.JobContext, submission: str) -> None:
-        attempts = context.job.attempts if context.job else 0
-        carry(
-            facility,
-            submission,
-            last_try=attempts + 1 >= TRIES,
-            allow_unsandboxed=allow_unsandboxed,
-        )
+    def take_a_turn(context: procrastinate.JobContext) -> None:
+        with next_turn(facility, worker) as turn:
+            if turn is not None:
+                carry(
+                    facility,
+                    turn,
+                    allow_unsandboxed=allow_unsandboxed,
+                    stopping=context.should_abort,
+                )
 
     return app
 
@@ -69,8 +77,10 @@ async def work(facility: Facility, *, allow_unsandboxed: bool = False) -> None:
     app = worker_app(facility, allow_unsandboxed=allow_unsandboxed)
     try:
         async with app.open_async():
-            sweeper = asyncio.create_task(_sweep_for_ever(app, facility))
             log_keeper = asyncio.create_task(keep_up_for_ever(facility))
+            sweeper = asyncio.create_task(
+                _sweep_for_ever(app, facility, allow_unsandboxed=allow_unsandboxed)
+            )
             try:
                 await app.run_worker_async(
                     queues=[QUEUE],
@@ -87,39 +97,37 @@ async def work(facility: Facility, *, allow_unsandboxed: bool = False) -> None:
         raise Unavailable("the worker lost the database; start it again") from error
 
 
-async def _sweep_for_ever(app: procrastinate.App, facility: Facility) -> None:
+async def _sweep_for_ever(
+    app: procrastinate.App, facility: Facility, *, allow_unsandboxed: bool
+) -> None:
     while True:
         try:
             await sweep(app, facility)
-        except (Unavailable, exceptions.ConnectorException) as error:
+            await asyncio.to_thread(
+                look_at_overdue,
+                facility,
+                dt.datetime.now(dt.UTC),
+                allow_unsandboxed=allow_unsandboxed,
+            )
+        except (TouchstoneError, exceptions.ConnectorException) as error:
             log.warning("sweep: %s", error)
         await asyncio.sleep(SWEEP_SECONDS)
 
 
 async def sweep(app: procrastinate.App, facility: Facility) -> int:
-    """Retry stalled jobs and enqueue unfinished submissions without one; returns how many."""
+    """Retry stalled tickets and give each unfinished submission one; returns how many."""
     moved = 0
     for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_SECONDS):
-        await app.job_manager.retry_job(job)
-        moved += 1
+        with contextlib.suppress(exceptions.AlreadyEnqueued):
+            await app.job_manager.retry_job(job)
+            moved += 1
     for row in await asyncio.to_thread(_unfinished, facility):
         with contextlib.suppress(exceptions.AlreadyEnqueued):
-            submission = str(row["id"])
-            if not await _is_under_way(app, submission):
-                await app.configure_task(
-                    "carry", queue=QUEUE, lock=submission, queueing_lock=submission
-                ).defer_async(submission=submission)
-                moved += 1
+            await app.configure_task(
+                "carry", queue=QUEUE, queueing_lock=str(row["id"])
+            ).defer_async()
+            moved += 1
     return moved
-
-
-async def _is_under_way(app: procrastinate.App, submission: str) -> bool:
-    live = [
-        job
-        for status in ("todo", "doing")
-        for job in await app.job_manager.list_jobs_async(lock=submission, status=status)
-    ]
-    return bool(live)
 
 
 def _unfinished(facility: Facility) -> list[dict[str, Any]]:

@@ -6,28 +6,26 @@ Rules
    second run finds it and gives the same bytes.
 2. The run step holds the input key and never the reference key; the assess step the other way.
 3. The attempt is spent in the moment before the first locked shard is decrypted.
-4. The model's failures are the model's: they end the submission with a code. A damaged cohort or
-   a fault of ours gives the attempt back.
+4. Before the first locked shard a canary runs: on a host that can't run our own model nothing
+   is spent. Whose fault a failure was is decided in `submissions.fault`.
 5. Only what a hospital may see goes into the bundle.
 """
 
 import datetime as dt
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from registry.audit.checkpoints import certified_log
 from registry.audit.reads import note_read
-from registry.database.record import Row
-from registry.facility import Facility
 from registry.mlflow_gate.versions import model_directory
+from registry.pipeline import canary
 from registry.pipeline.certificate_draft import bundle_and_statement
 from registry.pipeline.predictions import case_table, predictions_file
+from registry.pipeline.work import Work
 from registry.submissions import places
 from registry.submissions.lock import load_manifest
 from registry.submissions.states import deadline, family
-from registry.submissions.submit import protocol_of
 from registry.trust.canonical import digest_of, sha256_bytes
 from registry.trust.certificate import CertifiedLog
 from registry.trust.errors import Refused, Tampered, Unavailable
@@ -36,64 +34,14 @@ from serving.client import predict, repeat
 from serving.sandbox.process import Sandbox
 from validators.cohort.keys import open_keys
 from validators.cohort.stream import read_reference, stream
-from validators.contract.schema import Contract
 from validators.evaluate import evaluate
 from validators.evidence import Digests, Environment
 from validators.intake import decide, files_from_directory
-from validators.protocol.schema import Protocol
 from validators.report.build import build_report, code_digest, environment_digest, report_bytes
 from validators.report.html import report_html
 
 BATCH = 64
 REPEATED_CASES = 64
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Work:
-    """One submission under way."""
-
-    facility: Facility
-    row: Row
-    allow_unsandboxed: bool = False
-    progress: Progress = lambda done, total: None
-
-    @property
-    def id(self) -> str:
-        """The submission's id."""
-        return str(self.row["id"])
-
-    @property
-    def protocol(self) -> Protocol:
-        """The locked protocol."""
-        return protocol_of(self.row)
-
-    @property
-    def contract(self) -> Contract:
-        """The protocol's contract; a protocol that gates has one."""
-        contract = self.protocol.contract
-        if contract is None:
-            raise Refused("the protocol has no contract")
-        return contract
-
-    def start_sandbox(self) -> Sandbox:
-        """A fresh process for the model."""
-        return Sandbox.start(allow_unsandboxed=self.allow_unsandboxed)
-
-    def output_of(self, step: str) -> dict[str, Any] | None:
-        """What an earlier step wrote down, if it has run."""
-        with self.facility.record.transaction() as now:
-            row = now.maybe("step_output", submission=self.id, name=step)
-        return None if row is None else dict(row["output"])
-
-    def model_files(self) -> dict[str, bytes]:
-        """The model's files from the store, checked against the digest in the record."""
-        prefix = places.model(self.row["model_digest"])
-        store = self.facility.store
-        files = {path.removeprefix(prefix): store.get(path) for path in store.list(prefix)}
-        if model_digest(files) != self.row["model_digest"]:
-            raise Tampered("the stored model is not the one that passed intake")
-        return files
 
 
 def begin(work: Work) -> None:
@@ -113,6 +61,7 @@ def intake(work: Work) -> None:
     ) as directory:
         files = files_from_directory(directory)
     with work.start_sandbox() as sandbox:
+        work.trace.model_had_a_hand = True
         description = sandbox.inspect(files)
     decide(description, work.contract)
     digest = model_digest(files)
@@ -154,6 +103,8 @@ def run(work: Work) -> None:
 
     with work.start_sandbox() as sandbox:
         _check_level(work, sandbox)
+        _check_host(work)
+        work.trace.model_had_a_hand = True
         session = sandbox.load(files)
         predictions = predict(
             sandbox,
@@ -212,6 +163,7 @@ def assess(work: Work) -> None:
     ran = work.output_of("run")
     if ran is None:
         raise Refused("there are no predictions to assess")
+    work.trace.model_had_a_hand = True  # what it answered is about to be read
     store, protocol = work.facility.store, work.protocol
     manifest = load_manifest(work.facility, work.row)
     note_read(work.facility, work.row, "predictions-read", digest=ran["predictions"])
@@ -267,7 +219,9 @@ def prepare(work: Work) -> None:
     started = time.monotonic()
     digest = None
     if work.row["verdict"] in ("pass", "conditional") and work.row["certifiable"]:
-        files, statement = bundle_and_statement(work, _log(work))
+        log = _log(work)
+        work.trace.model_had_a_hand = True
+        files, statement = bundle_and_statement(work, log)
         for name, data in files.items():
             work.facility.store.put(places.bundle(work.id) + name, data)
         work.facility.store.put(places.statement(work.id), statement)
@@ -280,7 +234,12 @@ def prepare(work: Work) -> None:
             output={"statement": digest},
             seconds=time.monotonic() - started,
         )
-        now.do("submission_in_review", id=work.id, statement_digest=digest, deadline=None)
+        now.do(
+            "submission_in_review",
+            id=work.id,
+            statement_digest=digest,
+            deadline=_due("in_review"),
+        )
 
 
 def _log(work: Work) -> CertifiedLog:
@@ -320,6 +279,15 @@ def _check_level(work: Work, sandbox: Sandbox) -> None:
             f"the protocol asks for Landlock ABI {needed}, this host offers {found}; "
             "run the worker on a newer kernel",
             code="sandbox_level",
+        )
+
+
+def _check_host(work: Work) -> None:
+    """Raise Unavailable on a host that can't run our own model."""
+    if not canary.sound(work.start_own_sandbox):
+        raise Unavailable(
+            "this host can't run the facility's own model; nothing was decrypted here",
+            code="host_unsound",
         )
 
 

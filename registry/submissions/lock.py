@@ -17,7 +17,7 @@ from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.policy import require
 from registry.trust.canonical import canonical, sha256_bytes
-from registry.trust.errors import Conflict, NotFound, Refused
+from registry.trust.errors import NotFound, Refused, Tampered
 from validators.cohort.manifest import Manifest, parse_manifest
 from validators.cohort.verify import verify
 from validators.protocol.read import check_counts, parse_protocol
@@ -83,7 +83,7 @@ def load_manifest(facility: Facility, row: Row) -> Manifest:
     """The manifest of a locked cohort, checked against the digest in the record."""
     data = facility.store.get(row["manifest_path"])
     if sha256_bytes(data) != row["manifest_digest"]:
-        raise Conflict(f"the manifest {row['manifest_path']} is not the one that was locked")
+        raise Tampered(f"the manifest {row['manifest_path']} is not the one that was locked")
     return parse_manifest(data)
 
 

@@ -28,7 +28,7 @@ from registry.database.record import Row, Transaction
 from registry.facility import Facility
 from registry.identity.accounts import note
 from registry.identity.caller import Caller
-from registry.identity.enrolment import register_of
+from registry.identity.enrolment import assessor_key, register_of
 from registry.identity.policy import reach, require
 from registry.submissions import places
 from registry.submissions.states import ASSESSED
@@ -38,7 +38,7 @@ from registry.trust.certificate import STATEMENT_TYPE, verified
 from registry.trust.decision import DECISION_TYPE, Decision, parse_decision
 from registry.trust.dsse import payload_of, unsigned, verified_signers
 from registry.trust.enrolment import check_assessors, needed_for
-from registry.trust.errors import Conflict, Invalid, Refused, Tampered
+from registry.trust.errors import Conflict, Refused, Tampered
 from registry.trust.keys import parse_certificate
 from validators.evidence import Report
 from validators.report.disclosure import release
@@ -152,28 +152,7 @@ def _checked(
     facility: Facility, now: Transaction, caller: Caller, row: Row, signed: SignedDecision
 ) -> tuple[Decision, str]:
     """The decision and the key that signed it, after every check that Python can make."""
-    signatures = signed.envelope.get("signatures")
-    if not isinstance(signatures, list) or len(signatures) != 1:
-        raise Invalid("a decision carries exactly one signature")
-    key = str(signatures[0].get("keyid"))
-    signer = now.maybe("signer_by_key", key_id=key)
-    if signer is None or (signer["person"], signer["organisation"], signer["role"]) != (
-        caller.person, caller.organisation, "assessor",
-    ):  # fmt: skip
-        raise Refused(
-            "this key is not enrolled for you as an assessor; use the key that belongs to your "
-            "token, or have it enrolled by two others (`touchstone key request`)",
-            code="not_enrolled",
-        )
-    if signer["revoked_at"] is not None:
-        raise Refused(f"this key was revoked on {signer['revoked_at']:%Y-%m-%d}; it signs nothing")
-    if now.one("locked_it", submission=str(row["id"]), person=caller.person)["locked"]:
-        raise Refused(
-            "you locked the cohort or the protocol of this submission; two other assessors decide "
-            "on it",
-            code="own_lock",
-        )
-    leaf = parse_certificate(signer["pem"].encode())
+    key, leaf = assessor_key(now, caller, signed.envelope, str(row["id"]))
     moment = dt.datetime.now(dt.UTC)
     verified_signers(signed.envelope, DECISION_TYPE, [leaf], facility.root, moment)
     decision = parse_decision(payload_of(signed.envelope))

@@ -1,6 +1,12 @@
 """The states of a submission and what each means to the person who waits.
 
-Pure: the arrows themselves are enforced in the database (0002_rules.sql).
+    >>> deadline("in_review", now)              # two weeks on; None for a final state
+    >>> overdue(row["deadline"], now)
+
+Rules
+-----
+1. Every state that is not final has a deadline. What happens at it is in `watchdog`.
+2. Pure: the arrows, and who may take each, are enforced in the database (0002 and 0008).
 """
 
 import datetime as dt
@@ -23,11 +29,30 @@ State = Literal[
     "expired",
 ]
 ASSESSED: frozenset[str] = frozenset(
-    {"assessed", "in_review", "certified", "conditional", "not_certified", "suspended"}
+    {
+        "in_review",
+        "certified",
+        "conditional",
+        "not_certified",
+        "suspended",
+        "revoked",
+        "expired",
+    }
 )
+"""Where a submitter knows the outcome. Not yet in `assessed`: who knew could still withdraw."""
 CERTIFIED: frozenset[str] = frozenset({"certified", "conditional"})
+PIPELINE: frozenset[str] = frozenset({"registered", "intake", "queued", "running", "assessed"})
+"""Where a worker carries a submission on, and where it may still be withdrawn."""
 
-_HOURS = {"registered": 24, "intake": 24, "queued": 72, "running": 72, "assessed": 24}
+_HOURS = {
+    "registered": 24,
+    "intake": 24,
+    "queued": 72,
+    "running": 72,
+    "assessed": 24,
+    "in_review": 14 * 24,
+    "suspended": 30 * 24,
+}
 _MEANING = {
     "registered": "received; intake is next",
     "intake": "the file is being checked",
@@ -47,9 +72,14 @@ _MEANING = {
 
 
 def deadline(state: str, now: dt.datetime) -> dt.datetime | None:
-    """When somebody is told that a submission is stuck in `state`; None for final states."""
+    """When the watchdog acts on a submission still in `state`; None for final states."""
     hours = _HOURS.get(state)
     return now + dt.timedelta(hours=hours) if hours else None
+
+
+def overdue(until: dt.datetime | None, now: dt.datetime) -> bool:
+    """Whether the deadline of a submission has passed."""
+    return until is not None and until <= now
 
 
 def meaning(state: str) -> str:

@@ -21,7 +21,15 @@ from registry.facility import Facility
 from registry.identity.caller import Caller
 from registry.identity.policy import reach, require
 from registry.submissions.lock import check_fit, cohort, protocol_row
-from registry.submissions.states import ASSESSED, CERTIFIED, deadline, family, meaning, outcome
+from registry.submissions.states import (
+    ASSESSED,
+    CERTIFIED,
+    deadline,
+    family,
+    meaning,
+    outcome,
+    overdue,
+)
 from registry.trust.errors import Invalid, NotFound, Refused
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import Protocol
@@ -155,9 +163,15 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
         "cohort": {"id": row["cohort_id"], "version": row["cohort_version"]},
         "state": row["state"],
         "meaning": meaning(row["state"]),
+        "deadline": row["deadline"].isoformat() if row["deadline"] else None,
+        "overdue": overdue(row["deadline"], dt.datetime.now(dt.UTC)),
         "outcome": outcome(row["state"], row["verdict"]),
         "failure": (
-            {"code": row["failure_code"], "message": row["failure_message"]}
+            {
+                "code": row["failure_code"],
+                "message": row["failure_message"],
+                "fault": row["fault"],
+            }
             if row["failure_code"]
             else None
         ),

@@ -83,6 +83,11 @@ class LockedProcess:
         self.process.kill()
         self.process.wait()
 
+    def kill(self) -> None:
+        """Kill the process by its own id and wait for its end; `close` must still be called."""
+        self.process.kill()
+        self.process.wait()
+
     def send(
         self, request: dict[str, Any], payload: Sequence[framing.Buffer], seconds: float
     ) -> None:

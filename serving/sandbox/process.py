@@ -11,6 +11,8 @@ Rules
 3. Without seccomp nothing is run, unless the operator allowed it; the level then says so.
 4. Two calls may be under way (`begin`, `begin`, `finish`, `finish`), so that the process needn't
    wait for its next inputs.
+5. `stop` may come from another thread at any moment, also while a call hangs: the process is dead
+   when it returns, and no other is started.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,6 +59,7 @@ class Sandbox:
         self._landlock_abi = landlock_abi
         self._files: dict[str, bytes] | None = None
         self._process: LockedProcess | None = None
+        self._stopped = False
         self._under_way: list[tuple[str, ...] | None] = []
         self._slot = 0
 
@@ -96,6 +99,13 @@ class Sandbox:
         """Kill the process by its own id and reap it. Safe to call twice."""
         if self._process is not None:
             self._process.close()
+
+    def stop(self) -> None:
+        """From another thread: kill the process for good. Whoever waits for it gets a failure."""
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def restart(self) -> None:
         """A fresh process under the same limits, with the same model loaded again if one was."""
@@ -185,7 +195,9 @@ class Sandbox:
 
     def _launch(self) -> None:
         self._under_way = []
+        self._refuse_when_stopped()
         self._process = LockedProcess(self.limits, self._landlock_abi)
+        self._refuse_when_stopped()
         self.versions = self._process.versions
         self.level = self._process.level | {"allow_unsandboxed": self._allow_unsandboxed}
         if not self.level["seccomp"] and not self._allow_unsandboxed:
@@ -195,6 +207,11 @@ class Sandbox:
                 "libseccomp2, or start with --allow-unsandboxed (the result can't be certified)",
                 code="sandbox_unavailable",
             )
+
+    def _refuse_when_stopped(self) -> None:
+        if self._stopped:
+            self.close()
+            raise Conflict("the sandbox was stopped", code="sandbox_stopped")
 
     def _alive(self) -> LockedProcess:
         if self._process is None or self._process.socket is None:

@@ -3,6 +3,7 @@
 `gate` is one server for the whole session. Run as a program, this module is that server.
 """
 
+import functools
 import json
 import os
 import socket
@@ -339,6 +340,7 @@ def main() -> None:
     from registry.identity.accounts import authenticate
     from registry.mlflow_gate.app import create_app
     from registry.mlflow_gate.schema import prepare_schema
+    from registry.submissions.quota import take_storage
 
     settings = json.loads(sys.argv[1])
     prepare_schema(settings["owner"])
@@ -348,6 +350,7 @@ def main() -> None:
         mlflow_url=settings["mlflow"].replace("postgresql://", "postgresql+psycopg://"),
         artifacts=_artifacts(Path(settings["artifacts"]), read_s3(settings["s3"])),
         authenticate=lambda token: authenticate(record, token),
+        take=functools.partial(take_storage, record),
     )
     uvicorn.run(
         app, host="127.0.0.1", port=settings["port"], log_level="warning", http=Wire, ws="none"

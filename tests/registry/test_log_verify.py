@@ -24,7 +24,8 @@ from registry.database.embedded import EmbeddedPostgres
 from registry.database.record import Record
 from registry.facility import Facility
 from registry.pipeline import steps
-from registry.pipeline.steps import Work
+from registry.pipeline.watch import Watch
+from registry.pipeline.work import Work
 from registry.settings import Databases
 from registry.trust.checkpoint import Checkpoint, parse, sign
 from registry.trust.errors import Refused, Tampered, Unavailable
@@ -389,7 +390,7 @@ def work(facility: Facility, database: Databases) -> Iterator[Work]:
     worker = replace(facility, record=Record(str(database.worker), size=1))
     with worker.record.transaction() as now:
         row = now.one("submission_by_id", id=name)
-    yield Work(worker, row)
+    yield Work(worker, row, Watch(worker.record, str(row["id"])))
     worker.record.close()
 
 

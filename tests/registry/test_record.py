@@ -243,11 +243,24 @@ def test_attempts_run_out_and_come_back_only_with_a_reason(app: Any) -> None:
         app.execute(
             "UPDATE touchstone.attempt SET returned_at = now() WHERE submission = %s", (first,)
         )
-    app.execute(
+    back = (
         "UPDATE touchstone.attempt SET returned_at = now(), returned_reason = 'host failed'"
-        " WHERE submission = %s",
-        (first,),
+        " WHERE submission = %s"
     )
+    found = (
+        "INSERT INTO touchstone.finding (submission, code, party, reason, evidence)"
+        " VALUES (%s, 'x', %s, 'why', '{}')"
+    )
+    for name, party in ((first, "facility"), (second, "model")):
+        with pytest.raises(psycopg.errors.RestrictViolation, match="found to be the facility"):
+            app.execute(back, (name,))
+        app.execute(
+            f"UPDATE touchstone.submission SET state = 'technical_failure' WHERE id = '{name}'"
+        )
+        app.execute(found, (name, party))
+    app.execute(back, (first,))
+    with pytest.raises(psycopg.errors.RestrictViolation, match="found to be the facility"):
+        app.execute(back, (second,))
     app.execute(spend, (third,))
 
 

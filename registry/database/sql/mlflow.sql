@@ -29,3 +29,8 @@ ON CONFLICT (workspace, name, alias) DO UPDATE SET version = excluded.version
 DELETE FROM mlflow.registered_model_aliases
 WHERE workspace = %(organisation)s AND name = %(model_name)s AND alias = 'clinical-pilot'
   AND version = %(version)s
+
+-- name: pilot_restore
+INSERT INTO mlflow.registered_model_aliases (workspace, name, alias, version)
+VALUES (%(organisation)s, %(model_name)s, 'clinical-pilot', %(version)s)
+ON CONFLICT (workspace, name, alias) DO NOTHING

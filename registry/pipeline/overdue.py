@@ -1,0 +1,69 @@
+"""The watchdog at work: look at every submission whose time is up, and do what is due.
+
+    >>> look_at_overdue(facility, now)
+    [('5f0c…', 'Notice')]
+
+Rules
+-----
+1. What is due is decided in `submissions.watchdog`; this only does it.
+2. A turn on a submission that is ended here is over within a second (`watch`).
+3. One that fails is logged and does not keep the others from being looked at.
+"""
+
+import datetime as dt
+import functools
+import logging
+
+from registry.database.record import Row
+from registry.facility import Facility
+from registry.pipeline.ending import fail
+from registry.submissions.revoke import expire
+from registry.submissions.watchdog import Action, Expire, Fail, Notice, due
+from registry.trust.errors import TouchstoneError
+from serving.sandbox.process import Sandbox
+
+log = logging.getLogger("touchstone.watchdog")
+
+
+def look_at_overdue(
+    facility: Facility, now: dt.datetime, *, allow_unsandboxed: bool = False
+) -> list[tuple[str, str]]:
+    """Do what is due at `now`; returns (submission, kind of action) of each."""
+    with facility.record.transaction() as transaction:
+        rows = transaction.all("overdue", now=now)
+    done = []
+    for row in rows:
+        action = due(row["state"], deadline=row["deadline"], not_after=row["not_after"], now=now)
+        try:
+            if action is not None:
+                _do(facility, row, action, allow_unsandboxed=allow_unsandboxed)
+                done.append((str(row["id"]), type(action).__name__))
+        except TouchstoneError as error:
+            log.warning("submission %s: %s", row["id"], error.message)
+    return done
+
+
+def _do(facility: Facility, row: Row, action: Action, *, allow_unsandboxed: bool) -> None:
+    if isinstance(action, Expire):
+        expire(facility, str(row["id"]))
+    elif isinstance(action, Notice):
+        with facility.record.transaction() as now:
+            now.do(
+                "notice_add",
+                organisation=row["organisation"],
+                submission=row["id"],
+                kind=action.kind,
+                message=action.message,
+                occasion=row["deadline"],
+            )
+    elif isinstance(action, Fail):
+        with facility.record.transaction() as now:
+            tried = now.one("worked_on", submission=row["id"], since=row["changed_at"])
+        fail(
+            facility,
+            row,
+            code=action.code,
+            message=action.message,
+            model_had_a_hand=tried["worked_on"],
+            start=functools.partial(Sandbox.start, allow_unsandboxed=allow_unsandboxed),
+        )

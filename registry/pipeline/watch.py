@@ -1,0 +1,80 @@
+"""Stop the compute of a submission that somebody stopped, also while the model hangs.
+
+    >>> with Watch(record, submission) as watch:
+    ...     watch.over(sandbox)        # from now on it dies when the submission is stopped
+
+Rules
+-----
+1. A thread asks the record for the state, twice a second, and kills what it watches over by the
+   process's own id as soon as the submission is out of the pipeline.
+2. It kills no more than that: what the step does then is to fail, and `carry` sees why.
+3. A worker that is told to stop gives its submission up in the same way; another goes on with it.
+4. A database that is away stops nothing.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Final, Self
+
+from registry.database.record import Record
+from registry.submissions.states import PIPELINE
+from registry.trust.errors import TouchstoneError
+from serving.sandbox.process import Sandbox
+
+ASK_SECONDS: Final = 0.5
+
+
+class Watch:
+    """Watches over the sandboxes of one submission. Use it as a context manager."""
+
+    def __init__(
+        self, record: Record, submission: str, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.interrupted = False
+        self._stopping = stopping
+        self._record = record
+        self._submission = submission
+        self._sandboxes: list[Sandbox] = []
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._ask_for_ever, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def over(self, sandbox: Sandbox) -> Sandbox:
+        """Watch over this sandbox too; it is stopped at once if the submission was."""
+        with self._lock:
+            self._sandboxes.append(sandbox)
+            stopped = self._stopped
+        if stopped:
+            sandbox.stop()
+        return sandbox
+
+    def _ask_for_ever(self) -> None:
+        while not self._end.wait(ASK_SECONDS):
+            if self._stopping():
+                self.interrupted = True
+                self._stop()
+                return
+            try:
+                with self._record.transaction() as now:
+                    state = now.one("submission_state", id=self._submission)["state"]
+            except TouchstoneError:
+                continue
+            if state not in PIPELINE:
+                self._stop()
+                return
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            waiting = list(self._sandboxes)
+        for sandbox in waiting:
+            sandbox.stop()

@@ -1,0 +1,66 @@
+"""Whose fault a failure was: the one decision on which a spent attempt may come back.
+
+    >>> whose(Failure("model_timeout", model_had_a_hand=True, canary_after=True)).ours
+    False
+
+Rules
+-----
+1. The model's, unless it is proven to be the facility's. Doubt is not proof.
+2. Before the first locked shard is decrypted a canary, a model of our own, must have passed in
+   the same sandbox on the same host: a run begins on a sound host or not at all.
+3. Proof is one of three: a locked thing does not have its digest or is gone; the fault came
+   before the submitter's model had been opened at all; or the canary, which passed before, fails
+   after the model's process is dead and buried.
+4. A worker that died while the model ran proves nothing: a model may have killed it.
+5. Pure: the canary is run by the worker (`pipeline.canary`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+LOCKED_THINGS = frozenset({"tampered", "not_found", "shard_unfit"})
+"""Codes that are about a thing under our lock, which no model can reach from its sandbox."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is known of a failure.
+
+    code: its stable code. model_had_a_hand: the submitter's model had been opened, or what it
+    answered was being worked on. canary_after: whether our own model still runs here, asked after
+    the failure; None when nobody asked. blamed: the error says itself that the file or the
+    model is at fault (intake's refusals).
+    """
+
+    code: str
+    model_had_a_hand: bool
+    canary_after: bool | None = None
+    blamed: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whose it was and why, for the record."""
+
+    party: Literal["facility", "model"]
+    reason: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether the attempt, if one was spent, is given back."""
+        return self.party == "facility"
+
+
+def whose(failure: Failure) -> Finding:
+    """The finding; see the rules above for what counts as proof."""
+    if failure.code in LOCKED_THINGS:
+        return Finding("facility", "a thing under the facility's lock was damaged or is gone")
+    if failure.canary_after is False:
+        return Finding("facility", "the facility's own model fails on this host too")
+    if failure.blamed:
+        return Finding("model", "the model or its file failed")
+    if not failure.model_had_a_hand:
+        return Finding("facility", "it failed before the model was opened")
+    if failure.canary_after is None:
+        return Finding("model", "nothing shows that the facility failed")
+    return Finding("model", "the facility's own model still runs on this host")
