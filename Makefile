@@ -35,7 +35,7 @@ test-slow:
 
 bench:
 	@requirements/install.sh dev
-	@for name in coverage gate sandbox verify; do echo "== bench.$$name"; \
+	@for name in coverage gate log sandbox verify; do echo "== bench.$$name"; \
 		$(SILENCE) $(BIN)/python -m bench.$$name || exit 1; done
 
 COMPILE = $(BIN)/uv --quiet pip compile --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -121,7 +121,7 @@ def test_submitting_and_waiting(cli: Cli, way: str, stage: Stage) -> None:
     stage.answered.clear()
 
     def move() -> None:
-        for state in ("intake", "queued", "withdrawn"):
+        for state in ("intake", "queued", "technical_failure"):
             stage.worker.execute(
                 "SELECT pg_sleep(0.7); UPDATE touchstone.submission SET state ="
                 f" '{state}' WHERE id = '{made['id']}'"
@@ -129,7 +129,7 @@ def test_submitting_and_waiting(cli: Cli, way: str, stage: Stage) -> None:
 
     mover = threading.Thread(target=move)
     mover.start()
-    assert cli("innovator", "status", made["id"], "--watch")["state"] == "withdrawn"
+    assert cli("innovator", "status", made["id"], "--watch")["state"] == "technical_failure"
     mover.join()
     if way == "remote":  # most of what it asked was answered in a few bytes
         assert ("GET", "/api/v1/submissions/{submission}", 304) in stage.answered
