@@ -11,6 +11,7 @@ import typer
 from registry.cli.groups import Json, org_app
 
 Id = Annotated[str, typer.Argument(help="Submission.")]
+_MIB = 1 << 20
 Reason = Annotated[str, typer.Option(help="Why, in one line; it is kept and shown.")]
 
 
@@ -149,7 +150,7 @@ def _print_quota(found: dict[str, Any], as_json: bool) -> None:
         found,
         as_json,
         f"{found['organisation']}\n"
-        f"  storage  {storage['used'] >> 20} of {storage['allowed'] >> 20} MiB\n"
+        f"  storage  {storage['used'] / _MIB:.0f} of {storage['allowed'] / _MIB:.0f} MiB\n"
         f"  waiting  {waiting['used']} of {waiting['allowed']} submissions\n"
         f"  compute  {compute['used'] / 3600:.1f} of {compute['allowed'] / 3600:.1f} hours of the "
         "last 30 days",

@@ -17,31 +17,32 @@ from typing import Any, Literal
 from registry.facility import Facility
 from registry.identity.accounts import note
 from registry.identity.caller import Caller
-from registry.identity.policy import Action, require
+from registry.identity.policy import require
 from registry.submissions.states import PIPELINE
 from registry.submissions.submit import load, view
 from registry.trust.errors import Conflict
 
 Stop = Literal["withdraw", "cancel"]
 _STATE: dict[Stop, str] = {"withdraw": "withdrawn", "cancel": "technical_failure"}
-_ACTION: dict[Stop, Action] = {"withdraw": "submission.withdraw", "cancel": "submission.cancel"}
 
 
 def withdraw(facility: Facility, caller: Caller, submission: str, reason: str) -> dict[str, Any]:
     """Take one's own submission back; Conflict once it is in review or has ended."""
+    row = load(facility, caller, submission)
+    require(caller, "submission.withdraw", owner=row["organisation"])
     return _stop(facility, caller, submission, "withdraw", reason)
 
 
 def cancel(facility: Facility, caller: Caller, submission: str, reason: str) -> dict[str, Any]:
     """End anybody's submission for the facility; Conflict once it is in review or has ended."""
+    row = load(facility, caller, submission)
+    require(caller, "submission.cancel", owner=row["organisation"])
     return _stop(facility, caller, submission, "cancel", reason)
 
 
 def _stop(
     facility: Facility, caller: Caller, submission: str, kind: Stop, reason: str
 ) -> dict[str, Any]:
-    row = load(facility, caller, submission)
-    require(caller, _ACTION[kind], owner=row["organisation"])
     with facility.record.transaction(caller) as now:
         state = now.one("submission_lock", id=submission)["state"]
         if state not in PIPELINE:

@@ -329,7 +329,8 @@ def test_an_auditor_reads_all_and_writes_nothing_in_the_database_either(house: H
         for statement in (
             f"DELETE FROM touchstone.{table}",
             f"TRUNCATE touchstone.{table}",
-            f"INSERT INTO touchstone.{table} SELECT * FROM touchstone.{table} LIMIT 1",
+            f"INSERT INTO touchstone.{table} OVERRIDING SYSTEM VALUE"
+            f" SELECT * FROM touchstone.{table} LIMIT 1",
             *(f"UPDATE touchstone.{table} SET {column} = {column}" for column in columns),
         ):
             if table == own_tokens and statement.startswith("UPDATE"):
@@ -338,8 +339,8 @@ def test_an_auditor_reads_all_and_writes_nothing_in_the_database_either(house: H
                 assert auditor.execute(statement).rowcount == 0, statement
             except psycopg.errors.InsufficientPrivilege:
                 continue
-            except psycopg.errors.RestrictViolation:
-                continue
+            except (psycopg.errors.RestrictViolation, psycopg.errors.GeneratedAlways):
+                continue  # a rule, or a number that nobody chooses
     assert house.row(submission)["state"] == "in_review"
 
 

@@ -20,6 +20,10 @@ INSERT_ALIAS = (
     " VALUES ('sme-a', %s, %s, %s) ON CONFLICT (workspace, name, alias)"
     " DO UPDATE SET version = excluded.version"
 )
+REMOVE_ALIAS = (
+    "DELETE FROM mlflow.registered_model_aliases WHERE workspace = 'sme-a' AND name = %s"
+    " AND version = %s AND alias = 'clinical-pilot'"
+)
 REVOKE = (
     "UPDATE touchstone.certificate SET in_force = false"
     " WHERE model_name = %s AND model_version = %s"
@@ -113,8 +117,13 @@ def test_a_revocation_waits_for_the_alias_that_it_must_remove(gate: Gate) -> Non
         ):
             revoking.execute(REVOKE, (name, 1))
         promoting.commit()
-    gate.sql(REVOKE, name, 1, role="gate")
-    assert remove_clinical_pilot(gate.databases.gate, "sme-a", name, 1)
+    with pytest.raises(psycopg.errors.RestrictViolation, match="goes in the moment"):
+        gate.sql(REVOKE, name, 1, role="gate")
+    with transaction(gate.databases.gate) as both:
+        both.execute(REVOKE, (name, 1))
+        both.execute(REMOVE_ALIAS, (name, 1))
+        both.commit()
+    assert not remove_clinical_pilot(gate.databases.gate, "sme-a", name, 1)
 
 
 def test_a_version_is_deleted_or_submitted_never_both(gate: Gate) -> None:

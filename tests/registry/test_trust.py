@@ -136,7 +136,13 @@ def test_a_changed_payload_or_signature_is_tampering(
     root: keys.Identity, ada: keys.Identity, ben: keys.Identity
 ) -> None:
     leaves, good = [ada.certificate, ben.certificate], signed(ada, ben)
-    other = signed(ada, ben, overall="conditional", conditions=("only thick slices",))
+    other = signed(
+        ada,
+        ben,
+        overall="conditional",
+        conditions=("only thick slices",),
+        conditions_due=NOW + dt.timedelta(days=30),
+    )
     with pytest.raises(Tampered):
         certificate.verified({**good, "payload": other["payload"]}, leaves, root.certificate, NOW)
     with pytest.raises(Tampered):

@@ -135,12 +135,13 @@ def problem(response: httpx.Response, status: int) -> str:
 
 def test_it_says_what_it_verified_before_it_serves(server: Serving) -> None:
     names = [line.split(":")[0] for line in server.lines]
-    assert names[:8] == [
-        "ok    pinned root", "ok    signatures", "ok    audit log", "ok    in force",
-        "ok    file set", "ok    digests", "ok    statements", "ok    golden vectors",
+    assert names[:9] == [
+        "ok    pinned root", "ok    signatures", "ok    enrolment", "ok    audit log",
+        "ok    in force", "ok    file set", "ok    digests", "ok    statements",
+        "ok    golden vectors",
     ]  # fmt: skip
-    assert "investigational" in server.lines[8]
-    assert "shadow" in server.lines[8]
+    assert "investigational" in server.lines[9]
+    assert "shadow" in server.lines[9]
 
 
 def test_scores_are_those_that_the_sandboxed_model_gives(client: httpx.Client) -> None:
@@ -452,7 +453,7 @@ def test_many_clients_get_their_own_answers(client: httpx.Client, server: Servin
 
 def test_nothing_was_logged_of_any_request(server: Serving) -> None:
     """Runs last of those that share the server."""
-    noise = [line for line in server.lines[10:] if line]
+    noise = [line for line in server.lines[11:] if line]
     assert noise == []
 
 

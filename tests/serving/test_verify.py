@@ -603,7 +603,7 @@ def test_without_numpy_and_onnxruntime_all_but_the_replay_is_checked(
         cwd=Path(__file__).parents[2],
     )
     with_replay, without = (json.loads(line) for line in done.stdout.splitlines())
-    assert [step["ok"] for step in with_replay["steps"]] == [True] * 7 + [False]
+    assert [step["ok"] for step in with_replay["steps"]] == [True] * 8 + [False]
     assert with_replay["code"] == "golden_unavailable"
     assert "touchstone-tef[hospital]" in with_replay["steps"][-1]["sentence"]
     assert without["ok"] is True

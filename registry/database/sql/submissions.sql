@@ -58,7 +58,8 @@ SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.bo
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id) AS decisions,
     (SELECT count(*) FROM touchstone.attempt a WHERE a.family = s.organisation || '/' || p.id
         AND a.cohort_id = s.cohort_id AND a.cohort_version = s.cohort_version
-        AND a.returned_at IS NULL) AS attempts_spent
+        AND a.returned_at IS NULL) AS attempts_spent,
+    (SELECT f.party FROM touchstone.finding f WHERE f.submission = s.id) AS fault
 FROM touchstone.submission s
 JOIN touchstone.protocol p ON p.digest = s.protocol_digest
 JOIN touchstone.cohort c ON c.id = s.cohort_id AND c.version = s.cohort_version
