@@ -20,7 +20,7 @@ from registry.trust.enrolment import (
 from registry.trust.errors import Invalid, Refused, Tampered
 from registry.trust.keys import Identity, issue, key_id, new_root
 
-NOW = dt.datetime.now(dt.UTC)
+NOW = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)  # after every certificate made here
 ROOT = new_root("tef", demo=True)
 ADA, BEN, SAM, CLEO, DAN = (
     issue(ROOT, name, organisation="tef") for name in ("Ada", "Ben", "Sam", "Cleo", "Dan")
