@@ -9,21 +9,10 @@ Rules
 2. A machine without a keyring is a machine without a token there, not an error.
 """
 
+from registry.cli.keychain import kept
 from registry.settings import Settings
-
-SERVICE = "touchstone"
 
 
 def find_token(settings: Settings) -> str | None:
     """The caller's token for the server of `settings`; None where there is none."""
-    return settings.token or _from_keyring(settings.server)
-
-
-def _from_keyring(server: str) -> str | None:
-    import keyring
-    from keyring.errors import KeyringError
-
-    try:
-        return keyring.get_password(SERVICE, server)
-    except (KeyringError, OSError, RuntimeError):
-        return None
+    return settings.token or kept(settings.server)

@@ -7,12 +7,12 @@ Rules
 -----
 1. One token a server. What can't be kept safely is not kept: no file of our own.
 2. A keyring that is missing, locked or forgets is told by what it does, not by its name.
-3. `credentials` reads what is kept here.
+3. This is the one place that asks the keyring; `credentials` decides whose token is used.
 """
 
 from contextlib import suppress
 
-from registry.cli.credentials import SERVICE
+SERVICE = "touchstone"
 
 
 def keep(server: str, secret: str) -> bool:

@@ -238,6 +238,21 @@ def test_the_door_shows_every_field_that_a_submission_has(stage: Stage) -> None:
     assert set(view(stage.facility, caller, submission)) == set(Submission.model_fields)
 
 
+def test_a_submission_that_stopped_looks_the_same_in_the_list_as_alone(
+    stage: Stage, http: httpx.Client
+) -> None:
+    name = stage.submission(state="queued")
+    stage.worker.execute(
+        "UPDATE touchstone.submission SET state = 'technical_failure',"
+        " failure_code = 'model_crash', failure_message = 'it crashed' WHERE id = %s", (name,),
+    )  # fmt: skip
+    for role in ("innovator", "steward"):
+        alone = http.get(f"/submissions/{name}", headers=stage.headers(role)).json()
+        listed = http.get("/submissions", headers=stage.headers(role)).json()["items"]
+        assert alone["failure"]["code"] == "model_crash"
+        assert [row for row in listed if row["id"] == name] == [alone]
+
+
 def test_what_is_hidden_from_an_sme_is_not_in_the_answer(stage: Stage, http: httpx.Client) -> None:
     submission = stage.submission()
     shown = http.get(f"/submissions/{submission}", headers=stage.headers()).json()

@@ -24,9 +24,6 @@ UPDATE touchstone.certificate SET in_force = false WHERE submission = %(submissi
 -- name: certificate_in_force_again
 UPDATE touchstone.certificate SET in_force = true WHERE submission = %(submission)s
 
--- name: certificate_end
-SELECT not_after FROM touchstone.certificate WHERE submission = %(submission)s
-
 -- name: acts_since
 SELECT a.kind, a.person, a.organisation, a.envelope, s.pem
 FROM touchstone.act a LEFT JOIN touchstone.signer s ON s.key_id = a.key_id
