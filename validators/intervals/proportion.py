@@ -38,15 +38,18 @@ def wilson(events: float, n: float, tail: float) -> Pair:
 
 def mover(
     first: float, first_interval: Pair, second: float, second_interval: Pair,
-    correlation: float = 0.0,
+    correlation: float = 0.0, *, width: float = 1.0,
 ) -> Pair:  # fmt: skip
-    """The interval of first - second; `correlation` is that of the two estimates."""
+    """The interval of first - second; `correlation` is that of the two estimates.
+
+    `width` is that of the scale: no difference is larger.
+    """
     gap = first - second
     down = (first - first_interval[0], second_interval[1] - second)
     up = (first_interval[1] - first, second - second_interval[0])
     low = gap - _joined(*down, correlation)
     high = gap + _joined(*up, correlation)
-    return max(-1.0, low), min(1.0, high)
+    return max(-width, low), min(width, high)
 
 
 def newcombe(events1: float, n1: float, events2: float, n2: float, tail: float) -> Pair:
