@@ -56,29 +56,29 @@ def read_table(path: Path, protocol: Protocol, columns: Mapping[str, str]) -> Ca
     needed = ["case", "reference", "score", *attributes]
     if protocol.cluster == "patient":
         needed.insert(1, "patient")
-    _check_mapping(columns, [*needed, "patient", "failure"])
+    check_mapping(columns, [*needed, "patient", "failure"])
     file = open_table(path)
     wanted = {name: columns.get(name, name) for name in needed}
     if "failure" in columns or "failure" in file.names:
         wanted["failure"] = columns.get("failure", "failure")
     for name, column in wanted.items():
         if column not in file.names:
-            raise Invalid(_no_column(file, name, column, name in columns))
+            raise Invalid(no_column(file, name, column, name in columns))
     data = file.read(wanted)
-    _check_cases(file, data["case"])
+    check_cases(file, data["case"])
     reference = _reference(file, wanted["reference"], data["reference"])
-    failure = _failures(file, data.get("failure"), len(reference))
+    failure = failures(file, data.get("failure"), len(reference))
     score = _scores(file, wanted["score"], data["score"], failure)
     return CaseTable(
         reference=reference,
         score=score,
-        patient=_patients(file, wanted["patient"], data["patient"]) if "patient" in data else None,
-        attributes={name: _groups(file, wanted[name], data[name]) for name in attributes},
+        patient=patients(file, wanted["patient"], data["patient"]) if "patient" in data else None,
+        attributes={name: groups(file, wanted[name], data[name]) for name in attributes},
         failed_by_code=dict(sorted(Counter(failure[failure != ""].tolist()).items())),
     )
 
 
-def _check_mapping(columns: Mapping[str, str], known: Sequence[str]) -> None:
+def check_mapping(columns: Mapping[str, str], known: Sequence[str]) -> None:
     for name in columns:
         if name not in known:
             raise Invalid(
@@ -87,7 +87,7 @@ def _check_mapping(columns: Mapping[str, str], known: Sequence[str]) -> None:
             )
 
 
-def _no_column(file: TableFile, name: str, column: str, mapped: bool) -> str:
+def no_column(file: TableFile, name: str, column: str, mapped: bool) -> str:
     nearest = get_close_matches(column, file.names, n=1, cutoff=0.6)
     instead = nearest[0] if nearest else "COLUMN"
     line = f"{file.path.name} has no column {column!r}"
@@ -107,8 +107,8 @@ def _listed(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def _check_cases(file: TableFile, column: pa.Array) -> None:
-    if empty := _count(pc.equal(column, "")):
+def check_cases(file: TableFile, column: pa.Array) -> None:
+    if empty := count(pc.equal(column, "")):
         raise Invalid(f"{file.path.name}: {empty} rows have no case id; give each case its own")
     if twice := len(column) - int(pc.count_distinct(column).as_py()):
         raise Invalid(
@@ -118,7 +118,7 @@ def _check_cases(file: TableFile, column: pa.Array) -> None:
 
 def _reference(file: TableFile, column: str, data: pa.Array) -> NDArray[np.int8]:
     lower = pc.utf8_lower(data)
-    if empty := _count(pc.is_in(lower, pa.array(_MISSING))):
+    if empty := count(pc.is_in(lower, pa.array(_MISSING))):
         raise Invalid(
             f"{file.path.name}: {column} is empty in {empty} rows; a case without a reference "
             "standard can't be scored, so leave those rows out and say so"
@@ -141,13 +141,13 @@ def _reference(file: TableFile, column: str, data: pa.Array) -> NDArray[np.int8]
     return reference
 
 
-def _failures(file: TableFile, data: pa.Array | None, n: int) -> NDArray[Any]:
+def failures(file: TableFile, data: pa.Array | None, n: int) -> NDArray[Any]:
     if data is None:
         return np.full(n, "")
     odd = pc.and_(pc.not_equal(data, ""), pc.invert(pc.match_substring_regex(data, _CODE)))
-    if count := _count(odd):
+    if odd_rows := count(odd):
         raise Invalid(
-            f"{file.path.name}: failure is no short code in {count} rows; use words such as "
+            f"{file.path.name}: failure is no short code in {odd_rows} rows; use words such as "
             "timeout or not_readable (small letters, digits, _), empty where there is a score"
         )
     codes = np.asarray(data.to_pylist(), dtype=str)
@@ -163,13 +163,13 @@ def _scores(
     missing = pc.is_in(pc.utf8_lower(data), pa.array(_MISSING))
     infinite = pc.match_substring_regex(data, _INFINITE)
     number = pc.match_substring_regex(data, _NUMBER)
-    if odd := _count(pc.invert(pc.or_(pc.or_(missing, infinite), number))):
-        comma = _count(pc.match_substring_regex(data, _DECIMAL_COMMA))
+    if odd := count(pc.invert(pc.or_(pc.or_(missing, infinite), number))):
+        comma = count(pc.match_substring_regex(data, _DECIMAL_COMMA))
         hint = "; write decimals with a point" if comma else ""
         raise Invalid(f"{where} is not a number in {odd} rows{hint}")
     score = pc.if_else(number, data, pa.scalar(None, pa.string())).cast(pa.float64())
     values: NDArray[np.float64] = score.to_numpy(zero_copy_only=False).astype(np.float64)
-    outside = _count(infinite) + int(((values < 0) | (values > 1)).sum())
+    outside = count(infinite) + int(((values < 0) | (values > 1)).sum())
     if outside:
         raise Invalid(
             f"{where} lies outside [0, 1] in {outside} rows; a score is the probability that the "
@@ -187,8 +187,8 @@ def _scores(
     return values
 
 
-def _patients(file: TableFile, column: str, data: pa.Array) -> NDArray[np.int64]:
-    if empty := _count(pc.equal(data, "")):
+def patients(file: TableFile, column: str, data: pa.Array) -> NDArray[np.int64]:
+    if empty := count(pc.equal(data, "")):
         raise Invalid(
             f"{file.path.name}: {column} is empty in {empty} rows; the protocol clusters by "
             "patient, so each case needs its patient"
@@ -197,7 +197,7 @@ def _patients(file: TableFile, column: str, data: pa.Array) -> NDArray[np.int64]
     return codes.astype(np.int64)
 
 
-def _groups(file: TableFile, column: str, data: pa.Array) -> NDArray[np.str_]:
+def groups(file: TableFile, column: str, data: pa.Array) -> NDArray[np.str_]:
     groups = pc.if_else(pc.equal(data, ""), UNKNOWN, data)
     if (different := int(pc.count_distinct(groups).as_py())) > MAXIMUM_GROUPS:
         raise Invalid(
@@ -207,5 +207,5 @@ def _groups(file: TableFile, column: str, data: pa.Array) -> NDArray[np.str_]:
     return np.asarray(groups.to_pylist(), dtype=str)
 
 
-def _count(mask: pa.Array) -> int:
+def count(mask: pa.Array) -> int:
     return int(pc.sum(mask).as_py() or 0)
