@@ -11,8 +11,8 @@ Rules
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,23 @@ class CaseTable:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    @property
+    def n(self) -> int:
+        """Number of cases, failed ones included."""
+        return len(self.reference)
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Self:
+        """The chosen cases; attributes and counts of codes are dropped. Both classes must occur."""
+        return replace(
+            self,
+            reference=self.reference[chosen],
+            score=self.score[chosen],
+            patient=None if self.patient is None else self.patient[chosen],
+            attributes={},
+            failed_by_code={},
+            excluded={},
+        )
 
     @property
     def failed(self) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ passed `validators.report.disclosure.release`.
 from typing import Literal
 
 from validators.contract.schema import Strict
+from validators.metrics.figure import Figure, Matrix
 
 Outcome = Literal["pass", "fail", "insufficient_evidence", "not_judged"]
 Overall = Literal["pass", "conditional", "fail", "insufficient_evidence"]
@@ -30,10 +31,12 @@ class EndpointEvidence(Strict):
     estimate: float | None
     interval: Interval | None
     n: int
-    positives: int
-    negatives: int
+    positives: int | None
+    """Of a binary question; None of any other."""
+    negatives: int | None
     clusters: int | None
     goal: float | None
+    band: tuple[float, float] | None = None
     role: str
     rule: str
     outcome: Outcome
@@ -43,7 +46,8 @@ class EndpointEvidence(Strict):
 class SubgroupEvidence(Strict):
     """One group of one attribute: its own value, and its gap to the rest of the cohort.
 
-    `gap` is rest minus group: positive where the group is worse off.
+    `gap` is rest minus group (group minus rest where less is better): positive where the group is
+    worse off. Metrics that belong in a band have a signed gap, rest minus group.
     `adjusted_p` is Holm's within the attribute, one-sided, for a gap of at least nothing.
     """
 
@@ -51,8 +55,8 @@ class SubgroupEvidence(Strict):
     group: str
     metric: str
     n: int
-    positives: int
-    negatives: int
+    positives: int | None
+    negatives: int | None
     clusters: int | None
     estimate: float | None
     interval: Interval | None
@@ -75,8 +79,8 @@ class CaseFlow(Strict):
     scored: int
     failed: int
     failed_by_code: dict[str, int]
-    positives: int
-    negatives: int
+    positives: int | None
+    negatives: int | None
     patients: int | None
 
 
@@ -120,8 +124,10 @@ class CalibrationBin(Strict):
 class Curves(Strict):
     """What the plots draw. Facility-internal: never released."""
 
-    roc: tuple[tuple[float, float], ...]
-    calibration: tuple[CalibrationBin, ...]
+    roc: tuple[tuple[float, float], ...] = ()
+    calibration: tuple[CalibrationBin, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    matrices: tuple[Matrix, ...] = ()
 
 
 class Digests(Strict):
@@ -154,8 +160,10 @@ class Report(Strict):
     protocol_version: str
     title: str
     intended_use: dict[str, str | float | None]
-    threshold: float
+    task: str = "binary"
+    threshold: float | None
     alpha: float
+    """Of one attempt."""
     digests: Digests
     case_flow: CaseFlow
     endpoints: tuple[EndpointEvidence, ...]

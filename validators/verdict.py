@@ -4,7 +4,7 @@ Rules
 -----
 1. An endpoint passes if its interval lies on the good side of the goal, fails if it lies on the
    bad side, and is insufficient evidence if it holds the goal. The interval is two-sided at
-   1 - 2 alpha, so that each side is a one-sided test at alpha.
+   1 - 2 alpha, so that each side is a one-sided test at alpha (the alpha of one attempt).
 2. All gating rules must pass. One fail is a fail, whatever else is missing.
 3. Too little evidence blocks, unless the protocol let that rule be conditional beforehand.
 4. A reported rule is shown and changes nothing.
@@ -24,21 +24,17 @@ from validators.evidence import (
     SubgroupEvidence,
     Verdict,
 )
-from validators.protocol.schema import HIGHER_IS_BETTER, Protocol
-
-_NAMES = {
-    "auc": "AUC",
-    "brier": "Brier score",
-    "calibration_slope": "calibration slope",
-    "failure_rate": "failure rate",
-}
+from validators.metrics.measure import Measure
+from validators.protocol.endpoints import Band
+from validators.protocol.schema import Protocol
 
 
 def judge_goal(
-    metric: str, value: float | None, interval: Interval | None, goal: float | None, note: str = ""
-) -> tuple[Outcome, str]:
+    measure: Measure, value: float | None, interval: Interval | None, goal: float | None,
+    note: str = "",
+) -> tuple[Outcome, str]:  # fmt: skip
     """(outcome, reason) of one endpoint; `note` says why there is no value or interval."""
-    name = _NAMES.get(metric, metric)
+    name = measure.label
     if value is None or interval is None:
         why = f"{name} has no {'value' if value is None else 'interval'}: {note or 'unknown'}"
         return ("not_judged" if goal is None else "insufficient_evidence"), why
@@ -48,7 +44,7 @@ def judge_goal(
         return "not_judged", f"{name} {value:.3f} ({percent} interval {between}); no goal was set"
     low, high = apart(interval.low, goal), apart(interval.high, goal)
     said = f"{name} {apart(value, goal)} ({percent} interval {low} to {high})"
-    higher = metric in HIGHER_IS_BETTER
+    higher = measure.direction == "higher"
     asked = f"{'at least' if higher else 'at most'} {goal:g}"
     good = interval.low >= goal if higher else interval.high <= goal
     bad = interval.high < goal if higher else interval.low > goal
@@ -61,6 +57,42 @@ def judge_goal(
         f"{said} holds the goal, {asked}: this cohort shows neither that it is reached nor that "
         "it is missed"
     )
+
+
+def judge_band(
+    measure: Measure, value: float | None, interval: Interval | None, band: Band, note: str = ""
+) -> tuple[Outcome, str]:
+    """The same for a metric that belongs between two limits."""
+    asked = f"between {band[0]:g} and {band[1]:g}"
+    if value is None or interval is None:
+        why = f"{measure.label} has no {'value' if value is None else 'interval'}: {note}"
+        return "insufficient_evidence", why
+    ends = f"{apart(interval.low, band[0])} to {apart(interval.high, band[1])}"
+    said = f"{measure.label} {value:.3f} ({100 * interval.level:.4g} % interval {ends})"
+    if band[0] <= interval.low and interval.high <= band[1]:
+        return "pass", f"{said} is shown to lie {asked}, as was asked"
+    if interval.high < band[0] or interval.low > band[1]:
+        return "fail", f"{said} is shown to lie outside; {asked} was asked"
+    return "insufficient_evidence", f"{said} is shown to lie neither inside nor outside; {asked}"
+
+
+def in_sequence(endpoints: Sequence[EndpointEvidence]) -> tuple[EndpointEvidence, ...]:
+    """Secondary endpoints with a goal after the first that did not pass: not claimed.
+
+    Fixed sequence: all are at the same alpha because each is looked at only if those before it
+    passed. What was computed stays to be read.
+    """
+    kept: list[EndpointEvidence] = []
+    stopped = ""
+    for found in endpoints:
+        judged = found.role == "secondary" and found.outcome != "not_judged"
+        if judged and stopped:
+            reason = f"not claimed: {stopped} before it in the sequence did not pass"
+            found = found.model_copy(update={"outcome": "not_judged", "reason": reason})
+        elif judged and found.outcome != "pass":
+            stopped = found.metric
+        kept.append(found)
+    return tuple(kept)
 
 
 def apart(value: float, goal: float) -> str:
@@ -83,18 +115,16 @@ def decide(
     lenient_endpoint = {
         endpoint.metric: endpoint.if_insufficient for endpoint in protocol.endpoints
     }
-    lenient_group = {
-        (rule.attribute, rule.metric): rule.if_insufficient for rule in protocol.subgroups
-    }
+    lenient_group = {(rule.name, rule.metric): rule.if_insufficient for rule in protocol.subgroups}
     rules = [
-        _rule(f"endpoint:{found.metric}", found, lenient_endpoint[found.metric])  # type: ignore[index]
+        _rule(f"endpoint:{found.metric}", found, lenient_endpoint[found.metric])
         for found in endpoints
     ]
     rules += [
         _rule(
             f"subgroup:{found.attribute}={found.group}:{found.metric}",
             found,
-            lenient_group[(found.attribute, found.metric)],  # type: ignore[index]
+            lenient_group[(found.attribute, found.metric)],
         )
         for found in subgroups
     ]

@@ -120,7 +120,7 @@ def run(work: Work) -> None:
             shards(),
             contract,
             predictions,
-            threshold=work.protocol.threshold,
+            threshold=work.protocol.threshold or 0.0,  # binary, as every locked protocol
             cases=REPEATED_CASES,
             order_seed=seed,
         )

@@ -93,6 +93,11 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
     protocol = parse_protocol(body)
     if protocol.contract is None or protocol.cohort is None:
         raise Refused("a protocol that gates names its contract and its cohort")
+    if protocol.task != "binary":
+        raise Refused(
+            f"a {protocol.task} question can't be run on a locked cohort yet, only binary ones; "
+            "score a table of its predictions with `touchstone assess`"
+        )
     with facility.record.transaction(caller) as now:
         row = now.maybe("cohort_latest", id=protocol.cohort.id, version=protocol.cohort.version)
         if row is None:

@@ -113,20 +113,20 @@ def test_the_same_table_gives_the_same_bytes():
 
 
 def _edge(name: str) -> CaseTable:
-    reference = np.arange(40) >= 20
+    reference = np.arange(120) >= 20
     score = {
         "perfect": reference.astype(float),
         "upside down": 1.0 - reference,
-        "constant": np.full(40, 0.3),
-        "all failed": np.full(40, np.nan),
+        "constant": np.full(120, 0.3),
+        "all failed": np.full(120, np.nan),
         "positives failed": np.where(reference, np.nan, 0.2),
         "two cases": np.array([0.2, 0.9]),
-        "one positive": np.linspace(0, 1, 40),
+        "one positive": np.linspace(0, 1, 120),
     }[name]
     if name == "two cases":
         reference = np.array([False, True])
     if name == "one positive":
-        reference = np.arange(40) == 17
+        reference = np.arange(120) == 17
     return CaseTable(
         reference=reference,
         score=score,

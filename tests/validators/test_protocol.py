@@ -58,8 +58,16 @@ def test_a_protocol_reads_the_same_from_yaml_and_json(tmp_path: Path):
     [
         ("threshold:", "treshold:", "there is no field treshold; did you mean 'threshold'?"),
         ("margin:", "marign:", "there is no field subgroups[0].marign; did you mean 'margin'?"),
-        ("metric: auc", "metric: acu", "endpoints[1].metric can't be 'acu'; did you mean 'auc'?"),
-        ("metric: auc", "metric: dice", "endpoints[1].metric can't be 'dice'; known are: sens"),
+        (
+            "metric: auc",
+            "metric: acu",
+            "endpoints[1].metric: a binary question has no metric 'acu'; did you mean 'auc'?",
+        ),
+        (
+            "metric: auc",
+            "metric: dice",
+            "endpoints[1].metric: a binary question has no metric 'dice'; it has auc,",
+        ),
         ("goal: 0.75", "goal: 1.5", "endpoints[1].goal: the goal 1.5 for auc can't be met"),
         ("goal: 0.75", "goal: 0.3", "endpoints[1].goal: an AUC of 0.3 is worse than chance"),
         ("goal: 0.8\n", "goal: 1\n", "endpoints[0].goal: the goal 1 for sensitivity can't be"),
@@ -70,7 +78,7 @@ def test_a_protocol_reads_the_same_from_yaml_and_json(tmp_path: Path):
         ("threshold: 0.5", "threshold: 50", "threshold must be at most 1, not 50"),
         ('version: "1"', "version: 1", "version must be text; put quotes around it, not 1"),
         ('version: "1"', "version: 2026-01-31", "version was read as a date; put quotes"),
-        ("threshold: 0.5\n", "", "the field threshold is missing"),
+        ("threshold: 0.5\n", "", "threshold: a binary question has one locked threshold"),
         ("id: nodules\n", "id: nodules\nid: other\n", "line 3, the field 'id' is given twice"),
         ("margin: 0.1", "margin: &m 0.1\n    floor: *m", "anchors and aliases"),
         ("    margin: 0.1\n", "", "subgroups[0].margin: the gating rule on site needs a margin"),

@@ -7,8 +7,11 @@ from tests.validators.made import GENTLE, protocol, table_of
 from validators.cases import CaseTable
 from validators.evaluate import evaluate
 from validators.evidence import Interval, Verdict
+from validators.metrics.tasks import measures_of
 from validators.protocol.schema import Endpoint, FailedCases, SubgroupRule
 from validators.verdict import apart, judge_goal
+
+MEASURES = measures_of("binary", None)
 
 
 def between(low: float, high: float) -> Interval:
@@ -28,14 +31,14 @@ def between(low: float, high: float) -> Interval:
     ],
 )
 def test_an_endpoint_is_judged_by_the_edge_of_its_interval(metric, low, high, outcome):
-    found, reason = judge_goal(metric, (low + high) / 2, between(low, high), 0.8)
+    found, reason = judge_goal(MEASURES[metric], (low + high) / 2, between(low, high), 0.8)
     assert found == outcome
     assert f"{low:.3f} to {high:.3f}" in reason
     assert "0.8" in reason
 
 
 def test_a_missing_interval_is_no_pass_and_says_why():
-    found, reason = judge_goal("brier", 0.1, None, 0.2, "the loss does not vary")
+    found, reason = judge_goal(MEASURES["brier"], 0.1, None, 0.2, "the loss does not vary")
     assert found == "insufficient_evidence"
     assert reason == "Brier score has no interval: the loss does not vary"
 

@@ -6,7 +6,8 @@ question has three answers.
 
 Rules
 -----
-1. gap = rest - group; positive where the group is worse off.
+1. gap = rest - group (group - rest where less is better); positive where the group is worse off.
+   Metrics that belong in a band have a signed gap, rest - group, judged on both sides.
 2. `fail`: the gap is shown to be beyond the margin: its lower bound, at alpha divided by the
    number of groups tested in the attribute (Bonferroni: one fail condemns the model, so the
    error that counts is that of any false one).
@@ -23,6 +24,8 @@ Rules
 7. The rest holds every other group. A rest that is itself made of poor groups dilutes a gap
    (three of six at .7 against .9 show .12, not .20); a floor is what catches that.
 
+8. Where patients cluster, a side with fewer than 30 of them decides nothing.
+
 `adjusted_p` is Holm's within the attribute, one-sided, for a gap of at least nothing. It is the
 tail at which the gap's own interval touches 0, so it never contradicts the interval.
 """
@@ -35,12 +38,14 @@ from numpy.typing import NDArray
 from validators.cases import CaseTable
 from validators.evidence import Interval, Outcome, SubgroupEvidence
 from validators.fairness.judging import judge_floor, judge_gap, worst
-from validators.intervals.auc import Area, area
+from validators.intervals.auc import area
+from validators.intervals.bootstrap import FEWEST_PATIENTS
 from validators.intervals.influence import widening_correlation
 from validators.intervals.multiplicity import holm
 from validators.intervals.proportion import Pair, mover
-from validators.intervals.share import Share
 from validators.metrics.binary import share_right, shown_method
+from validators.metrics.measure import Cases, Measure, Side, Undefined
+from validators.metrics.tasks import side_of
 from validators.protocol.schema import Protocol, SubgroupRule
 
 _LEAST_P, _LARGEST_TAIL = 1e-12, 0.499
@@ -51,24 +56,43 @@ _HALVINGS = 50
 class Gap:
     """A group against the rest: two sides and the range of their (negative) correlation."""
 
-    group: Share | Area
-    rest: Share | Area
+    group: Side
+    rest: Side
     correlation: Pair
+    measure: Measure
 
     @property
     def value(self) -> float:
-        """Rest minus group."""
-        return self.rest.value - self.group.value
+        """How far the group is behind the rest."""
+        return self._better.value - self._worse.value
+
+    @property
+    def _better(self) -> Side:
+        """The side that the difference is taken from."""
+        return self.group if self.measure.direction == "lower" else self.rest
+
+    @property
+    def _worse(self) -> Side:
+        return self.rest if self.measure.direction == "lower" else self.group
 
     def low(self, tail: float) -> float:
         """The lower bound, with one-sided error `tail`."""
-        rest, group = (side.compared(tail, wide=False) for side in (self.rest, self.group))
-        return mover(self.rest.value, rest, self.group.value, group, self.correlation[1])[0]
+        return self._bounds(tail, wide=False, correlation=self.correlation[1])[0]
 
     def high(self, tail: float) -> float:
         """The upper bound, with one-sided error `tail`."""
-        rest, group = (side.compared(tail, wide=True) for side in (self.rest, self.group))
-        return mover(self.rest.value, rest, self.group.value, group, self.correlation[0])[1]
+        return self._bounds(tail, wide=True, correlation=self.correlation[0])[1]
+
+    def _bounds(self, tail: float, *, wide: bool, correlation: float) -> Pair:
+        first, second = self._better, self._worse
+        return mover(
+            first.value,
+            first.compared(tail, wide=wide),
+            second.value,
+            second.compared(tail, wide=wide),
+            correlation,
+            width=self.measure.width,
+        )
 
     def p_value(self) -> float:
         """One-sided, for a gap of at least nothing: the tail at which the bound touches 0.
@@ -87,10 +111,10 @@ class Gap:
 
 
 def subgroup_evidence(
-    table: CaseTable, rule: SubgroupRule, protocol: Protocol
+    table: Cases, rule: SubgroupRule, protocol: Protocol
 ) -> list[SubgroupEvidence]:
     """One row a group of the rule's attribute, in the order of the groups' names."""
-    names, code = np.unique(table.attributes[rule.attribute], return_inverse=True)
+    names, code = np.unique(_grouping(table, rule), return_inverse=True)
     members = {str(name): code == i for i, name in enumerate(names)}
     few = {name: _too_few(table, inside, rule) for name, inside in members.items()}
     gaps = {name: _gap(table, inside, rule, protocol) for name, inside in members.items()}
@@ -107,35 +131,55 @@ def subgroup_evidence(
     return rows
 
 
+def _grouping(table: Cases, rule: SubgroupRule) -> NDArray[np.str_]:
+    """The group of each case: a value of the attribute, or of several joined by ' / '."""
+    columns = [table.attributes[name] for name in rule.attributes]
+    if len(columns) == 1:
+        return columns[0]
+    return np.asarray([" / ".join(row) for row in zip(*columns, strict=True)])
+
+
 def _judge(
-    rule: SubgroupRule, protocol: Protocol, few: str, group: Share | Area | None,
+    rule: SubgroupRule, protocol: Protocol, few: str, group: Side | None,
     gap: Gap | None, tested: int,
 ) -> tuple[Outcome, str]:  # fmt: skip
     if rule.margin is None and rule.floor is None:
         return "not_judged", "reported; no margin or floor was set"
     if few or group is None:
         return "insufficient_evidence", few or "the group lacks a class that the metric needs"
-    alpha = protocol.alpha
+    for side in (group, gap.rest if gap else None):
+        if side is not None and side.clusters is not None and side.clusters < FEWEST_PATIENTS:
+            where = "this group" if side is group else "the rest"
+            return "insufficient_evidence", (
+                f"{where} has {side.clusters} patients; at least {FEWEST_PATIENTS} are needed to "
+                "judge by"
+            )
+    alpha = protocol.each_alpha
+    measure = protocol.measures[rule.metric]
     answers: list[tuple[Outcome, str]] = []
     if rule.margin is not None and gap is None:
         answers.append(("insufficient_evidence", "there is no rest to compare this group with"))
     elif rule.margin is not None and gap is not None:
         bounds = gap.low(alpha / tested), gap.low(alpha), gap.high(alpha)
         answers.append(judge_gap(gap.value, bounds, rule.margin, tested))
+        if measure.direction == "band":
+            mirrored = -gap.high(alpha / tested), -gap.high(alpha), -gap.low(alpha)
+            answers.append(judge_gap(-gap.value, mirrored, rule.margin, tested))
     if rule.floor is not None:
-        answers.append(judge_floor(rule.metric, group.value, group.gating(alpha), rule.floor))
+        answers.append(judge_floor(measure, group.value, group.gating(alpha), rule.floor))
     outcome = worst([answer for answer, _ in answers])
     return outcome, "; ".join(reason for _, reason in answers)
 
 
 def _row(
-    table: CaseTable, inside: NDArray[np.bool_], rule: SubgroupRule, protocol: Protocol, name: str,
-    group: Share | Area | None, gap: Gap | None, adjusted_p: float | None,
+    table: Cases, inside: NDArray[np.bool_], rule: SubgroupRule, protocol: Protocol, name: str,
+    group: Side | None, gap: Gap | None, adjusted_p: float | None,
     judged: tuple[Outcome, str],
 ) -> SubgroupEvidence:  # fmt: skip
-    alpha = protocol.alpha
+    alpha = protocol.each_alpha
     level = 1 - 2 * alpha
-    positives = int((inside & table.positive).sum())
+    positives = int((inside & table.positive).sum()) if isinstance(table, CaseTable) else None
+    cases = int(inside.sum())
     interval = gap_interval = None
     if group is not None:
         low, high = group.gating(alpha)
@@ -145,8 +189,8 @@ def _row(
             low=gap.low(alpha), high=gap.high(alpha), level=level, method=gap.group.gap_method
         )
     return SubgroupEvidence(
-        attribute=rule.attribute, group=name, metric=rule.metric, n=int(inside.sum()),
-        positives=positives, negatives=int(inside.sum()) - positives,
+        attribute=rule.name, group=name, metric=rule.metric, n=cases,
+        positives=positives, negatives=None if positives is None else cases - positives,
         clusters=None if table.patient is None else len(np.unique(table.patient[inside])),
         estimate=None if group is None else group.value, interval=interval,
         gap=None if gap is None else gap.value, gap_interval=gap_interval,
@@ -155,37 +199,51 @@ def _row(
     )  # fmt: skip
 
 
-def _too_few(table: CaseTable, inside: NDArray[np.bool_], rule: SubgroupRule) -> str:
+def _too_few(table: Cases, inside: NDArray[np.bool_], rule: SubgroupRule) -> str:
     """Why the group is not tested, or nothing."""
+    if not isinstance(table, CaseTable):
+        cases = int(inside.sum())
+        few = f"this group has {cases} cases; the protocol asks for at least {rule.minimum}"
+        return few if cases < rule.minimum else ""
     positives = int((inside & table.positive).sum())
     counts = {"positive": positives, "negative": int(inside.sum()) - positives}
     asked = {"sensitivity": ["positive"], "specificity": ["negative"]}
     for name in asked.get(rule.metric, list(counts)):
         if counts[name] < rule.minimum:
-            cases = "case" if counts[name] == 1 else "cases"
+            word = "case" if counts[name] == 1 else "cases"
             return (
-                f"this group has {counts[name]} {name} {cases}; the protocol asks for at least "
+                f"this group has {counts[name]} {name} {word}; the protocol asks for at least "
                 f"{rule.minimum} to judge by"
             )
     return ""
 
 
 def _gap(
-    table: CaseTable, inside: NDArray[np.bool_], rule: SubgroupRule, protocol: Protocol
+    table: Cases, inside: NDArray[np.bool_], rule: SubgroupRule, protocol: Protocol
 ) -> Gap | None:
     """The gap, or None where a side lacks a class that the metric needs."""
     group = _side(table, inside, rule, protocol, failed_is_right=False)
     rest = _side(table, ~inside, rule, protocol, failed_is_right=True)
     if group is None or rest is None:
         return None
-    return Gap(group, rest, widening_correlation(group.influence, rest.influence))
+    alike = widening_correlation(group.influence, rest.influence)
+    return Gap(group, rest, alike, protocol.measures[rule.metric])
 
 
 def _side(
-    table: CaseTable, inside: NDArray[np.bool_], rule: SubgroupRule, protocol: Protocol,
+    table: Cases, inside: NDArray[np.bool_], rule: SubgroupRule, protocol: Protocol,
     *, failed_is_right: bool,
-) -> Share | Area | None:  # fmt: skip
-    """The metric among `inside`, or None where a class that it needs is absent."""
+) -> Side | None:  # fmt: skip
+    """The metric among `inside`, or None where it has no value or interval there."""
+    if not isinstance(table, CaseTable):
+        settings = protocol.settings
+        if settings is None or not inside.any():
+            return None
+        found = side_of(
+            table.subset(inside), rule.metric, protocol.task, settings,
+            failed_is_right=failed_is_right,
+        )  # fmt: skip
+        return None if isinstance(found, Undefined) else found
     positive, negative = inside & table.positive, inside & ~table.positive
     if rule.metric == "auc":
         if not positive.any() or not negative.any():
@@ -200,4 +258,4 @@ def _side(
     chosen = positive if rule.metric == "sensitivity" else negative
     if not chosen.any():
         return None
-    return share_right(table, protocol.threshold, chosen, failed_is_right=failed_is_right)
+    return share_right(table, protocol.threshold or 0.0, chosen, failed_is_right=failed_is_right)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from validators.evidence import Outcome
 from validators.intervals.proportion import Pair
+from validators.metrics.measure import Measure
 from validators.verdict import apart
 
 
@@ -38,14 +39,20 @@ def _behind(gap: float, margin: float) -> str:
     return f"{apart(gap, margin)} behind" if gap >= 0 else f"{-gap:.3f} ahead of"
 
 
-def judge_floor(metric: str, value: float, interval: Pair, floor: float) -> tuple[Outcome, str]:
-    """Outcome of a group's own value against the floor."""
+def judge_floor(
+    measure: Measure, value: float, interval: Pair, floor: float
+) -> tuple[Outcome, str]:
+    """Outcome of a group's own value against the floor (a ceiling where less is better)."""
     low, high = (apart(bound, floor) for bound in interval)
-    said = f"{metric} {value:.3f} in this group (interval {low} to {high})"
-    if interval[0] >= floor:
+    said = f"{measure.name} {value:.3f} in this group (interval {low} to {high})"
+    lower = measure.direction == "lower"
+    good = interval[1] <= floor if lower else interval[0] >= floor
+    bad = interval[0] > floor if lower else interval[1] < floor
+    if good:
         return "pass", f"{said} is shown to reach the floor {floor:g}"
-    if interval[1] < floor:
-        return "fail", f"{said} is shown to lie below the floor {floor:g}"
+    if bad:
+        side = "above" if lower else "below"
+        return "fail", f"{said} is shown to lie {side} the floor {floor:g}"
     return (
         "insufficient_evidence",
         f"{said} holds the floor {floor:g}: reached or not, it can't say",

@@ -21,6 +21,7 @@ from validators.evidence import Interval
 from validators.intervals.auc import Area, area
 from validators.intervals.share import Share, share, size_bound_share
 from validators.metrics.estimate import Estimate, number_of_patients
+from validators.metrics.measure import Side
 
 _ROC_POINTS = 2000
 
@@ -99,7 +100,7 @@ def roc_curve(table: CaseTable) -> tuple[tuple[float, float], ...]:
     return ((0.0, 0.0), *((float(fpr[i]), float(tpr[i])) for i in keep))
 
 
-def shown_method(found: Share | Area) -> str:
+def shown_method(found: Side) -> str:
     """The name of the interval that `gating` makes."""
     if isinstance(found, Share) and found.clusters not in (None, found.n):
         return f"{found.method} on the effective sample size"

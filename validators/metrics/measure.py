@@ -15,6 +15,7 @@ Rules
    upper bound of one where less is better.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
@@ -46,6 +47,11 @@ class Measure:
     unit: str = ""
     gates: bool = True
     why_not: str = ""
+
+    @property
+    def width(self) -> float:
+        """The largest difference of two values."""
+        return math.inf if self.low is None or self.high is None else self.high - self.low
 
 
 @dataclass(frozen=True)

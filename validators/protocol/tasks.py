@@ -89,3 +89,12 @@ class TimeToEventSettings(Strict):
         if self.horizons[-1] > self.maximum_follow_up:
             raise fault("horizons", "the last lies beyond `maximum_follow_up`")
         return self
+
+
+TaskSettings = (
+    ClassSettings
+    | DetectionSettings
+    | SegmentationSettings
+    | RegressionSettings
+    | TimeToEventSettings
+)

@@ -50,10 +50,11 @@ def build_report(
         protocol_version=protocol.version,
         title=protocol.title,
         intended_use=protocol.intended_use.model_dump(mode="json"),
-        reference_standard=protocol.reference_standard,
+        reference_standard=protocol.reference_in_words,
         goals_rationale=protocol.goals_rationale,
+        task=protocol.task,
         threshold=protocol.threshold,
-        alpha=protocol.alpha,
+        alpha=protocol.each_alpha,
         digests=digests,
         case_flow=evaluation.case_flow,
         endpoints=evaluation.endpoints,
@@ -76,7 +77,7 @@ def thinned(curves: Curves | None) -> Curves | None:
     """The curves with no more points than the figure can show (rule 3)."""
     if curves is None:
         return None
-    return Curves(roc=tuple(thin(curves.roc)), calibration=curves.calibration)
+    return curves.model_copy(update={"roc": tuple(thin(curves.roc))})
 
 
 def thin(points: Sequence[Point], step: float = ROC_STEP) -> list[Point]:

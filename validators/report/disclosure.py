@@ -54,6 +54,8 @@ def release(report: Report, audience: Audience, disclosure: Disclosure) -> dict[
         raise ValueError(f"there is no audience {audience!r}")
     k, decimals = disclosure.minimum_group, disclosure.decimals
     flow = report.case_flow
+    if flow.positives is None or flow.negatives is None:
+        raise ValueError(f"the release of a {report.task} question is not defined yet")
     if min(flow.positives, flow.negatives) < k:
         hidden: Withheld | None = None
     else:
@@ -95,7 +97,7 @@ def release(report: Report, audience: Audience, disclosure: Disclosure) -> dict[
 def _cells(report: Report) -> dict[str, dict[str, Cell]]:
     cells: dict[str, dict[str, Cell]] = {}
     for found in report.subgroups:
-        cell = Cell(found.positives, found.negatives)
+        cell = Cell(found.positives or 0, found.negatives or 0)
         cells.setdefault(found.attribute, {})[found.group] = cell
     return cells
 

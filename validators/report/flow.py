@@ -38,33 +38,44 @@ def flow_diagram(report: Report) -> str:
         below = max(below, _aside(box, [*aside, "kept, and counted as wrong"], parts))
     last = max(box[1] + box[3], below) + _GAP
     bottoms = []
-    for left, lines in ((20.0, _positive(report)), (290.0, _negative(report))):
+    for left, lines in _classes(report):
         made = _box((left, 250.0), last, lines, parts)
         _elbow(box, made, parts)
         bottoms.append(made[1] + made[3])
     height = max(bottoms) + 4
-    described = f"{flow.sealed} cases, {flow.failed} failed, {flow.positives} positive"
+    described = f"{flow.sealed} cases, {flow.failed} failed"
+    if flow.positives is not None:
+        described += f", {flow.positives} positive"
     return (
         f'<svg class="flow" viewBox="0 0 {WIDTH:.0f} {height:.0f}" role="img">'
         f"<title>Flow of cases</title><desc>{escape(described)}</desc>{''.join(parts)}</svg>"
     )
 
 
-def _positive(report: Report) -> list[str]:
+def _classes(report: Report) -> list[tuple[float, list[str]]]:
+    """What stands below: both classes of a binary question, the scored cases of any other."""
     flow = report.case_flow
-    lines = [f"{flow.positives} positive by the reference"]
-    right = _right(report.endpoints, "sensitivity", flow.positives)
+    if flow.positives is None or flow.negatives is None:
+        return [(155.0, [f"{flow.scored} with a prediction"])]
+    return [
+        (20.0, _positive(report, flow.positives)),
+        (290.0, _negative(report, flow.negatives)),
+    ]
+
+
+def _positive(report: Report, n: int) -> list[str]:
+    lines = [f"{n} positive by the reference"]
+    right = _right(report.endpoints, "sensitivity", n)
     if right is not None:
-        lines += [f"{right} found", f"{flow.positives - right} missed"]
+        lines += [f"{right} found", f"{n - right} missed"]
     return lines
 
 
-def _negative(report: Report) -> list[str]:
-    flow = report.case_flow
-    lines = [f"{flow.negatives} negative by the reference"]
-    right = _right(report.endpoints, "specificity", flow.negatives)
+def _negative(report: Report, n: int) -> list[str]:
+    lines = [f"{n} negative by the reference"]
+    right = _right(report.endpoints, "specificity", n)
     if right is not None:
-        lines += [f"{right} cleared", f"{flow.negatives - right} flagged in vain"]
+        lines += [f"{right} cleared", f"{n - right} flagged in vain"]
     return lines
 
 

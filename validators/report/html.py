@@ -27,8 +27,10 @@ from markupsafe import Markup
 
 from registry.trust.canonical import sha256_bytes
 from validators.evidence import EndpointEvidence, Report, SubgroupEvidence
+from validators.metrics.figure import Figure
 from validators.report import words
 from validators.report.build import report_bytes
+from validators.report.drawing import figure_plot
 from validators.report.flow import flow_diagram
 from validators.report.forest import UNIT, Mark, Row, forest_plot, scale_for
 from validators.report.plots import OperatingPoint, calibration_plot, roc_plot
@@ -58,6 +60,8 @@ def report_html(report: Report) -> str:
         roc=_roc(report),
         calibration=_calibration(report),
         complete=_complete(report),
+        figures=[(_drawn(figure_plot(one)), one) for one in _figures(report)],
+        matrices=report.curves.matrices if report.curves else (),
     )
 
 
@@ -88,7 +92,7 @@ def _drawn(svg: str) -> Markup:
 
 
 def _endpoint_plot(endpoints: Sequence[EndpointEvidence]) -> str:
-    """Endpoints that are shares, on one axis; the calibration slope is none and is left out."""
+    """Endpoints between 0 and 1 on one axis; others (a slope, millimetres) are left out."""
     rows = [
         Row(
             label=words.metric_in_words(found.metric),
@@ -99,9 +103,19 @@ def _endpoint_plot(endpoints: Sequence[EndpointEvidence]) -> str:
             goal=found.goal,
         )
         for found in endpoints
-        if found.metric != "calibration_slope"
+        if found.band is None and _on_unit_scale(found)
     ]
     return forest_plot(rows, title="Endpoints", axis="value, with its goal as a bar", scale=UNIT)
+
+
+def _on_unit_scale(found: EndpointEvidence) -> bool:
+    """Whether the estimate, its interval and its goal lie between 0 and 1."""
+    shown = [found.estimate, found.goal]
+    if found.interval is not None:
+        shown += [found.interval.low, found.interval.high]
+    return found.metric != "calibration_slope" and all(
+        0 <= value <= 1 for value in shown if value is not None
+    )
 
 
 def _subgroup_tables(subgroups: Sequence[SubgroupEvidence]) -> Any:
@@ -149,11 +163,19 @@ def _roc(report: Report) -> Markup | None:
     found = {endpoint.metric: endpoint for endpoint in report.endpoints}
     up, across = found.get("sensitivity"), found.get("specificity")
     point = None
-    if up and across and up.estimate is not None and across.estimate is not None:
-        point = OperatingPoint(
-            report.threshold, up.estimate, up.interval, across.estimate, across.interval
-        )
+    locked = report.threshold
+    if (
+        locked is not None
+        and (up and across)
+        and up.estimate is not None
+        and across.estimate is not None
+    ):
+        point = OperatingPoint(locked, up.estimate, up.interval, across.estimate, across.interval)
     return _drawn(roc_plot(report.curves.roc, point))
+
+
+def _figures(report: Report) -> Sequence[Figure]:
+    return report.curves.figures if report.curves else ()
 
 
 def _calibration(report: Report) -> Markup | None:

@@ -1,0 +1,82 @@
+"""What surrounds the endpoints of a protocol: use, cohort, reference standard, failures."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from validators.contract.schema import Identifier, Name, Strict, Version
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class IntendedUse(Strict):
+    """For whom, where and what for; prevalence is the one expected at deployment."""
+
+    purpose: str
+    population: str
+    setting: str
+    prevalence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    limits: str = ""
+
+
+class ReferenceStandard(Strict):
+    """What is taken as the truth, and how it came about (STARD 2015, items 10 to 13)."""
+
+    method: str
+    blinding: str = ""
+    """Whether those who made it knew of any index test or model."""
+    adjudication: str = ""
+    unverified_share: Share | None = None
+    """Of the eligible cases, those without a verified reference standard."""
+    excluded_share: Share | None = None
+    reader_agreement: str = ""
+
+    def in_words(self) -> str:
+        """One paragraph for the report."""
+        said = [self.method.rstrip(".")]
+        said += [f"blinding: {self.blinding}"] if self.blinding else []
+        said += [f"adjudication: {self.adjudication}"] if self.adjudication else []
+        if self.unverified_share is not None:
+            said.append(f"not verified: {self.unverified_share:.1%} of eligible cases")
+        if self.excluded_share is not None:
+            said.append(f"excluded: {self.excluded_share:.1%}")
+        said += [f"reader agreement: {self.reader_agreement}"] if self.reader_agreement else []
+        return "; ".join(said)
+
+
+class Sampling(Strict):
+    """How the cohort's cases came in. An enriched cohort has another prevalence than practice, so
+    what depends on prevalence (calibration, net benefit) can't gate on it."""
+
+    design: Literal["consecutive", "random", "enriched"]
+    description: str = ""
+
+
+class CohortRequirement(Strict):
+    """The cohort this protocol was written for, and the counts without which it can't answer."""
+
+    id: Identifier
+    version: Version | None = None
+    positives: Annotated[int, Field(ge=1)] = 1
+    negatives: Annotated[int, Field(ge=1)] = 1
+
+
+class FailedCases(Strict):
+    """What happens to cases without a usable prediction, and how many may be so."""
+
+    policy: Literal["counts_as_wrong"] = "counts_as_wrong"
+    maximum_rate: Share = 0.02
+
+
+class Disclosure(Strict):
+    """What may leave the facility once attempts are closed or the model is certified."""
+
+    minimum_group: Annotated[int, Field(ge=10)] = 10
+    decimals: Annotated[int, Field(ge=1, le=3)] = 2
+
+
+class SiteRule(Strict):
+    """The attribute that names the hospital a case came from, and the metrics shown by it."""
+
+    attribute: Name
+    metrics: Annotated[tuple[Name, ...], Field(min_length=1)]
