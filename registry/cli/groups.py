@@ -188,6 +188,25 @@ def protocol_lock(
     cohorts.protocol_lock(file, json)
 
 
+@protocol_app.command("power")
+def protocol_power(
+    file: Annotated[Path, typer.Argument(help="A protocol file, before it is locked.")],
+    expect: Annotated[
+        list[str],
+        typer.Option(help="METRIC=VALUE: the true value you expect, once for each metric."),
+    ],
+    power: Annotated[float, typer.Option(help="Chance to pass, each question alone.")] = 0.9,
+    design_effect: Annotated[
+        float, typer.Option(help="Of several cases a patient: 1 + (mean cases - 1) x correlation.")
+    ] = 1.0,
+    json: Json = False,
+) -> None:
+    """How many positives and negatives the goals need. Needs no server."""
+    from registry.cli import planning
+
+    planning.protocol_power(file, expect, power, design_effect, json)
+
+
 @protocol_app.command("show")
 def protocol_show(
     name: Annotated[str, typer.Argument(help="Id or digest.")], json: Json = False
