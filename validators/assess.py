@@ -22,13 +22,14 @@ from pathlib import Path
 
 from registry.trust.canonical import sha256_file
 from registry.trust.errors import Invalid, Unavailable
+from validators.cases import CaseTable
 from validators.evaluate import evaluate
 from validators.evidence import Digests, Environment, Report
 from validators.protocol.read import check_counts
 from validators.protocol.schema import Protocol
 from validators.report.build import build_report, code_digest, environment_digest, report_bytes
 from validators.report.html import report_html
-from validators.table import read_table
+from validators.tables import read_cases
 
 _PACKAGES = ("touchstone-tef", "numpy", "scipy", "scikit-learn", "pyarrow")
 
@@ -36,14 +37,15 @@ _PACKAGES = ("touchstone-tef", "numpy", "scipy", "scikit-learn", "pyarrow")
 def assess(table_path: Path, protocol: Protocol, out: Path, columns: Mapping[str, str]) -> Report:
     """Score the table by the protocol and write `report.json` and `report.html` into `out`.
 
-    `columns` maps `case`, `patient`, `reference`, `score`, `failure` and attributes to the
-    table's own column names. Raises Invalid for a table that breaks the rules of
-    `validators.table`, Refused where it has fewer cases than the protocol needs, Unavailable
+    `columns` maps `case`, `patient`, `reference`, `score`, `failure` and attributes (for other
+    tasks: what their reader reads) to the table's own column names. Raises Invalid for a table
+    that breaks the rules of its reader, Refused where it has fewer cases than the protocol needs, Unavailable
     where the files can't be written.
     """
-    table = read_table(table_path, protocol, columns)
-    positives = int(table.positive.sum())
-    check_counts(protocol, positives, len(table.reference) - positives)
+    table = read_cases(table_path, protocol, columns)
+    if isinstance(table, CaseTable):
+        positives = int(table.positive.sum())
+        check_counts(protocol, positives, table.n - positives)
     environment = Environment(versions=_versions())
     report = build_report(
         evaluate(table, protocol),

@@ -52,7 +52,7 @@ def read_table(path: Path, protocol: Protocol, columns: Mapping[str, str]) -> Ca
     no such file, not CSV or Parquet, a column missing, duplicate cases, missing or impossible
     scores or references, one class only, an attribute that is no grouping.
     """
-    attributes = tuple(dict.fromkeys(rule.attribute for rule in protocol.subgroups))
+    attributes = asked_attributes(protocol)
     needed = ["case", "reference", "score", *attributes]
     if protocol.cluster == "patient":
         needed.insert(1, "patient")
@@ -76,6 +76,14 @@ def read_table(path: Path, protocol: Protocol, columns: Mapping[str, str]) -> Ca
         attributes={name: groups(file, wanted[name], data[name]) for name in attributes},
         failed_by_code=dict(sorted(Counter(failure[failure != ""].tolist()).items())),
     )
+
+
+def asked_attributes(protocol: Protocol) -> tuple[str, ...]:
+    """Every attribute that the protocol looks at, each once, in its order."""
+    named = [name for rule in protocol.subgroups for name in rule.attributes]
+    if protocol.sites is not None:
+        named.append(protocol.sites.attribute)
+    return tuple(dict.fromkeys(named))
 
 
 def check_mapping(columns: Mapping[str, str], known: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ Rules
 3. Neither is ever changed. New content is a new version.
 """
 
+import json
 from typing import Any
 
 from registry.database.record import Row
@@ -20,6 +21,7 @@ from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
 from validators.cohort.manifest import Manifest, parse_manifest
 from validators.cohort.verify import verify
+from validators.protocol.amendment import looser
 from validators.protocol.read import check_counts, parse_protocol
 from validators.protocol.schema import Protocol
 
@@ -107,6 +109,7 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
             )
         check_fit(protocol, row)
         if now.maybe("protocol_by_digest", digest=protocol.digest) is None:
+            _check_amendment(now.maybe("protocol_exposed", id=protocol.id), protocol)
             now.do(
                 "protocol_add",
                 digest=protocol.digest,
@@ -119,6 +122,19 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
             note(now, caller, "protocol-locked", f"{protocol.id}/{protocol.version}",
                  {"digest": protocol.digest})  # fmt: skip
     return protocol
+
+
+def _check_amendment(exposed: Row | None, protocol: Protocol) -> None:
+    """Raise Refused where this version is looser than one that a model was already run under."""
+    if exposed is None:
+        return
+    earlier = parse_protocol(json.loads(exposed["body"]))
+    if found := looser(earlier, protocol):
+        raise Refused(
+            f"a model was run under version {earlier.version} of {protocol.id}, so a new version "
+            f"may not ask for less: {'; '.join(found)}",
+            code="looser_after_exposure",
+        )
 
 
 def check_fit(protocol: Protocol, cohort_row: Row) -> None:

@@ -6,7 +6,7 @@
 Rules
 -----
 1. What the model's true values are is the user's expectation, and must be better than the goals.
-2. Sensitivity, specificity and floors: exact binomial sums (`validators.protocol.power`). AUC: equal
+2. Sensitivity, specificity, floors: exact binomial sums (`validators.protocol.power`). AUC: equal
    binormal scores, negatives in the ratio of the protocol's cohort. Margins: a group without any
    true gap against a rest that holds the positives (negatives) that the endpoint needs; the
    smallest number is found by bisection over simulated cohorts.

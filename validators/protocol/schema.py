@@ -18,7 +18,7 @@ Rules
    the other way round, and at the bottom (top) of the ranking; the worst value of other metrics.
 7. `alpha` is the one-sided error over all attempts of a model family; each attempt is judged at
    alpha / attempts (Bonferroni: the family passes wrongly with at most alpha, however the next
-   attempt depends on the answers before), and none follows a pass.
+   attempt depends on the answers before).
 8. What depends on the cohort's prevalence gates only where the sampling is stated, and is not
    enriched.
 """

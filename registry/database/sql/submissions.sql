@@ -33,6 +33,14 @@ ORDER BY locked_at DESC LIMIT 1
 -- name: protocol_by_digest
 SELECT * FROM touchstone.protocol WHERE digest = %(digest)s
 
+-- name: protocol_exposed
+-- The latest version of this protocol under which a locked cohort was opened for a model.
+SELECT p.* FROM touchstone.protocol p
+WHERE p.id = %(id)s AND EXISTS (
+    SELECT FROM touchstone.submission s JOIN touchstone.attempt a ON a.submission = s.id
+    WHERE s.protocol_digest = p.digest)
+ORDER BY p.locked_at DESC LIMIT 1
+
 -- name: submission_add
 INSERT INTO touchstone.submission (id, organisation, model_name, model_version, protocol_digest,
     cohort_id, cohort_version, submitted_by, deadline)
