@@ -37,9 +37,9 @@ _PACKAGES = ("touchstone-tef", "numpy", "scipy", "scikit-learn", "pyarrow")
 def assess(table_path: Path, protocol: Protocol, out: Path, columns: Mapping[str, str]) -> Report:
     """Score the table by the protocol and write `report.json` and `report.html` into `out`.
 
-    `columns` maps `case`, `patient`, `reference`, `score`, `failure` and attributes (for other
-    tasks: what their reader reads) to the table's own column names. Raises Invalid for a table
-    that breaks the rules of its reader, Refused where it has fewer cases than the protocol needs, Unavailable
+    `columns` maps `case`, `patient`, `reference`, `score`, `failure` and attributes (of other tasks
+    what their reader reads) to the table's own column names. Raises Invalid for a table that breaks
+    the rules of its reader, Refused where it has fewer cases than the protocol needs, Unavailable
     where the files can't be written.
     """
     table = read_cases(table_path, protocol, columns)
