@@ -14,7 +14,8 @@ Rules
    `pass`: the gap is shown to be inside: its upper bound at alpha. All groups must pass, and the
    chance that a model with one true gap does is at most alpha whatever their number, so nothing
    is corrected (intersection-union, Berger 1982). Otherwise `insufficient_evidence`.
-3. A floor is judged the same way, on the group's own value.
+3. A floor is judged the same way, on the group's own value: passes at alpha, fails at alpha divided
+   by the number of groups tested.
 4. A group below the rule's minimum is not tested: `insufficient_evidence`, with its numbers.
 5. Failed predictions count in the least favourable direction: wrong in the group, right in the
    rest, with bounds over what they could have been. So silence never narrows a gap.
@@ -166,7 +167,8 @@ def _judge(
             mirrored = -gap.high(alpha / tested), -gap.high(alpha), -gap.low(alpha)
             answers.append(judge_gap(-gap.value, mirrored, rule.margin, tested))
     if rule.floor is not None:
-        answers.append(judge_floor(measure, group.value, group.gating(alpha), rule.floor))
+        intervals = group.gating(alpha), group.gating(alpha / max(tested, 1))
+        answers.append(judge_floor(measure, group.value, intervals, rule.floor))
     outcome = worst([answer for answer, _ in answers])
     return outcome, "; ".join(reason for _, reason in answers)
 

@@ -40,14 +40,18 @@ def _behind(gap: float, margin: float) -> str:
 
 
 def judge_floor(
-    measure: Measure, value: float, interval: Pair, floor: float
+    measure: Measure, value: float, intervals: tuple[Pair, Pair], floor: float
 ) -> tuple[Outcome, str]:
-    """Outcome of a group's own value against the floor (a ceiling where less is better)."""
+    """Outcome of a group's own value against the floor (a ceiling where less is better).
+
+    `intervals` are the one that passes and the corrected, wider one that fails.
+    """
+    interval, corrected = intervals
     low, high = (apart(bound, floor) for bound in interval)
     said = f"{measure.name} {value:.3f} in this group (interval {low} to {high})"
     lower = measure.direction == "lower"
     good = interval[1] <= floor if lower else interval[0] >= floor
-    bad = interval[0] > floor if lower else interval[1] < floor
+    bad = corrected[0] > floor if lower else corrected[1] < floor
     if good:
         return "pass", f"{said} is shown to reach the floor {floor:g}"
     if bad:
