@@ -73,7 +73,6 @@ def groups(console: Console, cohorts: int) -> None:
     for name in ("positives a group", "truth", "floor", "max - min > margin", "fail", "pass",
                  "insufficient"):  # fmt: skip
         table.add_column(name, justify="right")
-    names = np.array(list("abcdef"))
     truths = {"alike at .80": [0.8] * 6, "three at .70": [0.9] * 3 + [0.7] * 3}
     for positives in (30, 130, 400):
         for truth, values in truths.items():
