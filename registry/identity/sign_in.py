@@ -112,11 +112,6 @@ def finish(record: Record, root: x509.Certificate, server: str, signed: Signed) 
         server=server,
         now=dt.datetime.now(dt.UTC),
     )
-    if row["revoked_at"] is not None:
-        raise Unauthenticated(
-            f"this key was revoked on {row['revoked_at']:%Y-%m-%d}; it opens nothing",
-            code="key_revoked",
-        )
     secret = PREFIX + secrets.token_urlsafe(32)
     with record.transaction() as now:
         made = now.one(

@@ -81,6 +81,16 @@ def test_a_challenge_ends_after_five_minutes(house: House) -> None:
         house.answer(envelope)
 
 
+def test_whose_token_is_over_is_told_to_log_in_again(house: House) -> None:
+    given = house.answer(house.challenged("Ada"))
+    house.owner.execute(
+        "UPDATE touchstone.token SET expires_at = now() - interval '1 day' WHERE id = %s",
+        (given.id,),
+    )
+    with pytest.raises(Unauthenticated, match=r"expired on .*; log in again, or ask"):
+        accounts.authenticate(house.facility.record, given.secret)
+
+
 def test_a_challenge_of_another_person_is_no_good(house: House) -> None:
     theirs = sign_in.begin(
         house.facility.login, "http://127.0.0.1:1",

@@ -100,6 +100,12 @@ END $$;
 UPDATE touchstone.token SET revoked_at = clock_timestamp()
     WHERE role IN ('assessor', 'steward') AND revoked_at IS NULL;
 
+-- Tokens that last hours end every day: `enter` (0004) says what to do then.
+DO $$ BEGIN
+    EXECUTE replace(pg_get_functiondef('touchstone.enter(bytea)'::regprocedure),
+        'ask your administrator', 'log in again, or ask your administrator');
+END $$;
+
 -- With a key every token of its holder in that role ends, whichever way it came; with another key
 -- they sign in again.
 CREATE FUNCTION touchstone.end_tokens_of_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -148,11 +154,9 @@ CREATE FUNCTION touchstone.sign_in_enrolments() RETURNS TABLE (kind text, envelo
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT e.kind, e.envelope FROM touchstone.enrolment e ORDER BY e.loaded_at, e.digest
 $$;
-CREATE FUNCTION touchstone.sign_in_signers()
-RETURNS TABLE (key_id text, pem text, revoked_at timestamptz)
+CREATE FUNCTION touchstone.sign_in_signers() RETURNS TABLE (key_id text, pem text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT s.key_id::text, s.pem::text, r.revoked_at FROM touchstone.signer s
-    LEFT JOIN touchstone.revoked_key r ON r.key_id = s.key_id ORDER BY s.key_id
+    SELECT s.key_id::text, s.pem::text FROM touchstone.signer s ORDER BY s.key_id
 $$;
 
 -- The one way to a token from a key. The registry has checked the signature before.
