@@ -84,7 +84,7 @@ def _facility(story: Story, port: int) -> Iterator[None]:
 def enrol(story: Story) -> None:
     """Organisations, people, tokens, and the keys of those who decide."""
     stage = story.stage
-    with stage.step("Add two SMEs, a hospital, and people with tokens and keys") as say:
+    with stage.step("Add two SMEs, a hospital, and people with tokens or keys") as say:
         admin = stage.person("admin", **story.facility)
 
         def found(row: str) -> str:
@@ -112,15 +112,30 @@ def enrol(story: Story) -> None:
             token = stage.touchstone(
                 admin, "token", "add", "--org", organisation, "--role", role, "--person", person,
             )["token"]  # fmt: skip
-            own = story.facility if role == "steward" else {}
-            story.people[person] = stage.person(person, token, **own)
+            story.people[person] = stage.person(person, token)
             return person
 
-        at_once(welcome, (
-            "Sam steward tef", "Ada assessor tef", "Ben assessor tef", "Eva innovator sme-a",
-            "Finn innovator sme-b", "Clara clinician hospital",
-        ))  # fmt: skip
-        say(f"{len(story.people)} people, three of them enrolled with keys of their own")
+        at_once(welcome, ("Eva innovator sme-a", "Finn innovator sme-b",
+                          "Clara clinician hospital"))  # fmt: skip
+        many = len(first) + len(story.people)
+        say(f"{many} people, three of them enrolled with keys of their own")
+    with stage.step("Steward and assessors sign in, each with their own key") as say:
+
+        def sign_in(person: str) -> str:
+            own = story.facility if person == "Sam" else {}
+            given = stage.touchstone(
+                stage.person(person, **own), "login", "--key", story.keys / f"{person.lower()}.key"
+            )
+            story.people[person] = stage.person(person, given["token"], **own)
+            return f"{person} ({given['role']})"
+
+        say(", ".join(at_once(sign_in, ("Sam", "Ada", "Ben"))))
+    stage.refused(
+        "the administrator gives out a steward's token",
+        lambda: stage.touchstone(
+            admin, "token", "add", "--org", "tef", "--role", "steward", "--person", "Sam"
+        ),
+    )
 
 
 def lock_cohort(story: Story) -> None:

@@ -4,6 +4,7 @@
 |---|---|---|
 | TOUCHSTONE_HOME | data directory | the user's data directory |
 | TOUCHSTONE_SERVER | address of the registry, also MLflow's tracking URI | http://127.0.0.1:8400 |
+| TOUCHSTONE_PUBLIC_URL | the registry's address as people know it | TOUCHSTONE_SERVER |
 | TOUCHSTONE_TOKEN | the caller's token | the one in the keyring |
 | TOUCHSTONE_TOKEN_FILE | a file that holds it instead | none |
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
@@ -73,6 +74,12 @@ class Settings:
     databases: Databases | None
     s3: S3Settings | None = None
     server_is_named: bool = False
+    public_url: str | None = None
+
+    @property
+    def own_address(self) -> str:
+        """The registry's own address: what a sign-in names."""
+        return self.public_url or self.server
 
     @property
     def is_local(self) -> bool:
@@ -134,6 +141,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         databases=databases,
         s3=read_s3(environment),
         server_is_named=bool(environment.get("TOUCHSTONE_SERVER")),
+        public_url=(environment.get("TOUCHSTONE_PUBLIC_URL") or "").rstrip("/") or None,
     )
 
 

@@ -87,6 +87,12 @@ capabilities:
 - name: TOUCHSTONE_TRUSTED_PROXIES
   value: {{ .Values.limits.trustedProxies | quote }}
 {{- with .Values.login }}
+{{- if or .publicUrl $.Values.ingress.host }}
+- name: TOUCHSTONE_PUBLIC_URL
+  value: {{ .publicUrl | default (printf "https://%s" $.Values.ingress.host) | quote }}
+{{- else if .issuer }}
+{{- fail "login.publicUrl or ingress.host is needed with login.issuer" }}
+{{- end }}
 {{- if .issuer }}
 - name: TOUCHSTONE_OIDC_ISSUER
   value: {{ .issuer | quote }}
@@ -102,8 +108,6 @@ capabilities:
   value: {{ join "," .claimGrants | quote }}
 - name: TOUCHSTONE_LOGIN_HOURS
   value: {{ .hours | quote }}
-- name: TOUCHSTONE_PUBLIC_URL
-  value: {{ .publicUrl | default (printf "https://%s" (required "login.publicUrl or ingress.host is needed with login.issuer" $.Values.ingress.host)) | quote }}
 {{- if .clientSecretName }}
 - name: TOUCHSTONE_OIDC_CLIENT_SECRET_FILE
   value: /etc/touchstone/oidc/client-secret

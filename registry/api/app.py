@@ -32,6 +32,7 @@ from registry.api import (
     login,
     people,
     protocols,
+    sign_in,
     submissions,
 )
 from registry.api.bodies import Bodies
@@ -80,6 +81,7 @@ def create_api(
     app.include_router(health.router(facility))
     app.include_router(accounts.router(facility, caller_of))
     app.include_router(login.router(facility, caller_of, throttle, oidc))
+    app.include_router(sign_in.router(facility, caller_of, throttle))
     app.include_router(people.router(facility, caller_of, oidc))
     app.include_router(keys.router(facility, caller_of))
     app.include_router(cohorts.router(facility, caller_of))

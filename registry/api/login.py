@@ -27,7 +27,7 @@ from registry.identity.rate import Throttle
 
 COOKIE = "touchstone-login"
 _PATH = "/api/v1/login"
-_UNSEEN = {
+UNSEEN = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -133,7 +133,7 @@ def router(
         """Sends the browser to the identity provider. It comes back to our own page, always."""
         throttle.login()
         started = logins_of(logins).begin(organisation, role)
-        response = RedirectResponse(started.address, status_code=303, headers=_UNSEEN)
+        response = RedirectResponse(started.address, status_code=303, headers=UNSEEN)
         response.set_cookie(
             COOKIE,
             started.cookie,
@@ -169,7 +169,7 @@ def router(
         given = logins_of(logins).finish(cookie, state=state, code=code, issuer=iss, error=error)
         response: Response
         if "application/json" in request.headers.get("accept", ""):
-            response = JSONResponse(_given(given), headers=_UNSEEN)
+            response = JSONResponse(given_token(given), headers=UNSEEN)
         else:
             response = _page(given)
         response.delete_cookie(COOKIE, path=_PATH, secure=secure, httponly=True, samesite="lax")
@@ -195,7 +195,7 @@ def router(
         answer = logins_of(logins).poll(device.handle)
         if isinstance(answer, Waiting):
             return JSONResponse({"waiting": True, "slower": answer.slower}, status_code=202)
-        return JSONResponse(_given(answer), headers=_UNSEEN)
+        return JSONResponse(given_token(answer), headers=UNSEEN)
 
     @router.post("/logout", summary="Log out", response_model=Revoked, operation_id="logout")
     def logout(caller: Who) -> dict[str, str]:
@@ -206,7 +206,7 @@ def router(
     return router
 
 
-def _given(given: LoggedIn) -> dict[str, str]:
+def given_token(given: LoggedIn) -> dict[str, str]:
     return {
         "id": given.id,
         "token": given.secret,
@@ -226,4 +226,4 @@ def _page(given: LoggedIn) -> HTMLResponse:
         secret=escape(given.secret),
     )
     policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-    return HTMLResponse(page, headers={**_UNSEEN, "Content-Security-Policy": policy})
+    return HTMLResponse(page, headers={**UNSEEN, "Content-Security-Policy": policy})

@@ -65,7 +65,7 @@ def token_add(
 ) -> None:
     """Issue a token; it is shown this once (administrators).
 
-    A token for an assessor or a steward is for somebody whose key is enrolled (`touchstone key`).
+    Assessors and stewards are given none: they sign in with their key (`touchstone login --key`).
     """
     from registry.cli import people
 
@@ -129,6 +129,17 @@ def person_withdraw(
     from registry.cli import people
 
     people.person_withdraw(id, org, role.value, json)
+
+
+@person_app.command("confirm")
+def person_confirm(
+    subject: Annotated[str, typer.Argument(help="What the identity provider calls you (sub).")],
+    json: Json = False,
+) -> None:
+    """Say that this login is yours (assessors, stewards; signed in with `login --key`)."""
+    from registry.cli import sign_in
+
+    sign_in.confirm(subject, json)
 
 
 @cohort_app.command("ingest")

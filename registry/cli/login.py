@@ -16,7 +16,7 @@ from typing import Any
 from registry.cli.client import Client
 from registry.cli.keychain import forget, keep, kept
 from registry.cli.output import console, print_json, show
-from registry.settings import read_settings
+from registry.settings import Settings, read_settings
 from registry.trust.errors import TooMany, Unauthenticated
 
 _SLOWER_SECONDS = 5
@@ -36,7 +36,13 @@ def login(organisation: str | None, role: str | None, show_token: bool, as_json:
             markup=False,
             soft_wrap=True,
         )
-    given = _wait(client, device)
+    keep_and_show(settings, _wait(client, device), show_token, as_json)
+
+
+def keep_and_show(
+    settings: Settings, given: dict[str, Any], show_token: bool, as_json: bool
+) -> None:
+    """Keep a token that a login gave, and say whose it is."""
     stored = keep(settings.server, given["token"])
     until = given["expires_at"][:16].replace("T", " ")
     line = f"logged in: {given['person']} ({given['role']}, {given['organisation']}), until {until}"

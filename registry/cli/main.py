@@ -138,15 +138,32 @@ def migrate(json: Json = False) -> None:
 def login(
     org: Annotated[str | None, typer.Option(help="Where, if you hold roles in several.")] = None,
     role: Annotated[str | None, typer.Option(help="As what, if you hold several roles.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Sign in with your enrolled key (assessors, stewards): its file, or "
+            "pkcs11:token=…;object=…"
+        ),
+    ] = None,
+    person: Annotated[
+        str | None, typer.Option(help="With --key: refuse unless its certificate names you so.")
+    ] = None,
     show_token: Annotated[
         bool, typer.Option("--show", help="Show the token too, for MLflow's own client.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Log in at your identity provider; the token goes into this machine's keyring."""
-    from registry.cli import login
+    """Log in at your identity provider, or with your enrolled key; the keyring keeps the token."""
+    from registry.cli import login, sign_in
+    from registry.trust.errors import Invalid
 
-    login.login(org, role, show_token, json)
+    if key is not None:
+        if org is not None or role is not None:
+            raise Invalid("with --key, organisation and role are those of its enrolment")
+        return sign_in.sign_in(key, person, show_token, json)
+    if person is not None:
+        raise Invalid("--person goes with --key; a provider knows who you are")
+    return login.login(org, role, show_token, json)
 
 
 @app.command()

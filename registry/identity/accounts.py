@@ -11,8 +11,8 @@ Rules
 1. A token is shown once. Its SHA-256 is the proof that the database asks for, and the SHA-256
    of that is what is stored: it has 256 random bits, so that a slow hash would protect nothing.
 2. A token expires, can be revoked, and belongs to one role of one person of one organisation.
-3. A token for an assessor or a steward is for somebody whose key two others enrolled
-   (`registry.identity.enrolment`); the database refuses any other, whoever asks.
+3. A token of an assessor or a steward is given out by nobody: they sign in with their enrolled key
+   (`registry.identity.sign_in`); the database refuses any other, whoever asks.
 4. A wrong, expired or revoked token is refused with the same status; the sentence says which,
    because it is told only to somebody who holds the token.
 """
@@ -91,7 +91,7 @@ def add_organisation(record: Record, caller: Caller, new: NewOrganisation) -> No
 
 
 def add_token(record: Record, caller: Caller, new: NewToken) -> IssuedToken:
-    """Issue a token; Refused for an assessor or steward whose key was never enrolled."""
+    """Issue a token; Refused for an assessor or steward, who sign in with their key."""
     require(caller, "token.add")
     secret = PREFIX + secrets.token_urlsafe(32)
     token = IssuedToken(
@@ -108,19 +108,11 @@ def add_token(record: Record, caller: Caller, new: NewToken) -> IssuedToken:
                 f"{new.role} is not a role of a {organisation['kind']}; "
                 f"it belongs to: {', '.join(KIND_OF_ROLE[new.role])}"
             )
-        if (
-            new.role in ENROLLED_ROLES
-            and not now.one(
-                "person_is_enrolled",
-                organisation=new.organisation,
-                person=new.person,
-                role=new.role,
-            )["enrolled"]
-        ):
+        if new.role in ENROLLED_ROLES:
             raise Refused(
-                f"{new.person} is not enrolled as {new.role} of {new.organisation}: two others who "
-                "are enrolled approve a key first (`touchstone key request`, `approve`, `enrol`)",
-                code="not_enrolled",
+                "assessors and stewards are given no token: each signs in with their own enrolled "
+                "key (`touchstone login --key`); two others enrol it (`touchstone key request`)",
+                code="signs_in_with_key",
             )
         now.do(
             "token_add",

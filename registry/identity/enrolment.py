@@ -13,6 +13,7 @@ Rules
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -127,8 +128,13 @@ def key_place(row: dict[str, Any]) -> tuple[str, ...]:
 
 def register_of(now: Transaction) -> Register:
     """Every statement with the certificates it names; Conflict before the first people."""
+    return register_from(now.all("enrolments"), now.all("signers"))
+
+
+def register_from(statements: Sequence[Row], signers: Sequence[Row]) -> Register:
+    """The same, of rows that were read already."""
     founding, enrolments = None, []
-    for row in now.all("enrolments"):
+    for row in statements:
         if row["kind"] == "founding":
             founding = row["envelope"]
         else:
@@ -139,7 +145,7 @@ def register_of(now: Transaction) -> Register:
             "(`touchstone key found`)"
         )
     leaves = []
-    for row in now.all("signers"):
+    for row in signers:
         with suppress(Invalid):  # a row that holds no certificate enrols nobody
             leaves.append(parse_certificate(row["pem"].encode()))
     return Register(founding, tuple(enrolments), tuple(leaves))

@@ -32,6 +32,7 @@ Action = Literal[
     "key.found",
     "key.list",
     "key.revoke",
+    "login.confirm",
     "mlflow.use",
     "notice.read",
     "organisation.add",
@@ -78,6 +79,7 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "audit.read": "own",
     },
     "steward": {
+        "login.confirm": "own",
         "token.list": "own",
         "token.revoke": "own",
         "cohort.lock": "all",
@@ -96,6 +98,7 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "quota.read": "all",
     },
     "assessor": {
+        "login.confirm": "own",
         "token.list": "own",
         "token.revoke": "own",
         "cohort.list": "all",

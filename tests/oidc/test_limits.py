@@ -74,14 +74,27 @@ def test_the_stock_client_waits_and_goes_on_by_itself(
     assert time.monotonic() - start > 1, "it was made to wait"
 
 
+SIGNED = {"envelope": {"payload": "", "payloadType": "x", "signatures": []}}
+
+
+def test_sign_ins_with_a_key_are_counted_as_logins(strict: Registry) -> None:
+    key = {"person": "Ada", "organisation": "tef", "key": "sha256:" + "0" * 64}
+    for path, body, status in (("/login/key", key, 201), ("/login/key/token", SIGNED, 422)) * 4:
+        answer = strict.ask("POST", path, headers=at("192.0.2.9"), json=body)
+        assert answer.status_code == status
+    assert strict.ask("GET", "/login", headers=at("192.0.2.9")).status_code == 429
+
+
 def test_logins_are_begun_and_ended_only_so_often_from_one_address(strict: Registry) -> None:
     for _ in range(4):
         answer = strict.ask("GET", "/login", headers=at("192.0.2.4"))
         assert answer.status_code == 303
         answer = strict.ask("GET", "/login/callback?state=x", headers=at("192.0.2.4"))
         assert answer.status_code == 401
-    answer = strict.ask("POST", "/login/device", headers=at("192.0.2.4"), json={})
-    assert answer.status_code == 429
+    key = {"person": "Ada", "organisation": "tef", "key": "sha256:" + "0" * 64}
+    for path, body in (("/login/device", {}), ("/login/key", key), ("/login/key/token", SIGNED)):
+        answer = strict.ask("POST", path, headers=at("192.0.2.4"), json=body)
+        assert answer.status_code == 429
     assert strict.ask("GET", "/login", headers=at("192.0.2.5")).status_code == 303
     time.sleep(int(answer.headers["retry-after"]))
     assert strict.ask("GET", "/login", headers=at("192.0.2.4")).status_code == 303

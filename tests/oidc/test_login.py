@@ -7,7 +7,7 @@ import pytest
 
 from tests.oidc.conftest import ASSESSOR_GROUP, CLINIC_GROUP, SME_GROUP, Stage
 from tests.oidc.provider import Person
-from tests.registry.role import enrol_by_hand
+from tests.registry.role import token_of
 
 
 def test_a_group_makes_an_innovator_of_that_organisation_for_some_hours(stage: Stage) -> None:
@@ -70,10 +70,34 @@ def test_nobody_whom_no_group_and_no_record_knows_gets_in_and_they_read_what_to_
 
 @pytest.fixture(scope="module")
 def ada(stage: Stage) -> Iterator[str]:
-    """An assessor whom the record knows and whose key is enrolled; returns the person's id."""
+    """An assessor whom the record knows, and who said with a key that this login is theirs.
+
+    Returns the person's id.
+    """
     person = stage.registry.link("Ada", "tef", "assessor", subject="ada")
-    enrol_by_hand(stage.registry.databases, "Ada", "assessor")
+    signed_in = token_of(stage.registry.databases, "tef", "assessor", "Ada")
+    answer = stage.registry.ask("POST", "/login/confirmation", signed_in, json={"subject": "ada"})
+    assert (answer.status_code, answer.json()["person"]) == (200, person)
     return person
+
+
+def test_whom_an_administrator_linked_as_steward_gets_in_when_the_keys_holder_says_so(
+    stage: Stage,
+) -> None:
+    stage.registry.link("Sam", "tef", "steward", subject="puppet")
+    signed_in = token_of(stage.registry.databases, "tef", "steward", "Sam")
+    stage.provider.account("puppet", [])
+    answer = stage.log_in("puppet")
+    assert (answer.status_code, answer.json()["code"]) == (403, "against_the_record")
+    assert answer.json()["detail"].endswith("then: touchstone person confirm puppet")
+    for subject, token, status in (
+        ("puppet", stage.registry.admin, 403),
+        ("somebody else", signed_in, 404),
+        ("puppet", signed_in, 200),
+    ):
+        answer = stage.registry.ask("POST", "/login/confirmation", token, json={"subject": subject})
+        assert answer.status_code == status
+    assert stage.log_in("puppet").json()["role"] == "steward"
 
 
 def test_a_claim_grants_no_assessor_whom_the_record_does_not_know(stage: Stage) -> None:

@@ -7,6 +7,7 @@ The application is the real one without MLflow behind it: `create_api`.
 """
 
 import contextlib
+import datetime as dt
 import threading
 import time
 import uuid
@@ -23,16 +24,20 @@ from registry.audit.log_key import make_log_key
 from registry.database.migrate import mark_done, mlflow_name
 from registry.database.record import Record
 from registry.facility import Facility
+from registry.identity import enrolment, sign_in
+from registry.identity.accounts import authenticate
 from registry.identity.rate import Limits, Throttle
 from registry.mlflow_gate.artifacts import open_artifacts
 from registry.settings import Databases, Settings
 from registry.storage.local import LocalStore
 from registry.submissions import places
 from registry.trust.canonical import canonical, digest_of, sha256_bytes
+from registry.trust.enrolment import EnrolledRole, founded, person_of
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of, save_identity
+from registry.trust.sign_in import new_sign_in
 from serving.bundle.layout import REQUIRED
 from tests.registry.registered import register
-from tests.registry.role import Role, acting, enrol_by_hand, token_of
+from tests.registry.role import Role, acting, token_of
 from tests.validators import evidence_made
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import CohortRequirement, Protocol
@@ -47,6 +52,7 @@ PEOPLE = {
     "auditor": ("tef", "Aud"),
     "admin": ("tef", "Ann"),
 }
+FIRST: dict[str, EnrolledRole] = {"Ben": "assessor", "Ada": "assessor", "Sam": "steward"}
 EXAMPLE = parse_protocol(examples.PROTOCOL)
 CONTRACT = EXAMPLE.contract
 assert CONTRACT is not None
@@ -85,7 +91,11 @@ class Stage:
         self.secrets = {
             role: token_of(database, organisation, role, person)
             for role, (organisation, person) in PEOPLE.items()
+            if role not in FIRST.values()
         }
+        self._found()
+        for person, role in FIRST.items():
+            self.secrets[role] = self.sign_in(person)
         self.secrets["leaver"] = token_of(database, "tef", "auditor", "Lea")
         self.secrets["stranger"] = token_of(database, "sme-b", "innovator", "Bob")
         self._lock_things()
@@ -105,6 +115,39 @@ class Stage:
     def close(self) -> None:
         self.facility.close()
 
+    def _found(self) -> None:
+        """The founding statement, handed in by the administrator."""
+        now = dt.datetime.now(dt.UTC)
+        self.identities = {person: issue(self.root, person, organisation="tef") for person in FIRST}
+        leaves = [identity.certificate for identity in self.identities.values()]
+        people = [
+            person_of(leaf, role, now) for leaf, role in zip(leaves, FIRST.values(), strict=True)
+        ]
+        enrolment.load_founding(
+            self.facility.record,
+            self.root.certificate,
+            authenticate(self.facility.record, self.secrets["admin"]),
+            enrolment.NewFounding(
+                envelope=founded(self.root, "tef", people, now),
+                certificates=[pem_of(leaf).decode() for leaf in leaves],
+            ),
+        )
+
+    def sign_in(self, person: str) -> str:
+        """The token of somebody who signs in with their key."""
+        key, own = self.identities[person], self.settings.own_address
+        challenge = sign_in.begin(
+            self.facility.login,
+            own,
+            sign_in.NewSignIn(person=person, organisation="tef", key=key_id(key.certificate)),
+        )
+        envelope = new_sign_in(
+            key, nonce=challenge.nonce, server=challenge.server, date=dt.datetime.now(dt.UTC)
+        )
+        return sign_in.finish(
+            self.facility.login, self.root.certificate, own, sign_in.Signed(envelope=envelope)
+        ).secret
+
     def _lock_things(self) -> None:
         digest = "sha256:" + "1" * 64
         for version in ("1", "2"):
@@ -121,12 +164,6 @@ class Stage:
             (PROTOCOL.digest, PROTOCOL.id, canonical(PROTOCOL.model_dump(mode="json")).decode(),
              PROTOCOL.attempts),
         )  # fmt: skip
-        self.identities = {}
-        for person in ("Ada", "Ben"):
-            self.identities[person] = issue(self.root, person, organisation="tef")
-            leaf = self.identities[person].certificate
-            pem = pem_of(leaf).decode()
-            enrol_by_hand(self.database, person, "assessor", key=key_id(leaf), pem=pem)
 
     def register(self, model: str = "nodule-net", version: int = 1, sme: str = "sme-a") -> None:
         """What MLflow's trigger writes when a version is registered."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from registry.audit.checkpoints import certified_log
 from registry.facility import Facility, open_facility
-from registry.identity import accounts, enrolment
+from registry.identity import accounts, enrolment, sign_in
 from registry.identity.caller import Caller
+from registry.identity.login import LoggedIn
 from registry.settings import Databases, Settings
 from registry.setup import set_up
 from registry.submissions import places
@@ -26,7 +27,8 @@ from registry.trust.certificate import (
 from registry.trust.decision import DECISION_TYPE, Decision, new_decision
 from registry.trust.dsse import add_signature, signature_over, unsigned
 from registry.trust.enrolment import EnrolledRole, founded, person_of, request
-from registry.trust.keys import Identity, issue, load_identity, pem_of
+from registry.trust.keys import Identity, issue, key_id, load_identity, pem_of
+from registry.trust.sign_in import new_sign_in
 from tests.registry.role import Role, token_of
 
 D1 = "sha256:" + "1" * 64
@@ -40,7 +42,11 @@ class House:
     def __init__(self, database: Databases, home: Path, superuser_dsn: str) -> None:
         self.database, self.superuser_dsn = database, superuser_dsn
         settings = Settings(
-            home=home / "home", server="", token=None, keys=home / "keys", databases=database
+            home=home / "home",
+            server="http://127.0.0.1:1",
+            token=None,
+            keys=home / "keys",
+            databases=database,
         )
         made = set_up(settings, database)
         assert made.first_token is not None
@@ -87,7 +93,9 @@ class House:
         )
 
     def welcome(self, person: str, role: Any, organisation: str = "tef") -> Caller:
-        """A token, from the administrator, by the ordinary way."""
+        """A token by the ordinary way: signed in for with a key, or from the administrator."""
+        if role in accounts.ENROLLED_ROLES and person in self.keys:
+            return self.sign_in(person)
         token = accounts.add_token(
             self.facility.record,
             self.admin,
@@ -95,6 +103,33 @@ class House:
         )
         self.callers[person] = accounts.authenticate(self.facility.record, token.secret)
         return self.callers[person]
+
+    def sign_in(self, person: str) -> Caller:
+        """A token for whoever holds this key, as `touchstone login --key` gets it."""
+        given = self.answer(self.challenged(person))
+        self.callers[person] = accounts.authenticate(self.facility.record, given.secret)
+        return self.callers[person]
+
+    def challenged(self, person: str, key: Identity | None = None) -> Any:
+        """A challenge of `person`, signed by their own key or another."""
+        own = self.keys[person]
+        challenge = sign_in.begin(
+            self.facility.login,
+            self.facility.settings.own_address,
+            sign_in.NewSignIn(person=person, organisation="tef", key=key_id(own.certificate)),
+        )
+        return new_sign_in(
+            key or own, nonce=challenge.nonce, server=challenge.server, date=dt.datetime.now(dt.UTC)
+        )
+
+    def answer(self, envelope: Any) -> LoggedIn:
+        """Send a signed challenge back."""
+        return sign_in.finish(
+            self.facility.login,
+            self.root.certificate,
+            self.facility.settings.own_address,
+            sign_in.Signed(envelope=envelope),
+        )
 
     def enrol(
         self, person: str, *others: str, role: EnrolledRole = "assessor", organisation: str = "tef"

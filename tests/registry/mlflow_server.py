@@ -49,7 +49,7 @@ from registry.mlflow_gate.sealed import ArtifactFolder
 from registry.mlflow_gate.sealed_bucket import open_bucket
 from registry.settings import SILENCE, Databases
 from registry.storage.s3_settings import S3Settings, read_s3
-from tests.registry.role import enrol_by_hand
+from tests.registry.role import enrol_by_hand, token_of
 
 ORGANISATIONS = {"sme-a": "sme", "sme-b": "sme", "tef": "facility", "clinic": "hospital"}
 ROLE_OF = {"sme-a": "innovator", "sme-b": "innovator", "tef": "steward", "clinic": "clinician"}
@@ -296,7 +296,8 @@ def _accounts(databases: Databases) -> dict[str, str]:
         organisation = NewOrganisation(id=name, kind=kind, name=name)  # type: ignore[arg-type]
         add_organisation(record, SYSTEM_ADMIN, organisation)
         if ROLE_OF[name] == "steward":
-            enrol_by_hand(databases, "Eva", "steward")
+            tokens[name] = token_of(databases, name, "steward", "Eva")
+            continue
         token = NewToken(organisation=name, role=ROLE_OF[name], person="Eva")  # type: ignore[arg-type]
         tokens[name] = add_token(record, SYSTEM_ADMIN, token).secret
     record.close()

@@ -20,7 +20,7 @@ from registry.cli.client import Client
 from registry.cli.main import options_first
 from registry.settings import Databases, read_settings
 from registry.trust.errors import Invalid, TouchstoneError, Unauthenticated, Unavailable
-from registry.trust.keys import save_identity
+from registry.trust.keys import issue, save_identity
 from serving.bundle.layout import REQUIRED
 from tests.registry.api_stage import EXAMPLE, PROTOCOL, Stage
 from tests.validators.cohort_example import CONTRACT, few_scans
@@ -88,6 +88,59 @@ def test_accounts(cli: Cli, way: str) -> None:
         cli("admin", "org", "add", f"sme-{way}", "--kind", "sme")
     with pytest.raises(TouchstoneError, match="may not do"):
         cli("innovator", "org", "add", "other", "--kind", "sme")
+
+
+def test_a_steward_signs_in_with_their_key_and_the_administrator_can_not(
+    cli: Cli, way: str, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keyring
+    from keyring.backends.null import Keyring as Forgetful
+
+    before = keyring.get_keyring()
+    keyring.set_keyring(Forgetful())
+    try:
+        key = save_identity(stage.identities["Sam"], tmp_path, "sam")
+        given = cli("admin", "login", "--key", key, "--person", "Sam")
+        assert (given["person"], given["role"], given["stored"]) == ("Sam", "steward", False)
+        monkeypatch.setitem(stage.secrets, "signed in", given["token"])
+        assert cli("signed in", "whoami")["role"] == "steward"
+        path = tmp_path / "protocol.yaml"
+        path.write_text(yaml.safe_dump(examples.PROTOCOL | {"version": f"signed-in-{way}"}))
+        assert cli("signed in", "protocol", "lock", path)["digest"]
+        for wrong, words in (
+            (("--person", "Ada"), "is Sam's, not Ada's"),
+            (("--role", "assessor"), "those of its enrolment"),
+        ):
+            with pytest.raises(TouchstoneError, match=words):
+                cli("admin", "login", "--key", key, *wrong)
+        with pytest.raises(TouchstoneError, match="no login of this subject is linked to Sam"):
+            cli("signed in", "person", "confirm", "sam@home")
+        with pytest.raises(TouchstoneError, match="may not do"):
+            cli("admin", "person", "confirm", "sam@home")
+        own = save_identity(issue(stage.root, "Sam", organisation="tef"), tmp_path, "forged")
+        with pytest.raises(TouchstoneError, match="not enrolled"):
+            cli("admin", "login", "--key", own)
+    finally:
+        keyring.set_keyring(before)
+    for role in ("steward", "assessor"):
+        with pytest.raises(TouchstoneError, match="login --key") as refusal:
+            cli("admin", "token", "add", "--org", "tef", "--role", role, "--person", "Sam")
+        assert refusal.value.code == "signs_in_with_key"
+
+
+def test_nothing_is_signed_for_a_registry_that_gives_itself_another_name(
+    stage: Stage, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when somebody between hands on the challenge of the true one."""
+    from registry.cli.sign_in import sign_in
+
+    key = save_identity(stage.identities["Sam"], tmp_path, "sam")
+    monkeypatch.setenv("TOUCHSTONE_SERVER", server)
+    monkeypatch.setattr(
+        Client, "post", lambda *_: {"nonce": "n", "server": "https://tef.example.org"}
+    )
+    with pytest.raises(TouchstoneError, match=r"this registry is https://tef\.example\.org"):
+        sign_in(str(key), None, show_token=False, as_json=True)
 
 
 def test_cohorts(cli: Cli, way: str, tmp_path: Path) -> None:

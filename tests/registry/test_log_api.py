@@ -112,7 +112,12 @@ def test_an_auditor_reads_all_an_sme_its_own_and_others_nothing(served: Served) 
         name: sorted({event["organisation"] for event in answer.json()["events"]})
         for name, answer in seen.items() if answer.status_code == 200
     }  # fmt: skip
-    assert kinds == {"Ann": ["sme-a", "sme-b"], "Eva": ["sme-a"], "Bob": ["sme-b"], "Hal": []}
+    assert kinds == {
+        "Ann": ["sme-a", "sme-b", "tef"],
+        "Eva": ["sme-a"],
+        "Bob": ["sme-b"],
+        "Hal": [],
+    }
     assert {name for name, answer in seen.items() if answer.status_code == 403} == {
         "Ada", "Sam", "Ad"
     }  # fmt: skip

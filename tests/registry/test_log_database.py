@@ -111,7 +111,7 @@ def test_an_sme_sees_the_events_of_its_own_organisation_and_nothing_without_a_to
     }  # fmt: skip
     assert seen["Eva"] == ["sme-a"]
     assert seen["Bob"] == ["sme-b"]
-    assert seen["Ann"] == seen["Ada"] == ["sme-a", "sme-b"]
+    assert seen["Ann"] == seen["Ada"] == ["sme-a", "sme-b", "tef"]
     assert Role(database.app).execute(count).fetchall() == []
     assert Role(database.app).execute("SELECT * FROM touchstone.checkpoint").fetchall() == []
 

@@ -1,5 +1,6 @@
 """Keys in a token: the URI, the form of signatures, and a real token where there is one."""
 
+import datetime as dt
 import os
 import shutil
 import subprocess
@@ -13,9 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.trust.canonical import parse_canonical
 from registry.trust.dsse import add_signature, check_signature, unsigned
 from registry.trust.errors import Invalid, Refused
 from registry.trust.keys import Identity, issue, new_root, pem_of, save_identity
+from registry.trust.sign_in import SIGN_IN_TYPE, new_sign_in
 from registry.trust.signer import KeyUri, der_of, open_signer, parse_uri
 
 MODULES = [
@@ -142,6 +145,16 @@ def test_a_key_that_never_leaves_its_token_signs_what_everybody_verifies(
         with open_signer(uri, environment) as signer:
             envelope = add_signature(unsigned("text/plain", b"hello"), signer)
         assert check_signature(envelope, "text/plain", ada.certificate) == b"hello"
+
+
+def test_a_key_in_a_token_signs_in(token: tuple[Mapping[str, str], Identity]) -> None:
+    environment, ada = token
+    with open_signer("pkcs11:token=ada;object=signing", environment) as signer:
+        envelope = new_sign_in(
+            signer, nonce="n", server="https://tef.example", date=dt.datetime.now(dt.UTC)
+        )
+    said = parse_canonical(check_signature(envelope, SIGN_IN_TYPE, ada.certificate))
+    assert (said["person"], said["facility"], said["purpose"]) == ("Ada", "tef", "sign-in")
 
 
 def test_a_token_refuses_a_wrong_pin_a_wrong_name_and_a_wrong_certificate(

@@ -26,8 +26,5 @@ ORDER BY s.organisation::text, s.person::text, s.key_id::text LIMIT %(limit)s
 SELECT s.*, r.revoked_at FROM touchstone.signer s
 LEFT JOIN touchstone.revoked_key r ON r.key_id = s.key_id WHERE s.key_id = %(key_id)s
 
--- name: person_is_enrolled
-SELECT touchstone.is_enrolled(%(organisation)s, %(person)s, %(role)s) AS enrolled
-
 -- name: locked_it
 SELECT touchstone.locked_it(%(submission)s::uuid, %(person)s) AS locked
