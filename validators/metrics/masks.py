@@ -180,7 +180,7 @@ def _codes(mask: Mask) -> NDArray[np.uint8]:
         window = tuple(
             slice(start, start + size - 1) for start, size in zip(corner, mask.shape, strict=True)
         )
-        code = (code << 1) | mask[window]
+        code = np.asarray((code << 1) | mask[window], dtype=np.uint8)
     return code
 
 
