@@ -215,8 +215,7 @@ def test_a_withheld_scan_is_the_worst_in_every_replicate(metric: str, seed: int)
 def _statistic(
     table: DetectionTable, metric: str
 ) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
-    ranked = detection._ranking(table, RULES, failed_is_right=False)
-    return detection._statistic(ranked, metric, RULES)
+    return detection.statistic_of(detection.ranking_of(table, RULES), metric, RULES)
 
 
 @pytest.mark.parametrize("metric", ["average_precision", "lesion_sensitivity_at_rate"])

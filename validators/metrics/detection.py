@@ -94,7 +94,7 @@ def figures(table: DetectionTable, settings: DetectionSettings) -> tuple[Figure 
     if not len(table.lesion_scan):
         return ()
     _check_candidates(table, settings)
-    ranked = _ranking(table, settings, failed_is_right=False)
+    ranked = ranking_of(table, settings)
     highest = min(2 * settings.false_positives_per_scan, float(settings.maximum_candidates))
     rates = np.linspace(0.0, highest, _RATES + 1)
     whole = sensitivity_at(ranked, np.ones((1, len(ranked.scans)), dtype=np.int64), rates)[0]
@@ -148,8 +148,8 @@ def _check_candidates(table: DetectionTable, settings: DetectionSettings) -> Non
 def _ranked_side(
     table: DetectionTable, metric: str, settings: DetectionSettings, *, failed_is_right: bool
 ) -> Side | Undefined:
-    ranked = _ranking(table, settings, failed_is_right=failed_is_right)
-    statistic = _statistic(ranked, metric, settings)
+    ranked = ranking_of(table, settings, failed_is_right=failed_is_right)
+    statistic = statistic_of(ranked, metric, settings)
     patients = len(ranked.scans)
     clusters = None if table.patient is None else patients
     worth = float(ranked.lesions.sum()) ** 2 / float((ranked.lesions**2).sum())
@@ -163,7 +163,8 @@ def _ranked_side(
     return cast(Side, found)
 
 
-def _statistic(ranked: Ranking, metric: str, settings: DetectionSettings) -> Statistic:
+def statistic_of(ranked: Ranking, metric: str, settings: DetectionSettings) -> Statistic:
+    """Average precision, or the sensitivity at the settings' rate, in each replicate."""
     if metric == "average_precision":
         return lambda drawn: average_precision(ranked, drawn)
     rates = np.array([settings.false_positives_per_scan])
@@ -174,9 +175,10 @@ def _strata(ranked: Ranking) -> NDArray[np.int64]:
     return (ranked.lesions > 0).astype(np.int64)
 
 
-def _ranking(
-    table: DetectionTable, settings: DetectionSettings, *, failed_is_right: bool
+def ranking_of(
+    table: DetectionTable, settings: DetectionSettings, *, failed_is_right: bool = False
 ) -> Ranking:
+    """All hits and false positives by score, failed scans at the asked end."""
     cluster = table.cluster
     best, false = table.best_scores(), table.hit < 0
     failed = np.flatnonzero(table.failed)
