@@ -1,6 +1,6 @@
 """How often the intervals of a segmentation are wrong, by simulation; prints one table.
 
-    python -m bench.segmentation_coverage              # about half a minute on one core
+    python -m bench.segmentation_coverage              # about a minute on one core
 
 `too high` and `too low` are the shares of cohorts whose lower (upper) bound missed the true mean:
 one-sided errors, nominal .025. A star: above it by more than three standard errors of the
@@ -26,8 +26,8 @@ TAIL = 0.025
 SETTINGS = SegmentationSettings(
     structures=(Structure(name="organ", tolerance=2.0),), maximum_distance=50.0
 )
-EMPTY = 0.03
-"""The chance that a patient's structure is missed altogether."""
+MISSED = (0.0, 0.03, 0.1)
+"""The chance that a patient's structure is missed altogether, in all of its cases."""
 Shape = dict[str, NDArray[np.float64]]
 
 
@@ -46,7 +46,6 @@ def shapes(rng: Random, alike: NDArray[np.float64], missed: NDArray[np.bool_]) -
 
 def true_means(empty: float) -> dict[str, float]:
     """The means of `shapes`, by a million cases."""
-    rng = np.random.default_rng(1)
     alike = special.ndtri((np.arange(1_000_000) + 0.5) / 1_000_000)
     good, bad = (shapes(rng, alike, np.full(len(alike), missed)) for missed in (False, True))
     return {
@@ -72,18 +71,24 @@ def draw(metric: str, patients: int, empty: float) -> Draw:
 def main() -> None:
     """Print the table."""
     arguments = argparse.ArgumentParser(description=__doc__, add_help=True)
-    arguments.add_argument("--cohorts", type=int, default=2000)
+    arguments.add_argument("--cohorts", type=int, default=1000)
     cohorts = arguments.parse_args().cohorts
     conditions = []
     for metric in ("dice", "nsd", "hd95", "volume_error"):
-        for empty in (0.0, EMPTY):
+        for empty in MISSED:
             true = true_means(empty)[f"{metric}_organ"]
             conditions += [
                 (f"{metric}, {100 * empty:g} % missed, {patients} patients", true,
                  draw(metric, patients, empty))
                 for patients in (30, 100, 400)
             ]  # fmt: skip
-    run(Console(width=110), "Segmentation: bounded mean", conditions, cohorts, with_plain=False)
+    run(
+        Console(width=110),
+        "Segmentation: Gaffke's bounded mean",
+        conditions,
+        cohorts,
+        with_plain=False,
+    )
 
 
 if __name__ == "__main__":
