@@ -1,71 +1,66 @@
 """A mean of bounded values, one a case, with the uncertainty that patients allow.
 
-Unit: the case; clusters: patients. The mean weights each case alike; its variance is that of the
-ratio estimator over patients' sums of deviations (linearised; Liang & Zeger 1986 with K/(K-1)),
-and its interval Student's t on patients less one.
+Unit: the case; clusters: patients. The mean weights each case alike.
 
-- One unit of the largest variance that the scale allows (a quarter of its squared width) is added,
-  so that no interval has zero width.
-- No bound goes beyond what K equal, perfect patients would show: with all K at the best value the
-  share of patients at the worst one is below 1 - tail^(1/K) (exact), so the lower bound of the mean
-  is at most that much away from the best. A hundred good segmentations don't exclude a
-  three-per-cent chance of an empty one.
-- Failed predictions: every bound ranges over what they could have been, as in
-  `validators.intervals.influence`. Both repairs are constants of the design (scale, patients), so
-  a withheld prediction never improves a bound.
+The interval is Gaffke's (2005; Learned-Miller & Thomas 2019): one more patient is added, with all
+cases at the end of the scale that the bound looks to, and the bound is the quantile at `tail` of
+the mean when patients have random weights (exponential, 10,000 draws; the added patient's size is
+the mean cluster size seen from a case).
+
+- Of values that are 0 or 1 in independent cases it is Clopper & Pearson's exact interval.
+- It never has zero width, and it minds what was not seen: a hundred good segmentations don't
+  exclude a three-per-cent chance of an empty one. Student's t on the ratio estimator did: where
+  3 % of patients have the worst value, its one-sided error was .107 with 100 patients instead of
+  .025; this bound's is .027 at most in all conditions of bench/segmentation_coverage.py.
+- Failed predictions have the asked end of the scale. The weights depend on the number of patients
+  alone and each draw rises with every value, so a withheld prediction never improves a bound.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from validators.intervals.influence import Box, Floats
 from validators.intervals.proportion import Pair
 
+_DRAWS = 10_000
+_SEED = 20261128
+_BLOCK = 4_100_000
+
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """A mean on the scale [`worst`, `best`] (best below worst where less is better)."""
+    """A mean on `scale` (lowest, highest); failed cases are at the asked end."""
 
     value: float
     n: int
     clusters: int | None
-    variance: Pair
-    """Of the mean: smallest and largest over what failed cases could have been."""
-    units: float
-    """Patients of equal weight that the cases are worth (Kish)."""
+    drawn: tuple[Floats, Floats] = field(repr=False)
+    """Means under random weights, sorted: with a patient at the lowest value, at the highest."""
     scale: Pair
-    """(lowest, highest) value that a case can have."""
-    freedom: int
-    higher_is_better: bool = True
     influence: Box | None = field(default=None, repr=False)
 
-    gap_method = "MOVER over t intervals"
+    gap_method = "MOVER over Gaffke bounds"
 
     @property
     def method(self) -> str:
         """The interval's name."""
-        return "t, bounded" if self.clusters in (None, self.n) else "cluster-robust t, bounded"
-
-    def compared(self, tail: float, *, wide: bool) -> Pair:
-        """The interval that a difference is built of."""
-        lowest, highest = self.scale
-        width = highest - lowest
-        variance = self.variance[1 if wide else 0]
-        stable = (variance * self.units + width**2 / 4 / self.units) / (self.units + 1)
-        half = -float(special.stdtrit(self.freedom, tail)) * math.sqrt(stable)
-        open_end = width * (1 - tail ** (1 / self.units))
-        low = min(self.value - half, highest - open_end)
-        high = max(self.value + half, lowest + open_end)
-        return max(lowest, min(low, self.value)), min(highest, max(high, self.value))
+        return "Gaffke" if self.clusters in (None, self.n) else "Gaffke, by patient"
 
     def gating(self, tail: float) -> Pair:
         """The interval that a goal is judged by."""
-        wide, narrow = self.compared(tail, wide=True), self.compared(tail, wide=False)
-        return (wide[0], narrow[1]) if self.higher_is_better else (narrow[0], wide[1])
+        low, high = (
+            float(np.quantile(of, q)) for of, q in zip(self.drawn, (tail, 1 - tail), strict=True)
+        )
+        return max(self.scale[0], min(low, self.value)), min(self.scale[1], max(high, self.value))
+
+    def compared(self, tail: float, *, wide: bool) -> Pair:
+        """The interval that a difference is built of: failures are at the asked end already."""
+        return self.gating(tail)
 
 
 def mean(
@@ -81,29 +76,56 @@ def mean(
     Failed cases are at the worst end of the scale, or at the best with `failed_is_right`.
     `influence` is indexed by the codes in `patient`.
     """
-    n = len(values)
-    failed = np.isnan(values)
-    low, high = np.where(failed, scale[0], values), np.where(failed, scale[1], values)
+    n, failed = len(values), np.isnan(values)
     code = np.arange(n) if patient is None else patient
     total = int(code.max()) + 1
     sizes = np.bincount(code, minlength=total).astype(float)
-    of_patient = Box(
-        *(np.asarray(np.bincount(code, end, total), dtype=np.float64) for end in (low, high))
-    )
-    ends = float(low.mean()), float(high.mean())
-    deviation = Box(of_patient.low - ends[1] * sizes, of_patient.high - ends[0] * sizes)
-    count = int((sizes > 0).sum())
-    factor = count / max(count - 1, 1) / n**2
-    squares = deviation.squared().total()
-    at_high = failed_is_right == higher_is_better
+    ends = [np.where(failed, end, values) for end in scale]
+    sums = [np.asarray(np.bincount(code, of, total), dtype=np.float64) for of in ends]
+    asked = int(failed_is_right == higher_is_better)
+    present = sizes > 0
+    count = int(present.sum())
+    factor = math.sqrt(count / max(count - 1, 1)) / n
+    deviation = Box(sums[0] - ends[1].mean() * sizes, sums[1] - ends[0].mean() * sizes)
     return Mean(
-        value=ends[1] if at_high else ends[0],
+        value=float(ends[asked].mean()),
         n=n,
         clusters=None if patient is None else count,
-        variance=(squares[0] * factor, squares[1] * factor),
-        units=float(sizes.sum()) ** 2 / float((sizes**2).sum()),
+        drawn=_drawn(sums[asked][present], sizes[present], scale),
         scale=scale,
-        freedom=max(count - 1, 1),
-        higher_is_better=higher_is_better,
-        influence=deviation.scaled(math.sqrt(factor)),
+        influence=deviation.scaled(factor),
     )
+
+
+def _drawn(sums: Floats, sizes: Floats, scale: Pair) -> tuple[Floats, Floats]:
+    """Means with one more patient at either end, sorted; `sums` and `sizes` are [patients]."""
+    added = float((sizes**2).sum() / sizes.sum())
+    low, high = [], []
+    for weight, of_added in _weights(len(sizes)):
+        whole, more = weight @ sums, of_added * added
+        total = weight @ sizes + more
+        low.append((whole + more * scale[0]) / total)
+        high.append((whole + more * scale[1]) / total)
+    return np.sort(np.concatenate(low)), np.sort(np.concatenate(high))
+
+
+def _weights(patients: int) -> Iterator[tuple[Floats, Floats]]:
+    """Blocks of weights ([some, patients]) and of the added patient's ([some])."""
+    if _DRAWS * (patients + 1) <= _BLOCK:
+        yield from _few(patients)
+    else:
+        yield from _blocks(patients)
+
+
+@lru_cache(maxsize=2)
+def _few(patients: int) -> tuple[tuple[Floats, Floats], ...]:
+    """The weights of a small cohort, kept: every metric of it uses them."""
+    return tuple(_blocks(patients))
+
+
+def _blocks(patients: int) -> Iterator[tuple[Floats, Floats]]:
+    rng = np.random.default_rng([_SEED, patients])
+    rows = max(1, _BLOCK // (patients + 1))
+    for start in range(0, _DRAWS, rows):
+        drawn = rng.standard_exponential((min(rows, _DRAWS - start), patients + 1))
+        yield np.ascontiguousarray(drawn[:, 1:]), drawn[:, 0]

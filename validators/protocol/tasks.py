@@ -31,14 +31,22 @@ class DetectionSettings(Strict):
     """The rate at which `lesion_sensitivity_at_rate` is read off the FROC curve (exploratory)."""
     threshold: Annotated[float, Field(ge=0, le=1)]
     """Locked: candidates at or above it count for the gating endpoints."""
-    maximum_candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
+    maximum_candidates: Annotated[int, Field(ge=1, le=10_000)] = 20
     """A scan with more candidates is a failed prediction; a failed scan has this many false ones,
-    all at score 1, and finds nothing."""
+    all at score 1, and finds nothing. It is the scale of `false_positives_per_scan`: with K
+    patients no upper bound lies below 1 - .025^(1/K) of it (20 and 100 patients: .72), for a rare
+    scan could have as many. So choose it near what a reader would still look at."""
     matching: Literal["overlap", "centre_distance"] = "overlap"
     minimum_overlap: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Intersection over union."""
     maximum_distance: Annotated[float, Field(gt=0)] | None = None
-    """Between centres, in mm."""
+    """Between centres, in mm; needed where `matching` is `centre_distance`."""
+
+    @model_validator(mode="after")
+    def _has_its_distance(self) -> Self:
+        if self.matching == "centre_distance" and self.maximum_distance is None:
+            raise fault("maximum_distance", "matching by `centre_distance` needs it, in mm")
+        return self
 
 
 class Structure(Strict):
@@ -57,6 +65,12 @@ class SegmentationSettings(Strict):
     """mm; a larger Hausdorff distance counts as this, and so does a missing or surplus mask."""
     maximum_volume_error: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Relative; errors are cut off here at both sides, and a failed prediction has this one."""
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if len({structure.name for structure in self.structures}) != len(self.structures):
+            raise fault("structures", "two structures have the same name")
+        return self
 
 
 class RegressionSettings(Strict):
