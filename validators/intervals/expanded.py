@@ -105,6 +105,8 @@ def expanded(
             drawn = np.ascontiguousarray(block[start : start + columns].T, dtype=np.float64)
             found.append(bounds(drawn if patient is None else drawn[code]))
     low, high = np.concatenate(found, axis=1)
+    if scale is not None:
+        ends = np.clip(ends, *scale)  # of what rounding adds
     without = int((~np.isfinite(low) | ~np.isfinite(high)).sum())
     if without:
         return (

@@ -81,7 +81,8 @@ def side(
     value, why_open = asked.value, asked.why_open
     if value is None:
         first = float(asked.bounds(np.ones((table.n, 1)))[0, 0])
-        value = first if np.isfinite(first) else None
+        if np.isfinite(first):  # clipped of what rounding adds
+            value = first if asked.scale is None else float(np.clip(first, *asked.scale))
     if value is None:
         return Undefined(asked.why_none, table.n, clusters)
     if why_open:
