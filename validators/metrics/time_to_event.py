@@ -31,7 +31,7 @@ from validators.metrics.time_to_event_statistics import Loss, independent_units
 from validators.metrics.time_to_event_table import TimeToEventTable, written
 from validators.protocol.tasks import TimeToEventSettings
 
-__all__ = ["MEASURES", "figures", "measures", "side"]
+__all__ = ["MEASURES", "figures", "measures", "side", "value_of"]
 
 _OVERALL = (
     Measure("harrell_c", "Harrell's C", "higher", 0.0, 1.0, 1.0),
@@ -78,11 +78,7 @@ def side(
     asked = _asked(table, metric, settings, failed_is_right)
     if isinstance(asked, str):
         return Undefined(asked, table.n, clusters)
-    value, why_open = asked.value, asked.why_open
-    if value is None:
-        first = float(asked.bounds(np.ones((table.n, 1)))[0, 0])
-        if np.isfinite(first):  # clipped of what rounding adds
-            value = first if asked.scale is None else float(np.clip(first, *asked.scale))
+    value, why_open = _first(asked, table.n), asked.why_open
     if value is None:
         return Undefined(asked.why_none, table.n, clusters)
     if why_open:
@@ -97,6 +93,12 @@ def side(
     return found
 
 
+def value_of(table: TimeToEventTable, metric: str, settings: TimeToEventSettings) -> float | None:
+    """One metric without its uncertainty, or None."""
+    asked = _asked(table, metric, settings, False)
+    return None if isinstance(asked, str) else _first(asked, table.n)
+
+
 @dataclass(frozen=True, eq=False)
 class _Asked:
     """A statistic, and what its interval needs."""
@@ -109,6 +111,16 @@ class _Asked:
     """Where it is not the statistic itself."""
     why_open: str = ""
     """Why it has a value and no interval, if so."""
+
+
+def _first(asked: _Asked, n: int) -> float | None:
+    """The value on all cases, clipped of what rounding adds."""
+    if asked.value is not None:
+        return asked.value
+    found = float(asked.bounds(np.ones((n, 1)))[0, 0])
+    if not np.isfinite(found):
+        return None
+    return found if asked.scale is None else float(np.clip(found, *asked.scale))
 
 
 def _asked(
