@@ -94,7 +94,9 @@ class TimeToEventSettings(Strict):
     horizons: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
     """Ascending; the first is the one that endpoints at one horizon speak of."""
     maximum_follow_up: Annotated[float, Field(gt=0)]
-    """The truncation time of Uno's C and the end of the integrated Brier score."""
+    """The truncation time of Uno's C."""
+    action_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The probability of the event from which on one would act; the net benefit needs it."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
