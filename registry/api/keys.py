@@ -6,11 +6,9 @@
 import datetime as dt
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Request, Response
+from fastapi import APIRouter, Body, Depends, Path
 from pydantic import BaseModel, ConfigDict
 
-from registry.api import paging
-from registry.api.paging import Cursor, Limit, Page
 from registry.facility import Facility
 from registry.identity import enrolment
 from registry.identity.caller import Caller
@@ -51,7 +49,7 @@ class Key(BaseModel):
 
 
 class Keys(BaseModel):
-    """The keys that the founding statement enrolled."""
+    """Every key that was ever enrolled."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"keys": [_KEY]}]})
     keys: list[Key]
@@ -62,17 +60,10 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/keys", tags=["keys"])
     Who = Annotated[Caller, Depends(caller_of)]  # noqa: N806
 
-    @routes.get("", summary="List keys", response_model=Page[Key], operation_id="list_keys")
-    def listing(
-        caller: Who, request: Request, response: Response, limit: Limit = 50, cursor: Cursor = None
-    ) -> dict[str, Any]:
-        """Every key that was ever enrolled, by organisation and person, and whether it holds."""
-        rows, following = paging.read(
-            request, response, caller, limit, cursor,
-            lambda after, number: enrolment.keys(facility.record, caller, after, number),
-            enrolment.key_place,
-        )  # fmt: skip
-        return {"items": rows, "next": following}
+    @routes.get("", summary="List keys", response_model=Keys, operation_id="list_keys")
+    def listing(caller: Who) -> dict[str, Any]:
+        """Every key that was ever enrolled, and whether it was revoked."""
+        return {"keys": enrolment.keys(facility.record, caller)}
 
     @routes.post(
         "/founding", status_code=201, summary="Load the founding statement",

@@ -7,12 +7,10 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.api import paging
 from registry.api.answers import acted_before
-from registry.api.paging import Cursor, Limit, Page
 from registry.api.submissions import Id, Submission
 from registry.facility import Facility
 from registry.identity.caller import Caller
@@ -163,28 +161,20 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         return once(revoke.resume, caller, submission, signed.envelope)
 
     @routes.get(
-        "/notices", summary="Read notices", response_model=Page[ShownNotice],
+        "/notices", summary="Read notices", response_model=list[ShownNotice],
         operation_id="list_notices",
     )  # fmt: skip
     def read_notices(
         caller: Who,
-        request: Request,
-        response: Response,
         after: Annotated[
             int, Query(ge=0, le=2**53, description="Only those after this number.", examples=[0])
         ] = 0,
-        limit: Limit = 50,
-        cursor: Cursor = None,
-    ) -> dict[str, Any]:
+        limit: Annotated[
+            int, Query(ge=1, le=1000, description="How many at most.", examples=[200])
+        ] = 200,
+    ) -> list[dict[str, Any]]:
         """What your organisation is told, oldest first: failures, late reviews, suspensions."""
-        rows, following = paging.read(
-            request, response, caller, limit, cursor,
-            lambda seen, number: notices.listing(
-                facility, caller, after=max(after, int(seen[0]) if seen else 0), limit=number
-            ),
-            lambda row: (str(row["number"]),),
-        )  # fmt: skip
-        return {"items": rows, "next": following}
+        return notices.listing(facility, caller, after=after, limit=limit)
 
     @routes.get(
         "/organisations/{organisation}/quota", summary="Read a quota", response_model=ShownQuota,

@@ -72,10 +72,10 @@ class Client:
         """The JSON at `path`."""
         return self._checked("GET", path, params=query).json()
 
-    def items(self, path: str, /, **asked: str) -> list[dict[str, Any]]:
+    def items(self, path: str) -> list[dict[str, Any]]:
         """Every item of the list at `path`, through all its pages."""
         found: list[dict[str, Any]] = []
-        query = {**asked, "limit": "200"}
+        query = {"limit": "200"}
         while True:
             page = self.get(path, **query)
             found += page["items"]

@@ -132,7 +132,7 @@ def enrol(statement: Path, as_json: bool) -> None:
 
 def listing(as_json: bool) -> None:
     """Every key that was ever enrolled."""
-    rows = admin_client(read_settings()).items("/keys")
+    rows = admin_client(read_settings()).get("/keys")["keys"]
     if as_json:
         print_json({"keys": rows})
         return

@@ -84,7 +84,7 @@ def notices(
     from registry.cli.output import print_json, show_table
     from registry.settings import read_settings
 
-    rows = Client(read_settings()).items("/notices", after=str(after))
+    rows = Client(read_settings()).get("/notices", after=str(after))
     if json:
         print_json({"notices": rows})
         return

@@ -38,7 +38,7 @@ def token_add(org: str, role: str, person: str, days: int, as_json: bool) -> Non
 
 def token_list(as_json: bool) -> None:
     """Tokens, without their secrets."""
-    rows = admin_client(read_settings()).items("/tokens")
+    rows = admin_client(read_settings()).get("/tokens")["tokens"]
     if as_json:
         return print_json(rows)
     now = dt.datetime.now(dt.UTC)
@@ -76,7 +76,7 @@ def person_add(
 
 def person_list(as_json: bool) -> None:
     """Who is linked, with what they hold and held."""
-    rows = admin_client(read_settings()).items("/people")
+    rows = admin_client(read_settings()).get("/people")["people"]
     if as_json:
         return print_json(rows)
     for row in rows:

@@ -129,40 +129,18 @@ def withdraw(record: Record, caller: Caller, person: str, organisation: str, rol
         )
 
 
-After = tuple[str, ...] | None
-
-
-def list_people(
-    record: Record, caller: Caller, after: After = None, limit: int = 1000
-) -> list[dict[str, Any]]:
-    """Who is linked, by name, with what they hold and held; those behind the place `after`."""
+def list_people(record: Record, caller: Caller) -> list[dict[str, Any]]:
+    """Everybody who is linked, with what they hold and held."""
     require(caller, "person.list")
-    name, person = after or (None, None)
     with record.transaction(caller) as now:
-        return now.all("people", after_name=name, after_id=person, limit=limit)
+        return now.all("people")
 
 
-def list_tokens(
-    record: Record, caller: Caller, after: After = None, limit: int = 1000
-) -> list[dict[str, Any]]:
-    """The caller's own tokens, the newest first, those behind the place `after`; everybody's for
-    an administrator or auditor. Never a secret."""
+def list_tokens(record: Record, caller: Caller) -> list[dict[str, Any]]:
+    """The caller's own tokens; everybody's for an administrator or auditor. Never a secret."""
     require(caller, "token.list", owner=caller.organisation)
-    made, token = after or (None, None)
     with record.transaction(caller) as now:
-        return now.all(
-            "tokens", **_reach(caller), after_created_at=made, after_id=token, limit=limit
-        )
-
-
-def person_place(row: dict[str, Any]) -> tuple[str, ...]:
-    """Where a person stands in the list."""
-    return (row["name"], str(row["id"]))
-
-
-def token_place(row: dict[str, Any]) -> tuple[str, ...]:
-    """Where a token stands in the list."""
-    return (row["created_at"].isoformat(), str(row["id"]))
+        return now.all("tokens", **_reach(caller))
 
 
 def revoke_token(record: Record, caller: Caller, token: str) -> None:
