@@ -1,20 +1,27 @@
 """The log over HTTP: events, checkpoints and proofs, to be computed again by whoever asks."""
 
 import base64
+import datetime as dt
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from registry.api import paging
+from registry.api.paging import After, Cursor, Page, beyond
 from registry.audit import reading
 from registry.audit.reads import note_verification
 from registry.audit.tree import KnownTree
+from registry.database.record import Row
 from registry.facility import Facility
 from registry.identity.caller import Caller
 
 _MOST = (1 << 53) - 1
-After = Annotated[int, Query(ge=0, le=_MOST, description="Those beyond this one.")]
-Limit = Annotated[int, Query(ge=1, le=reading.LARGEST_PAGE, description="At most so many.")]
+Limit = Annotated[
+    int,
+    Query(ge=1, le=reading.LARGEST_PAGE, description="How many items at most.", examples=[1000]),
+]
+"""More than of other lists: an auditor downloads the whole log."""
 Size = Annotated[int, Query(ge=0, le=_MOST, description="A number of events.")]
 
 
@@ -26,6 +33,48 @@ Name = Annotated[
         examples=["1"],
     ),
 ]
+
+
+class Event(BaseModel):
+    """One event of the log, in the very words that its hash is over."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "seq": 2, "at": "2026-11-24T09:00:00.000000Z", "actor": "Eva", "organisation": "sme-a",
+        "kind": "submission-registered", "subject": "7f1d2c1e-4b7e-4a53-9b8d-2c8f0f6f9f10",
+        "detail": "{}", "previous": "ab" * 32, "hash": "cd" * 32,
+    }]})  # fmt: skip
+    seq: int
+    at: str
+    actor: str
+    organisation: str
+    kind: str
+    subject: str
+    detail: str
+    previous: Annotated[str, Field(description="The hash of the event before, in hex.")]
+    hash: str
+
+
+class Checkpoint(BaseModel):
+    """A signed state of the log."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "size": 2, "note": "tef.example/log\n2\n…\n\n— tef.example/log …\n",
+    }]})  # fmt: skip
+    size: Annotated[int, Field(description="How many events it is over.")]
+    note: Annotated[str, Field(description="C2SP signed-note of a tlog-checkpoint.")]
+
+
+class IndexedCheckpoint(BaseModel):
+    """A checkpoint that the database remembers."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "size": 2, "root": "ab" * 32, "path": "log/checkpoints/00000000000000000002.txt",
+        "made_at": "2026-11-24T09:00:00Z",
+    }]})  # fmt: skip
+    size: int
+    root: str
+    path: str
+    made_at: dt.datetime
 
 
 class CohortRead(BaseModel):
@@ -46,20 +95,60 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     def log(caller: Who) -> dict[str, Any]:
         return reading.log_of(facility, caller)
 
-    @routes.get("/events", summary="Events by number; ask again after `next` until it is null")
-    def events(caller: Who, after: After = 0, limit: Limit = 1000) -> dict[str, Any]:
-        found = reading.events(facility, caller, after, limit)
-        return {"events": found, "next": found[-1]["seq"] if len(found) == limit else None}
+    @routes.get("/events", summary="Events by number", response_model=Page[Event])
+    def events(
+        caller: Who,
+        request: Request,
+        response: Response,
+        after: After = 0,
+        limit: Limit = 1000,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """The log, oldest first: all of it for auditors, your organisation's own for others."""
+        rows, following = paging.read(
+            request, response, caller, limit, cursor,
+            lambda last, number: reading.events(facility, caller, beyond(after, last), number),
+            lambda row: (str(row["seq"]),),
+        )  # fmt: skip
+        return {"items": rows, "next": following}
 
-    @routes.get("/checkpoints", summary="Signed checkpoints, as they lie in the object store")
-    def checkpoints(caller: Who, after: After = 0, limit: Limit = 1000) -> dict[str, Any]:
-        found = reading.checkpoints(facility, caller, after, limit)
-        return {"checkpoints": found, "next": found[-1]["size"] if len(found) == limit else None}
+    @routes.get(
+        "/checkpoints", summary="Signed checkpoints, as they lie in the object store",
+        response_model=Page[Checkpoint],
+    )  # fmt: skip
+    def checkpoints(
+        caller: Who,
+        request: Request,
+        response: Response,
+        limit: Limit = 1000,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """Rising by the number of events under each."""
+        rows, following = paging.read(
+            request, response, caller, limit, cursor,
+            lambda last, number: reading.checkpoints(facility, caller, beyond(0, last), number),
+            _size,
+        )  # fmt: skip
+        return {"items": rows, "next": following}
 
-    @routes.get("/checkpoint-index", summary="The database's own list of checkpoints")
-    def index(caller: Who, after: After = 0, limit: Limit = 1000) -> dict[str, Any]:
-        found = reading.index(facility, caller, after, limit)
-        return {"checkpoints": found, "next": found[-1]["size"] if len(found) == limit else None}
+    @routes.get(
+        "/checkpoint-index", summary="The database's own list of checkpoints",
+        response_model=Page[IndexedCheckpoint],
+    )  # fmt: skip
+    def index(
+        caller: Who,
+        request: Request,
+        response: Response,
+        limit: Limit = 1000,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """To be held against what lies in the object store."""
+        rows, following = paging.read(
+            request, response, caller, limit, cursor,
+            lambda last, number: reading.index(facility, caller, beyond(0, last), number),
+            _size,
+        )  # fmt: skip
+        return {"items": rows, "next": following}
 
     @routes.get("/consistency", summary="Proof that the log of `second` events extends `first`")
     def consistency(caller: Who, first: Size, second: Size) -> dict[str, Any]:
@@ -77,3 +166,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         return {"cohort": about.cohort, "version": about.version}
 
     return routes
+
+
+def _size(row: Row) -> tuple[str, ...]:
+    return (str(row["size"]),)

@@ -6,9 +6,11 @@
 import datetime as dt
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path
+from fastapi import APIRouter, Body, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from registry.api import paging
+from registry.api.paging import Cursor, Limit, Page
 from registry.facility import Facility
 from registry.identity import enrolment
 from registry.identity.caller import Caller
@@ -49,7 +51,7 @@ class Key(BaseModel):
 
 
 class Keys(BaseModel):
-    """Every key that was ever enrolled."""
+    """The keys that a founding statement enrolled."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"keys": [_KEY]}]})
     keys: list[Key]
@@ -60,10 +62,21 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/keys", tags=["keys"])
     Who = Annotated[Caller, Depends(caller_of)]  # noqa: N806
 
-    @routes.get("", summary="List keys", response_model=Keys, operation_id="list_keys")
-    def listing(caller: Who) -> dict[str, Any]:
-        """Every key that was ever enrolled, and whether it was revoked."""
-        return {"keys": enrolment.keys(facility.record, caller)}
+    @routes.get("", summary="List keys", response_model=Page[Key], operation_id="list_keys")
+    def listing(
+        caller: Who,
+        request: Request,
+        response: Response,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """Every key that was ever enrolled, and whether it was revoked. By person, then by age."""
+        rows, following = paging.read(
+            request, response, caller, limit, cursor,
+            lambda after, number: enrolment.keys(facility.record, caller, after, number),
+            enrolment.place,
+        )  # fmt: skip
+        return {"items": rows, "next": following}
 
     @routes.post(
         "/founding", status_code=201, summary="Load the founding statement",

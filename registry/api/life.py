@@ -7,10 +7,12 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path, Query
+from fastapi import APIRouter, Body, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from registry.api import paging
 from registry.api.answers import acted_before
+from registry.api.paging import After, Cursor, Limit, Page, beyond
 from registry.api.submissions import Id, Submission
 from registry.facility import Facility
 from registry.identity.caller import Caller
@@ -161,20 +163,29 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         return once(revoke.resume, caller, submission, signed.envelope)
 
     @routes.get(
-        "/notices", summary="Read notices", response_model=list[ShownNotice],
+        "/notices", summary="Read notices", response_model=Page[ShownNotice],
         operation_id="list_notices",
     )  # fmt: skip
     def read_notices(
         caller: Who,
-        after: Annotated[
-            int, Query(ge=0, le=2**53, description="Only those after this number.", examples=[0])
-        ] = 0,
-        limit: Annotated[
-            int, Query(ge=1, le=1000, description="How many at most.", examples=[200])
-        ] = 200,
-    ) -> list[dict[str, Any]]:
-        """What your organisation is told, oldest first: failures, late reviews, suspensions."""
-        return notices.listing(facility, caller, after=after, limit=limit)
+        request: Request,
+        response: Response,
+        after: After = 0,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """What your organisation is told, oldest first: failures, late reviews, suspensions.
+
+        To wait for the next one, give the number of the last as `after`.
+        """
+        rows, following = paging.read(
+            request, response, caller, limit, cursor,
+            lambda last, number: notices.listing(
+                facility, caller, after=beyond(after, last), limit=number
+            ),
+            lambda row: (str(row["number"]),),
+        )  # fmt: skip
+        return {"items": rows, "next": following}
 
     @routes.get(
         "/organisations/{organisation}/quota", summary="Read a quota", response_model=ShownQuota,

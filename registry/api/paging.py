@@ -41,8 +41,13 @@ Cursor = Annotated[
         description="`next` of the page before; leave it out for the first page.",
     ),
 ]
+After = Annotated[
+    int,
+    Query(ge=0, le=2**53 - 1, description="Only those beyond this number.", examples=[0]),
+]
+"""Where to begin a list of what is numbered for good, such as the log."""
 Item = TypeVar("Item")
-After = tuple[str, ...] | None
+Place = tuple[str, ...] | None
 
 
 class Page(BaseModel, Generic[Item]):
@@ -61,7 +66,7 @@ def read(
     caller: Caller,
     limit: int,
     cursor: str | None,
-    rows: Callable[[After, int], Sequence[Row]],
+    rows: Callable[[Place, int], Sequence[Row]],
     place: Callable[[Row], tuple[str, ...]],
 ) -> tuple[Sequence[Row], str | None]:
     """One page of `rows(after, number)` and the cursor of the next, which `response` links to.
@@ -80,6 +85,11 @@ def read(
     )  # fmt: skip
     response.headers["Link"] = f'<{name}?{query}>; rel="next"'
     return found[:limit], following
+
+
+def beyond(after: int, last: Place) -> int:
+    """The number behind which a page of numbered rows begins."""
+    return after if last is None else max(after, int(last[0]))
 
 
 def _seal(caller: Caller, name: str, text: bytes) -> bytes:

@@ -11,9 +11,11 @@ import datetime as dt
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Path
+from fastapi import APIRouter, Body, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from registry.api import paging
+from registry.api.paging import Cursor, Limit, Page
 from registry.facility import Facility
 from registry.identity import people
 from registry.identity.caller import Caller, Role
@@ -41,6 +43,11 @@ What = Annotated[Role, Path(description="The role.", examples=["assessor"])]
 class KnownToken(BaseModel):
     """A token, without its secret."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "id": _ID, "organisation": "sme-a", "role": "innovator", "person": "Eva",
+        "created_at": "2026-11-24T09:00:00Z", "expires_at": "2026-11-24T17:00:00Z",
+        "revoked_at": None, "last_used_at": "2026-11-24T09:05:00Z",
+    }]})  # fmt: skip
     id: uuid.UUID
     organisation: str
     role: Role
@@ -49,17 +56,6 @@ class KnownToken(BaseModel):
     expires_at: dt.datetime
     revoked_at: dt.datetime | None
     last_used_at: Annotated[dt.datetime | None, Field(description="To the minute.")]
-
-
-class KnownTokens(BaseModel):
-    """Tokens, the newest first; a thousand at most."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"tokens": [{
-        "id": _ID, "organisation": "sme-a", "role": "innovator", "person": "Eva",
-        "created_at": "2026-11-24T09:00:00Z", "expires_at": "2026-11-24T17:00:00Z",
-        "revoked_at": None, "last_used_at": "2026-11-24T09:05:00Z",
-    }]}]})  # fmt: skip
-    tokens: list[KnownToken]
 
 
 class Revoked(BaseModel):
@@ -81,6 +77,13 @@ class Grant(BaseModel):
 class Person(BaseModel):
     """Somebody who is linked."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "id": _ID, "name": "Ada", "issuer": "https://login.example.org",
+        "subject": "8f2c0a@lifescience-ri.eu", "email": None,
+        "added_at": "2026-11-24T09:00:00Z", "added_by": "administrator",
+        "roles": [{"organisation": "tef", "role": "assessor", "granted_by": "administrator",
+                   "withdrawn_by": None}],
+    }]})  # fmt: skip
     id: uuid.UUID
     name: str
     issuer: str
@@ -89,19 +92,6 @@ class Person(BaseModel):
     added_at: dt.datetime
     added_by: str
     roles: list[Grant]
-
-
-class People(BaseModel):
-    """Everybody who is linked."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"people": [{
-        "id": _ID, "name": "Ada", "issuer": "https://login.example.org",
-        "subject": "8f2c0a@lifescience-ri.eu", "email": None,
-        "added_at": "2026-11-24T09:00:00Z", "added_by": "administrator",
-        "roles": [{"organisation": "tef", "role": "assessor", "granted_by": "administrator",
-                   "withdrawn_by": None}],
-    }]}]})  # fmt: skip
-    people: list[Person]
 
 
 class Granted(BaseModel):
@@ -120,11 +110,26 @@ def router(facility: Facility, caller_of: Any, oidc: OidcSettings | None) -> API
     Who = Annotated[Caller, Depends(caller_of)]  # noqa: N806
 
     @router.get(
-        "/tokens", summary="List tokens", response_model=KnownTokens, operation_id="list_tokens"
-    )
-    def list_tokens(caller: Who) -> dict[str, Any]:
-        """One's own; everybody's for an administrator or auditor. Never a secret."""
-        return {"tokens": people.list_tokens(facility.record, caller)}
+        "/tokens", summary="List tokens", response_model=Page[KnownToken],
+        operation_id="list_tokens",
+    )  # fmt: skip
+    def list_tokens(
+        caller: Who,
+        request: Request,
+        response: Response,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """The newest first: one's own; everybody's for an administrator or auditor.
+
+        Never a secret.
+        """
+        rows, following = paging.read(
+            request, response, caller, limit, cursor,
+            lambda after, number: people.list_tokens(facility.record, caller, after, number),
+            people.token_place,
+        )  # fmt: skip
+        return {"items": rows, "next": following}
 
     @router.delete(
         "/tokens/{token}", summary="Revoke a token", response_model=Revoked,
@@ -135,10 +140,23 @@ def router(facility: Facility, caller_of: Any, oidc: OidcSettings | None) -> API
         people.revoke_token(facility.record, caller, str(token))
         return {"revoked": token}
 
-    @router.get("/people", summary="List people", response_model=People, operation_id="list_people")
-    def list_people(caller: Who) -> dict[str, Any]:
-        """Who is linked to the identity provider, and what they hold and held."""
-        return {"people": people.list_people(facility.record, caller)}
+    @router.get(
+        "/people", summary="List people", response_model=Page[Person], operation_id="list_people"
+    )
+    def list_people(
+        caller: Who,
+        request: Request,
+        response: Response,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """By name: who is linked to the identity provider, and what they hold and held."""
+        rows, following = paging.read(
+            request, response, caller, limit, cursor,
+            lambda after, number: people.list_people(facility.record, caller, after, number),
+            people.person_place,
+        )  # fmt: skip
+        return {"items": rows, "next": following}
 
     @router.post(
         "/people", summary="Link a person", status_code=201, response_model=Granted,

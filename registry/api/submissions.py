@@ -88,7 +88,7 @@ class Attempts(BaseModel):
 
 
 class Submission(BaseModel):
-    """What the caller may know of a submission. The last six fields are for the facility."""
+    """What the caller may know of a submission. The last seven fields are for the facility."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SUBMISSION]})
     id: str
@@ -112,7 +112,11 @@ class Submission(BaseModel):
     statement_digest: str | None = None
     cohort_root: str | None = None
     certifiable: bool | None = None
-    decisions: int | None = None
+    decisions: Annotated[int | None, Field(description="Those that stand.")] = None
+    void_decisions: Annotated[
+        int | None,
+        Field(description="Those that a revoked key or another report made void."),
+    ] = None
 
 
 _NEW = {

@@ -37,7 +37,7 @@ def events(facility: Facility, caller: Caller, after: int, limit: int) -> list[R
             "log_events",
             after=after,
             organisation=_own(caller),
-            limit=max(1, min(limit, LARGEST_PAGE)),
+            limit=limit,
         )
 
 
@@ -47,7 +47,7 @@ def checkpoints(facility: Facility, caller: Caller, after: int, limit: int) -> l
     sizes = [size for size in stored_sizes(facility) if size > after]
     return [
         {"size": size, "note": facility.store.get(path_of(size)).decode(errors="replace")}
-        for size in sizes[: max(1, min(limit, LARGEST_PAGE))]
+        for size in sizes[:limit]
     ]
 
 
@@ -55,7 +55,7 @@ def index(facility: Facility, caller: Caller, after: int, limit: int) -> list[Ro
     """The database's own list of checkpoints, to be held against the store's."""
     require(caller, "audit.read")
     with facility.record.transaction(caller) as now:
-        return now.all("checkpoints_indexed", after=after, limit=max(1, min(limit, LARGEST_PAGE)))
+        return now.all("checkpoints_indexed", after=after, limit=limit)
 
 
 def log_of(facility: Facility, caller: Caller) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 import base64
 import datetime as dt
+import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry.cli.client import Client
-from registry.cli.output import console, print_json, show, show_table
+from registry.cli.output import console, print_items, print_json, show, show_table
 from registry.settings import read_settings
 from registry.trust.errors import Invalid, Refused, Tampered
 from registry.trust.keys import load_certificate, parse_certificate
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 PAGE = "5000"
 
 
-def list_events(after: int, limit: int, as_json: bool) -> None:
-    """One page of the log."""
-    page = Client(read_settings()).get("/audit/events", after=str(after), limit=str(limit))
+def list_events(after: int, limit: int | None, as_json: bool) -> None:
+    """The log from one event on, up to its end or to so many."""
+    size = PAGE if limit is None else str(min(limit + 1, int(PAGE)))
+    client = Client(read_settings())
+    found = client.items("/audit/events", after=str(after), limit=size)
+    wanted = itertools.islice(found, limit)
     if as_json:
-        print_json(page)
+        print_items("events", wanted)
         return
     columns = {"seq": "event", "at": "when", "actor": "who", "organisation": "whose",
                "kind": "what", "subject": "about"}  # fmt: skip
-    rows = [{**event, "at": event["at"][:19].replace("T", " ")} for event in page["events"]]
-    show_table(rows, columns, f"{len(page['events'])} events")
-    if page["next"] is not None:
-        console.print(f"more: touchstone audit list --after {page['next']}")
+    rows = [{**event, "at": event["at"][:19].replace("T", " ")} for event in wanted]
+    show_table(rows, columns, f"{len(rows)} events")
+    if rows and next(found, None) is not None:
+        console.print(f"more: touchstone audit list --after {rows[-1]['seq']}")
 
 
 def verify(root: Path | None, against: list[Path], as_json: bool) -> None:
@@ -50,14 +53,13 @@ def verify(root: Path | None, against: list[Path], as_json: bool) -> None:
     try:
         stored = {
             int(found["size"]): str(found["note"]).encode()
-            for found in _pages(client, "/audit/checkpoints", "checkpoints")
+            for found in client.items("/audit/checkpoints", limit=PAGE)
         }
-        indexed = [int(row["size"]) for row in _pages(client, "/audit/checkpoint-index",
-                                                      "checkpoints")]  # fmt: skip
+        indexed = [int(row["size"]) for row in client.items("/audit/checkpoint-index", limit=PAGE)]
     except (KeyError, ValueError, TypeError) as error:
         raise Tampered("the server's list of checkpoints is not one") from error
     outcome = recompute(
-        _pages(client, "/audit/events", "events"),
+        client.items("/audit/events", limit=PAGE),
         stored,
         certificate,
         authority,
@@ -159,21 +161,6 @@ def certify(asked: Path, key: Path, out: Path, as_json: bool) -> None:
         as_json,
         f"{out}: {certificate.subject.rfc4514_string()}. Put it beside the log's key as log.pem.",
     )
-
-
-def _pages(client: Client, path: str, name: str) -> Iterator[dict[str, Any]]:
-    after = 0
-    while True:
-        page = client.get(path, after=str(after), limit=PAGE)
-        rows, following = page.get(name), page.get("next")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise Tampered(f"the server's answer at {path} is not what was asked for")
-        yield from rows
-        if following is None:
-            return
-        if not isinstance(following, int) or following <= after:
-            raise Tampered(f"the server's answer at {path} never ends")
-        after = following
 
 
 def _root(given: Path | None) -> "x509.Certificate":

@@ -19,7 +19,9 @@ Root = Annotated[
 @audit_app.command("list")
 def audit_list(
     after: Annotated[int, typer.Option(help="Begin after this event.", min=0)] = 0,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=5000)] = 100,
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many; all if left out.", min=1)
+    ] = None,
     json: Json = False,
 ) -> None:
     """List events, oldest first (auditors all, others their own organisation's)."""

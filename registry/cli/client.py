@@ -27,6 +27,7 @@ from registry.trust.errors import (
     Invalid,
     NotFound,
     Refused,
+    Tampered,
     TooMany,
     TouchstoneError,
     Unauthenticated,
@@ -72,16 +73,24 @@ class Client:
         """The JSON at `path`."""
         return self._checked("GET", path, params=query).json()
 
-    def items(self, path: str) -> list[dict[str, Any]]:
-        """Every item of the list at `path`, through all its pages."""
-        found: list[dict[str, Any]] = []
-        query = {"limit": "200"}
+    def items(self, path: str, /, **query: str) -> Iterator[dict[str, Any]]:
+        """Every item of the list at `path`, page after page as they are asked for.
+
+        Raises Tampered where what comes is not a list, or one that never ends.
+        """
+        query = {"limit": "200"} | query
         while True:
             page = self.get(path, **query)
-            found += page["items"]
-            if page["next"] is None:
-                return found
-            query["cursor"] = page["next"]
+            rows = page.get("items") if isinstance(page, dict) else None
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise Tampered(f"the server's answer at {path} is not what was asked for")
+            yield from rows
+            following = page.get("next")
+            if following is None:
+                return
+            if not rows or following == query.get("cursor"):
+                raise Tampered(f"the server's answer at {path} never ends")
+            query["cursor"] = str(following)
 
     def get_bytes(self, path: str, /, **query: str) -> bytes:
         """The bytes at `path`; empty for 204."""

@@ -1,10 +1,11 @@
 """`cohort` and `protocol`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from registry.cli.client import Client
-from registry.cli.output import print_json, progress_bar, show, show_table
+from registry.cli.output import print_items, progress_bar, show, show_table
 from registry.settings import read_settings
 from registry.trust.errors import Invalid
 
@@ -89,7 +90,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
     )
 
 
-def _find(rows: list[dict[str, Any]], cohort: str, version: str | None) -> dict[str, Any]:
+def _find(rows: Iterable[dict[str, Any]], cohort: str, version: str | None) -> dict[str, Any]:
     fitting = [row for row in rows if row["id"] == cohort and version in (None, row["version"])]
     if not fitting:
         raise Invalid(f"there is no locked cohort {cohort!r}; see `touchstone cohort list`")
@@ -100,10 +101,11 @@ def _find(rows: list[dict[str, Any]], cohort: str, version: str | None) -> dict[
 
 def list_locked(as_json: bool) -> None:
     """Every locked cohort."""
-    rows = Client(read_settings()).items("/cohorts")
+    found = Client(read_settings()).items("/cohorts")
     if as_json:
-        print_json({"cohorts": rows})
+        print_items("cohorts", found)
         return
+    rows = list(found)
     columns = {"id": "cohort", "version": "version", "positives": "positives",
                "negatives": "negatives", "patients": "patients", "title": "title"}  # fmt: skip
     show_table(rows, columns, f"{len(rows)} locked cohorts")
@@ -128,10 +130,11 @@ def protocol_show(name: str, as_json: bool) -> None:
 
 def protocol_list(as_json: bool) -> None:
     """Every locked protocol."""
-    rows = Client(read_settings()).items("/protocols")
+    found = Client(read_settings()).items("/protocols")
     if as_json:
-        print_json({"protocols": rows})
+        print_items("protocols", found)
         return
+    rows = list(found)
     columns = {"id": "protocol", "version": "version", "attempts": "attempts",
                "locked_by": "locked by", "digest": "digest"}  # fmt: skip
     show_table(rows, columns, f"{len(rows)} locked protocols")

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from registry.cli.output import console, print_json, show, show_table
+from registry.cli.output import console, print_items, show, show_table
 from registry.cli.people import admin_client
 from registry.settings import read_settings
 from registry.trust.errors import Invalid
@@ -132,10 +132,11 @@ def enrol(statement: Path, as_json: bool) -> None:
 
 def listing(as_json: bool) -> None:
     """Every key that was ever enrolled."""
-    rows = admin_client(read_settings()).get("/keys")["keys"]
+    found = admin_client(read_settings()).items("/keys")
     if as_json:
-        print_json({"keys": rows})
+        print_items("keys", found)
         return
+    rows = list(found)
     columns = {"person": "person", "organisation": "organisation", "role": "role", "key": "key",
                "enrolled_at": "enrolled", "revoked_at": "revoked"}  # fmt: skip
     show_table(rows, columns, f"{len(rows)} keys")

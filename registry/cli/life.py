@@ -76,18 +76,20 @@ def resume(
 
 
 def notices(
-    after: Annotated[int, typer.Option(help="Only those after this number.")] = 0,
+    after: Annotated[int, typer.Option(help="Only those after this number.", min=0)] = 0,
     json: Json = False,
 ) -> None:
     """Read what you are told: failures, late reviews, suspensions."""
     from registry.cli.client import Client
-    from registry.cli.output import print_json, show_table
+    from registry.cli.output import print_items, show_table
     from registry.settings import read_settings
 
-    rows = Client(read_settings()).get("/notices", after=str(after))
+    client = Client(read_settings())
+    found = client.items("/notices", after=str(after))
     if json:
-        print_json({"notices": rows})
+        print_items("notices", found)
         return
+    rows = list(found)
     columns = {"number": "number", "at": "at", "organisation": "to", "submission": "submission",
                "message": "message"}  # fmt: skip
     show_table(rows, columns, f"{len(rows)} notices")

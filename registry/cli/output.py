@@ -1,7 +1,7 @@
 """How the command line speaks: JSON for programs, a few plain lines for people."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,15 @@ def show(value: Any, as_json: bool, line: str) -> None:
 def print_json(value: Any) -> None:
     """One JSON object on stdout, whatever the terminal's width."""
     print(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def print_items(name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """One JSON object that holds a list, written item by item as they come: {"name": [...]}."""
+    print(f"{{{json.dumps(name)}: [", end="")
+    for number, row in enumerate(rows):
+        print(", " if number else "", end="")
+        print(json.dumps(row, default=str, ensure_ascii=False), end="")
+    print("]}")
 
 
 def show_table(rows: Sequence[dict[str, Any]], columns: dict[str, str], title: str) -> None:

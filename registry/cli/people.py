@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from registry.cli.client import Client
 from registry.cli.credentials import find_token
-from registry.cli.output import print_json, show, show_table
+from registry.cli.output import print_items, show, show_table
 from registry.settings import Settings, read_settings
 
 
@@ -38,9 +38,10 @@ def token_add(org: str, role: str, person: str, days: int, as_json: bool) -> Non
 
 def token_list(as_json: bool) -> None:
     """Tokens, without their secrets."""
-    rows = admin_client(read_settings()).get("/tokens")["tokens"]
+    found = admin_client(read_settings()).items("/tokens")
     if as_json:
-        return print_json(rows)
+        return print_items("tokens", found)
+    rows = list(found)
     now = dt.datetime.now(dt.UTC)
     for row in rows:
         over = dt.datetime.fromisoformat(row["expires_at"]) <= now
@@ -76,9 +77,10 @@ def person_add(
 
 def person_list(as_json: bool) -> None:
     """Who is linked, with what they hold and held."""
-    rows = admin_client(read_settings()).get("/people")["people"]
+    found = admin_client(read_settings()).items("/people")
     if as_json:
-        return print_json(rows)
+        return print_items("people", found)
+    rows = list(found)
     for row in rows:
         row["known as"] = row["subject"] or f"{row['email']} (not yet seen)"
         row["roles"] = ", ".join(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.cli.client import Client
-from registry.cli.output import console, print_json, progress_bar, show, show_table
+from registry.cli.output import console, print_items, print_json, progress_bar, show, show_table
 from registry.settings import read_settings
 from registry.trust.canonical import parse_canonical, sha256_bytes
-from registry.trust.errors import Invalid, Refused, Tampered
+from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered
 
 _WAITING = ("registered", "intake", "queued", "running", "assessed")
 _MODEL_URI = re.compile(r"models:/([^/@]+)/([1-9][0-9]{0,8})\Z")
@@ -75,10 +75,11 @@ def status(submission: str | None, watch: bool, as_json: bool) -> None:
         else:
             _print_one(shown)
         return
-    rows = client.items("/submissions")
+    found = client.items("/submissions")
     if as_json:
-        print_json({"submissions": rows})
+        print_items("submissions", found)
         return
+    rows = list(found)
     flat = [
         row | {"name": f"{row['model']['name']} {row['model']['version']}",
                "on": row["cohort"]["id"], "by": row["protocol"]["id"]}
@@ -144,12 +145,21 @@ def decide(submission: str, outcome: str, reason: str, key: str, as_json: bool) 
     shown = client.get(f"/submissions/{submission}")
     if "report_digest" not in shown:
         raise Refused("only an assessor of the facility decides, with the assessor's own token")
-    report_bytes = client.get_bytes(f"/submissions/{submission}/report")
-    digest = sha256_bytes(report_bytes)
-    if digest != shown["report_digest"]:
-        raise Tampered("the report that came is not the one on record; nothing was signed")
-    overall = parse_canonical(report_bytes)["verdict"]["overall"]
     kind: DecisionOutcome = outcome  # type: ignore[assignment]
+    try:
+        report_bytes = client.get_bytes(f"/submissions/{submission}/report")
+    except (Conflict, NotFound) as error:
+        if kind != "reject" or shown["report_digest"] is None:
+            raise
+        # Whoever rejects needs no report: where the store lost it, nothing else ends the review.
+        if not as_json:
+            console.print(f"without a report: {error.message}", markup=False, soft_wrap=True)
+        digest, overall = shown["report_digest"], shown["verdict"]
+    else:
+        digest = sha256_bytes(report_bytes)
+        if digest != shown["report_digest"]:
+            raise Tampered("the report that came is not the one on record; nothing was signed")
+        overall = parse_canonical(report_bytes)["verdict"]["overall"]
     statement = None
     if kind != "reject":
         statement = client.get_bytes(f"/submissions/{submission}/statement") or None

@@ -107,11 +107,21 @@ def revoke(record: Record, caller: Caller, key: str, new: NewRevocation) -> dict
         return shown(now.one("signer_by_key", key_id=key))
 
 
-def keys(record: Record, caller: Caller) -> list[dict[str, Any]]:
-    """Every key that was ever enrolled."""
+def keys(
+    record: Record, caller: Caller, after: tuple[str, ...] | None = None, limit: int = 1000
+) -> list[dict[str, Any]]:
+    """Keys that were ever enrolled, by organisation, person and age, those behind `after`."""
     require(caller, "key.list")
+    organisation, person, enrolled_at, key = after or (None,) * 4
     with record.transaction(caller) as now:
-        return [shown(row) for row in now.all("signers")]
+        rows = now.all("signer_page", after_organisation=organisation, after_person=person,
+                       after_enrolled_at=enrolled_at, after_key=key, limit=limit)  # fmt: skip
+    return [shown(row) for row in rows]
+
+
+def place(key: dict[str, Any]) -> tuple[str, ...]:
+    """Where a key stands in the list."""
+    return (key["organisation"], key["person"], key["enrolled_at"], key["key"])
 
 
 def register_of(now: Transaction) -> Register:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from registry.database.record import Record
+from registry.database.record import Record, Row
 from registry.identity.accounts import note
 from registry.identity.caller import Caller, Role
 from registry.identity.policy import KIND_OF_ROLE, require
@@ -129,18 +129,38 @@ def withdraw(record: Record, caller: Caller, person: str, organisation: str, rol
         )
 
 
-def list_people(record: Record, caller: Caller) -> list[dict[str, Any]]:
-    """Everybody who is linked, with what they hold and held."""
+def list_people(
+    record: Record, caller: Caller, after: tuple[str, ...] | None = None, limit: int = 1000
+) -> list[Row]:
+    """Who is linked, with what they hold and held: by name, those behind the place `after`."""
     require(caller, "person.list")
+    name, last = after or (None, None)
     with record.transaction(caller) as now:
-        return now.all("people")
+        return now.all("people", after_name=name, after_id=last, limit=limit)
 
 
-def list_tokens(record: Record, caller: Caller) -> list[dict[str, Any]]:
-    """The caller's own tokens; everybody's for an administrator or auditor. Never a secret."""
+def person_place(row: Row) -> tuple[str, ...]:
+    """Where a person stands in the list."""
+    return (row["name"], str(row["id"]))
+
+
+def list_tokens(
+    record: Record, caller: Caller, after: tuple[str, ...] | None = None, limit: int = 1000
+) -> list[Row]:
+    """The caller's own tokens; everybody's for an administrator or auditor. Never a secret.
+
+    The newest first, those behind the place `after`.
+    """
     require(caller, "token.list", owner=caller.organisation)
+    created_at, last = after or (None, None)
     with record.transaction(caller) as now:
-        return now.all("tokens", **_reach(caller))
+        return now.all("tokens", **_reach(caller), after_created_at=created_at, after_id=last,
+                       limit=limit)  # fmt: skip
+
+
+def token_place(row: Row) -> tuple[str, ...]:
+    """Where a token stands in the list."""
+    return (row["created_at"].isoformat(), str(row["id"]))
 
 
 def revoke_token(record: Record, caller: Caller, token: str) -> None:

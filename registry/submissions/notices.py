@@ -20,7 +20,7 @@ from registry.identity.policy import require
 def listing(
     facility: Facility, caller: Caller, *, after: int = 0, limit: int = 200
 ) -> list[dict[str, Any]]:
-    """Notices that the caller may read, oldest first, from number `after` on."""
+    """Notices that the caller may read, oldest first, those with a number beyond `after`."""
     require(caller, "notice.read")
     with facility.record.transaction(caller) as now:
         rows = now.all("notices", after=after, limit=limit)

@@ -8,11 +8,13 @@ Rules
 1. The server checks signatures; it can't make one.
 2. The signer is the caller, an assessor whose key two others enrolled, not of the submitter's
    organisation, and not the one who locked the cohort or the protocol.
-3. A decision stands on the report that stands: another digest is refused, and a report or
-   statement that changed in the store voids every decision on it.
+3. A decision stands on the report and statement that stand, by a key that stands: else it is void.
+   It stays in the record and counts no more; its signer may decide anew (0011_decide_again.sql).
 4. Two assessors who agree finish a review. A fail can't be certified by anyone: the database
    refuses it too (0002_rules.sql, rules 4 and 5; 0007_duties.sql).
 5. The same signed decision sent again is kept once, and finishes a review that broke off.
+6. A rejection needs no report in the store, only its digest on record: where the store lost the
+   report, two who reject end the review, and nothing else does.
 """
 
 import datetime as dt
@@ -117,7 +119,6 @@ def decide(
     """Keep one assessor's decision; the second agreeing one finishes the review."""
     require(caller, "submission.decide")
     row = load(facility, caller, submission)
-    full_report(facility, row)
     with facility.record.transaction(caller) as now:
         decision, key = _checked(facility, now, caller, row, signed)
         if not _is_kept(now, caller, submission, signed):
@@ -137,7 +138,7 @@ def decide(
         agreeing = [
             given
             for given in now.all("decisions", submission=submission)
-            if given["outcome"] == decision.outcome
+            if given["outcome"] == decision.outcome and not given["void"]
         ]
         finished = len({given["person"] for given in agreeing}) >= 2
         state = now.one("submission_by_id", id=submission)["state"]
@@ -167,6 +168,7 @@ def _checked(
         )
     if decision.outcome == "reject":
         return decision, key
+    full_report(facility, row)
     if row["verdict"] != _NEEDS[decision.outcome] or not row["certifiable"]:
         raise Refused(
             f"the verdict is {row['verdict']}: it can't be turned into "
@@ -176,6 +178,7 @@ def _checked(
     if signed.statement_signature is None or decision.statement != row["statement_digest"]:
         raise Refused("the certificate's statement was not signed, or is another one")
     statement = _statement(facility, row)
+    _check_statement(row, statement)
     verified_signers(
         {**unsigned(STATEMENT_TYPE, statement), "signatures": [signed.statement_signature]},
         STATEMENT_TYPE,
@@ -210,7 +213,7 @@ def issue(facility: Facility, caller: Caller, submission: str) -> None:
         given = [
             decision
             for decision in now.all("decisions", submission=submission)
-            if decision["outcome"] == outcome and decision["revoked_at"] is None
+            if decision["outcome"] == outcome and not decision["void"]
         ]
         known = register_of(now)
     full_report(facility, row)
@@ -226,7 +229,7 @@ def issue(facility: Facility, caller: Caller, submission: str) -> None:
         "signatures": [decision["statement_signature"] for decision in given],
     }
     checked = verified(envelope, leaves, facility.root, moment)
-    _check_statement(checked.predicate.full_report, row, statement)
+    _check_statement(row, statement)
     with facility.gate.transaction(caller) as now:
         if now.one("submission_hold", id=submission)["state"] != "in_review":
             return  # another's decision finished it in the meantime
@@ -268,15 +271,19 @@ def _recheck(
         str(row["id"]), row["report_digest"], row["statement_digest"], given["outcome"],
     ):  # fmt: skip
         raise Tampered(
-            f"the decision of {given['person']} was signed on another report and is void; the "
-            "model is submitted anew",
+            f"the decision of {given['person']} is not the one that was signed; revoke the key, "
+            "which makes it void, and let another be given",
             code="decision_void",
         )
 
 
-def _check_statement(full_report_digest: str, row: Row, statement: bytes) -> None:
-    if full_report_digest != row["report_digest"]:
-        raise Tampered("the statement names another report than the one that stands")
+def _check_statement(row: Row, statement: bytes) -> None:
     predicate = parse_canonical(statement)["predicate"]
+    if predicate["full_report"] != row["report_digest"]:
+        raise Tampered(
+            "the statement names another report than the one that stands; nothing can be certified "
+            "here, and two who reject end the review",
+            code="statement_changed",
+        )
     if predicate["submission"] != str(row["id"]) or predicate["overall"] != row["verdict"]:
         raise Tampered("the statement names another submission or verdict")

@@ -187,6 +187,7 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "cohort_root": row["cohort_root"],
             "certifiable": row["certifiable"],
             "decisions": row["decisions"],
+            "void_decisions": row["void_decisions"],
         }
     return shown
 

@@ -33,7 +33,7 @@ def submission(story: Story, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def kinds(story: Story, who: Person, about: str) -> list[str]:
-    page = story.stage.touchstone(who, "audit", "list", "--limit", "5000")
+    page = story.stage.touchstone(who, "audit", "list")
     return [event["kind"] for event in page["events"] if event["subject"] == about]
 
 

@@ -201,7 +201,7 @@ def test_a_revoked_token_ends_in_the_middle_of_an_upload(stage: Stage) -> None:
     token = stage.token("eva")
     [row] = [
         row
-        for row in stage.registry.ask("GET", "/tokens", token).json()["tokens"]
+        for row in stage.registry.ask("GET", "/tokens", token).json()["items"]
         if row["last_used_at"] is not None and row["revoked_at"] is None
     ][:1]
     create = "/api/2.0/mlflow/experiments/create"

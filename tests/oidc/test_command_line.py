@@ -89,7 +89,7 @@ def test_a_login_shows_where_to_go_keeps_the_token_unseen_and_a_logout_ends_it(
         0, f"Carl: innovator of sme-a (sme) at {stage.registry.url}\n",
     )  # fmt: skip
     status, said = machine.run("token", "list", "--json")
-    assert [row["person"] for row in json.loads(said)] == ["Carl"]
+    assert [row["person"] for row in json.loads(said)["tokens"]] == ["Carl"]
     status, said = machine.run("logout", "--json")
     assert (status, set(json.loads(said))) == (0, {"revoked"})
     assert held(machine) == {}
@@ -130,7 +130,7 @@ def test_a_token_that_is_revoked_says_so_on_the_next_command(
 ) -> None:
     assert machine.log_in("carl")[0] == 0
     status, said = machine.run("token", "list", "--json")
-    live = [row["id"] for row in json.loads(said) if row["revoked_at"] is None]
+    live = [row["id"] for row in json.loads(said)["tokens"] if row["revoked_at"] is None]
     for token in live:
         assert stage.registry.ask("DELETE", f"/tokens/{token}", stage.registry.admin).is_success
     status, said = machine.run("whoami")

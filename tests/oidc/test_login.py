@@ -237,7 +237,7 @@ def test_tokens_are_listed_without_secrets_and_revoked_at_once(stage: Stage) -> 
     stage.provider.account("eva", [SME_GROUP], name="Eva")
     tom, other, eva = stage.token("tom"), stage.token("tom"), stage.token("eva")
     answer = stage.registry.ask("GET", "/tokens", tom)
-    rows = answer.json()["tokens"]
+    rows = answer.json()["items"]
     assert {row["person"] for row in rows} == {"Tom"}
     assert len(rows) == 2
     assert "tst_" not in answer.text
@@ -247,7 +247,7 @@ def test_tokens_are_listed_without_secrets_and_revoked_at_once(stage: Stage) -> 
     assert stage.registry.ask("DELETE", f"/tokens/{second}", tom).status_code == 200
     assert stage.registry.me(other).status_code == 401
     [mine] = [row["id"] for row in rows if row["id"] != second]
-    everybody = stage.registry.ask("GET", "/tokens", stage.registry.admin).json()["tokens"]
+    everybody = stage.registry.ask("GET", "/tokens", stage.registry.admin).json()["items"]
     assert {"Tom", "Eva", "administrator"} <= {row["person"] for row in everybody}
     answer = stage.registry.ask("DELETE", f"/tokens/{mine}", stage.registry.admin)
     assert answer.status_code == 200

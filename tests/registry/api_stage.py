@@ -107,6 +107,10 @@ class Stage:
         assert self.database.owner is not None
         prepare_schema(self.database.owner)
         mark_done(self.database.owner, mlflow_name(), "sha256:" + "0" * 64)
+        return self.with_log()
+
+    def with_log(self) -> "Stage":
+        """With the log's own key, which signs checkpoints."""
         self.settings.root_certificate.write_bytes(pem_of(self.root.certificate))
         save_identity(self.root, self.settings.keys, "root")
         make_log_key(self.settings)

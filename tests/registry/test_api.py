@@ -1,5 +1,6 @@
 """The API as a client sees it: errors, pages, tags."""
 
+import itertools
 import json
 import uuid
 from collections.abc import Iterator
@@ -7,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from registry.api.conditional import matches
+from registry.audit.checkpoints import make_checkpoint
 from registry.settings import Databases
-from tests.registry.api_stage import Stage, client
+from tests.registry.api_stage import PEOPLE, Stage, client
+from tests.registry.role import token_of
 
 
 @pytest.fixture(scope="module")
 def stage(database: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    made = Stage(database, tmp_path_factory.mktemp("facility"))
+    made = Stage(database, tmp_path_factory.mktemp("facility")).with_log()
     yield made
     made.close()
 
@@ -117,12 +121,162 @@ def test_a_list_in_pages_has_every_item_once_while_others_are_added(
     assert {row["id"] for page in everything for row in page} >= {*made, *added}
 
 
-@pytest.mark.parametrize("path", ["/cohorts", "/protocols"])
-def test_locked_things_come_in_pages_too(stage: Stage, http: httpx.Client, path: str) -> None:
-    me = stage.headers("steward")
-    one_by_one = [row for page in pages(http, path, me, 1) for row in page]
-    assert one_by_one == http.get(path, headers=me).json()["items"]
-    assert len(one_by_one) >= 1
+LISTS = {
+    "/cohorts": "steward",
+    "/protocols": "steward",
+    "/submissions": "innovator",
+    "/tokens": "admin",
+    "/people": "admin",
+    "/keys": "auditor",
+    "/notices": "innovator",
+    "/audit/events": "auditor",
+    "/audit/checkpoints": "auditor",
+    "/audit/checkpoint-index": "auditor",
+}
+
+
+def grow(stage: Stage, path: str, number: int) -> None:
+    """One more row in each list that grows while somebody reads."""
+    name = f"{'AaZz'[number % 4]}{path.strip('/')}-{uuid.uuid4()}"
+    if path == "/people":
+        stage.owner.execute(
+            "INSERT INTO touchstone.person (name, issuer, subject, added_by) VALUES"
+            " (%s, 'https://login.example.org', %s, 'Ann')", (name, name),
+        )  # fmt: skip
+    elif path in ("/tokens", "/keys"):
+        token_of(stage.database, "tef", "assessor", name)  # enrols a key, too
+    elif path.startswith("/audit/checkpoint"):
+        stage.submission("in_review")
+        make_checkpoint(stage.facility)
+    elif path == "/protocols":
+        stage.owner.execute(
+            "INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)"
+            " SELECT 'sha256:' || encode(sha256(%s), 'hex'), %s, '1', '{}', 1, 'Sam'",
+            (name.encode(), f"p-{name[-36:]}"),
+        )
+    elif path == "/cohorts":
+        stage.owner.execute(
+            "INSERT INTO touchstone.cohort SELECT id, %s, 'sha256:' || encode(sha256(%s), 'hex'),"
+            " manifest_digest, manifest_path, title, positives, negatives, patients,"
+            " contract_digest, locked_by FROM touchstone.cohort LIMIT 1",
+            (name[-31:], name.encode()),
+        )
+    else:
+        stage.submission("in_review")
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_every_list_has_every_item_once_while_others_are_added(
+    stage: Stage, http: httpx.Client, path: str
+) -> None:
+    me = stage.headers(LISTS[path])
+    for number in range(4):
+        grow(stage, path, number)
+    before = everything(http, path, me)
+    assert len(before) >= 4
+    assert [row for page in pages(http, path, me, 1) for row in page] == before
+    seen = []
+    cursor: str | None = ""
+    for number in itertools.count():
+        query = {"limit": "2"} | ({"cursor": cursor} if cursor else {})
+        body = http.get(path, params=query, headers=me).json()
+        assert set(body) == {"items", "next"}
+        assert len(body["items"]) <= 2
+        seen += [unique(row) for row in body["items"]]
+        cursor = body["next"]
+        if cursor is None:
+            break
+        if number < 3:
+            grow(stage, path, number)
+    assert len(seen) == len(set(seen)), "an item came twice"
+    assert {unique(row) for row in before} <= set(seen), "an item was left out"
+    assert len(everything(http, path, me)) > len(before)
+
+
+def everything(http: httpx.Client, path: str, me: dict[str, str]) -> list[Any]:
+    return [row for page in pages(http, path, me, 200) for row in page]
+
+
+def unique(row: dict[str, Any]) -> str:
+    """What tells a row from the others of its list."""
+    if "locked_at" in row:
+        return f"{row['id']}/{row['version']}"
+    return str(next(row[key] for key in ("id", "key", "number", "seq", "size") if key in row))
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_no_list_goes_on_by_a_cursor_of_another(
+    stage: Stage, http: httpx.Client, path: str
+) -> None:
+    for number in range(2):
+        grow(stage, path, number)
+    me = stage.headers(LISTS[path])
+    cursor = http.get(path, params={"limit": 1}, headers=me).json()["next"]
+    assert http.get(path, params={"cursor": cursor}, headers=me).status_code == 200
+    organisation, person = PEOPLE[LISTS[path]]
+    mine_elsewhere = token_of(stage.database, organisation, LISTS[path], person)
+    for where, headers, given in (
+        (path, {"Authorization": f"Bearer {mine_elsewhere}"}, cursor),
+        ("/protocols" if path != "/protocols" else "/cohorts", me, cursor),
+        (path, me, cursor[:-1] + ("A" if cursor[-1] != "A" else "B")),
+        (path, me, "A" * 60),
+    ):
+        answer = http.get(where, params={"cursor": given}, headers=headers)
+        assert problem(answer, 422) == "cursor_unknown"
+    most = 5000 if path.startswith("/audit/") else 200
+    for limit in ("0", str(most + 1), "x", "-1"):
+        assert problem(http.get(path, params={"limit": limit}, headers=me), 422) == "invalid"
+    assert http.get(path, params={"limit": most}, headers=me).status_code == 200
+
+
+def test_a_list_in_pages_shows_nothing_that_the_whole_would_not(
+    stage: Stage, http: httpx.Client
+) -> None:
+    stage.submission("in_review")
+    own = everything(http, "/notices", stage.headers("innovator"))
+    assert {row["organisation"] for row in own} == {"sme-a"}
+    assert everything(http, "/notices", stage.headers("stranger")) == []
+    tokens = [row for page in pages(http, "/tokens", stage.headers("innovator"), 1) for row in page]
+    assert {(row["organisation"], row["person"]) for row in tokens} == {("sme-a", "Eva")}
+    for path in ("/people", "/keys", "/audit/events"):
+        who = "clinician" if path != "/audit/events" else "steward"
+        assert http.get(path, headers=stage.headers(who)).status_code == 403, path
+
+
+def test_notices_beyond_a_number_are_those_that_are_new(stage: Stage, http: httpx.Client) -> None:
+    me = stage.headers()
+    stage.submission("in_review")
+    known = everything(http, "/notices", me)
+    asked = {"after": known[-1]["number"]}
+    answer = http.get("/notices", params=asked, headers=me)
+    assert answer.status_code == 200
+    assert answer.json() == {"items": [], "next": None}
+    tag = {"If-None-Match": answer.headers["etag"]}
+    assert http.get("/notices", params=asked, headers=me | tag).status_code == 304
+    new = {stage.submission("in_review") for _ in range(2)}
+    page = http.get("/notices", params=asked | {"limit": 1}, headers=me | tag).json()
+    rest = http.get("/notices", params=asked | {"cursor": page["next"]}, headers=me).json()
+    assert {row["submission"] for row in page["items"] + rest["items"]} == new
+
+
+def test_a_notice_waits_for_one_that_is_still_being_written(
+    stage: Stage, http: httpx.Client
+) -> None:
+    """Else whoever had read up to the later number would never be told the earlier one."""
+    submission = stage.submission("registered")
+    add = (
+        "INSERT INTO touchstone.notice (organisation, submission, kind, message, occasion)"
+        f" VALUES ('sme-a', '{submission}', %s, 'm', now())"
+    )
+    with psycopg.connect(str(stage.database.worker)) as first:
+        first.execute(add, ("one",))
+        with (
+            psycopg.connect(str(stage.database.worker), options="-c lock_timeout=200") as second,
+            pytest.raises(psycopg.errors.LockNotAvailable),
+        ):
+            second.execute(add, ("two",))
+    told = everything(http, "/notices", stage.headers())
+    assert [row["kind"] for row in told if row["submission"] == submission] == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +327,25 @@ def test_a_cursor_that_was_not_given_is_refused(stage: Stage, http: httpx.Client
         answer = http.get(path, params=ask | {"cursor": changed}, headers=headers)
         assert problem(answer, 422) == "cursor_unknown"
     assert problem(http.get("/submissions?cursor=x", headers=me), 422) == "invalid"
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_list_that_did_not_grow_is_not_sent_again(
+    stage: Stage, http: httpx.Client, path: str
+) -> None:
+    me = stage.headers(LISTS[path])
+    for number in range(2):
+        grow(stage, path, number)
+    following = http.get(path, params={"limit": 1}, headers=me).json()["next"]
+    most = {"limit": "5000" if path.startswith("/audit/") else "200"}
+    for query in ({"limit": "1"}, {"limit": "1", "cursor": following}, most):
+        first = http.get(path, params=query, headers=me)
+        tag = {"If-None-Match": first.headers["etag"]}
+        again = http.get(path, params=query, headers=me | tag)
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers.get("link") == first.headers.get("link")
+    grow(stage, path, 2)
+    assert http.get(path, params=most, headers=me | tag).status_code == 200
 
 
 def test_an_unchanged_answer_is_not_sent_again(stage: Stage, http: httpx.Client) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from registry.api import examples
 from registry.cli.client import Client
 from registry.cli.main import options_first
 from registry.settings import Databases, read_settings
-from registry.trust.errors import Invalid, TouchstoneError, Unauthenticated, Unavailable
+from registry.submissions import places
+from registry.trust.errors import Invalid, Tampered, TouchstoneError, Unauthenticated, Unavailable
 from registry.trust.keys import issue, save_identity
 from serving.bundle.layout import REQUIRED
 from tests.registry.api_stage import EXAMPLE, PROTOCOL, Stage
+from tests.registry.test_api import grow
 from tests.validators.cohort_example import CONTRACT, few_scans
 from validators.cohort.ingest import ingest
 from validators.protocol.read import read_contract
@@ -195,6 +198,75 @@ def test_reports_and_decisions(cli: Cli, stage: Stage, tmp_path: Path) -> None:
     key = save_identity(stage.identities["Ada"], tmp_path, "ada")
     shown = cli("assessor", "decide", submission, "--reject", "--reason", "no need", "--key", key)
     assert shown["decisions"] == 1
+
+
+LISTS = {  # command: (who, name in the JSON, address)
+    ("token", "list"): ("admin", "tokens", "/tokens"),
+    ("person", "list"): ("admin", "people", "/people"),
+    ("key", "list"): ("auditor", "keys", "/keys"),
+    ("notices",): ("innovator", "notices", "/notices"),
+    ("status",): ("innovator", "submissions", "/submissions"),
+    ("audit", "list"): ("auditor", "events", "/audit/events"),
+}
+
+
+@pytest.mark.parametrize("command", LISTS)
+def test_a_list_is_read_to_its_end_through_its_pages(
+    cli: Cli, stage: Stage, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    who, name, path = LISTS[command]
+    for number in range(3):
+        grow(stage, path, number)
+    whole = without_use(cli(who, *command)[name])
+    assert len(whole) >= 3
+    asked: list[str] = []
+    get = Client.get
+
+    def small(client: Client, path: str, /, **query: str) -> Any:
+        asked.append(path)
+        return get(client, path, **query | {"limit": "2"})
+
+    monkeypatch.setattr(Client, "get", small)
+    assert without_use(cli(who, *command)[name]) == whole
+    assert len(asked) == -(-len(whole) // 2)
+
+
+def without_use(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A token's last use is to the minute, and the next command uses one."""
+    return [{key: value for key, value in row.items() if key != "last_used_at"} for row in rows]
+
+
+def test_a_list_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> None:
+    client = Client(stage.settings, "tst_x")
+    for answers, words in (
+        ([{"items": [], "next": "A"}], "never ends"),
+        ([{"items": [{}], "next": "A"}] * 2, "never ends"),
+        ([{"events": [{}], "next": None}], "is not what was asked for"),
+        ([{"items": ["x"], "next": None}], "is not what was asked for"),
+        ([[{}]], "is not what was asked for"),
+    ):
+        left = iter(answers)
+        monkeypatch.setattr(Client, "get", partial(_next_of, left))
+        with pytest.raises(Tampered, match=words):
+            list(client.items("/tokens"))
+
+
+def _next_of(answers: Iterator[Any], *_: Any, **__: Any) -> Any:
+    return next(answers)
+
+
+def test_a_submission_whose_report_is_damaged_is_rejected_without_it(
+    cli: Cli, stage: Stage, tmp_path: Path
+) -> None:
+    submission = stage.submission()
+    path = stage.settings.home / "objects" / places.report(submission)
+    path.chmod(0o600)
+    path.write_bytes(b"{}")
+    key = save_identity(stage.identities["Ada"], tmp_path, "ada")
+    with pytest.raises(TouchstoneError, match="not the one that was assessed"):
+        cli("assessor", "decide", submission, "--certify", "--reason", "good", "--key", key)
+    shown = cli("assessor", "decide", submission, "--reject", "--reason", "lost", "--key", key)
+    assert (shown["state"], shown["decisions"]) == ("in_review", 1)
 
 
 def test_pulling_and_assessing(cli: Cli, way: str, stage: Stage, tmp_path: Path) -> None:

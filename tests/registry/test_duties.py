@@ -10,7 +10,6 @@ import pytest
 
 from registry.identity import enrolment
 from registry.submissions import places, review
-from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.enrolment import enrolled, parse_register
 from registry.trust.errors import Conflict, Refused, Tampered, TouchstoneError
 from registry.trust.keys import key_id
@@ -135,39 +134,6 @@ def test_a_report_that_changed_in_the_store_voids_every_decision(house: House) -
         with pytest.raises(Tampered, match="is not the one"):
             review.decide(house.facility, house.callers["Ben"], submission, signed)
         assert (certificates(house, submission), pilot(house, submission)) == (0, 0)
-
-
-def test_a_report_that_changed_on_record_voids_every_decision(house: House) -> None:
-    """Even by a superuser who writes the new digest everywhere that a row can hold it."""
-    submission = house.in_review()
-    decide(house, "Ada", submission)
-    report = canonical({"submission": submission, "verdict": {"overall": "pass"}, "better": True})
-    path = house.facility.settings.objects / places.report(submission)
-    path.chmod(0o600)
-    path.write_bytes(report)
-    digest = sha256_bytes(report)
-    house.superuser(
-        f"UPDATE touchstone.submission SET report_digest = '{digest}' WHERE id = '{submission}'"
-    )
-    with pytest.raises(Tampered, match="is void"):
-        decide(house, "Ben", submission)
-    with pytest.raises(psycopg.errors.RestrictViolation, match="no certificate"):
-        Role(house.database.gate).execute(_certificate(submission))
-    house.superuser(
-        f"UPDATE touchstone.decision SET report_digest = '{digest}'"
-        f" WHERE submission = '{submission}'"
-    )
-    with pytest.raises(Tampered, match="is void"):
-        review.issue(house.facility, house.callers["Ben"], submission)
-    assert (certificates(house, submission), pilot(house, submission)) == (0, 0)
-
-
-def _certificate(submission: str) -> str:
-    return (
-        "INSERT INTO touchstone.certificate (submission, organisation, model_name, model_version,"
-        " envelope, signers, not_after) SELECT id, organisation, model_name, model_version, '{}',"
-        f" '', now() + interval '1 day' FROM touchstone.submission WHERE id = '{submission}'"
-    )
 
 
 def test_a_review_that_broke_off_is_finished_by_sending_the_same_decision_again(

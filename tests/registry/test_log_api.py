@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,7 +110,7 @@ def test_an_auditor_reads_all_an_sme_its_own_and_others_nothing(served: Served) 
         for name in PEOPLE
     }  # fmt: skip
     kinds = {
-        name: sorted({event["organisation"] for event in answer.json()["events"]})
+        name: sorted({event["organisation"] for event in answer.json()["items"]})
         for name, answer in seen.items() if answer.status_code == 200
     }  # fmt: skip
     assert kinds == {
@@ -126,20 +127,73 @@ def test_an_auditor_reads_all_an_sme_its_own_and_others_nothing(served: Served) 
 
 
 def test_events_come_page_by_page_without_gap_or_repeat(served: Served) -> None:
-    whole = served.get("Ann", "/events", limit=5000).json()["events"]
-    pages, after = [], 0
-    while after is not None:
-        page = served.get("Ann", "/events", limit=2, after=after).json()
-        pages += page["events"]
-        after = page["next"]
-    assert pages == whole
+    whole = served.get("Ann", "/events", limit=5000).json()["items"]
+    first = served.get("Ann", "/events", limit=2).json()
+    pages, cursor = first["items"], first["next"]
+    log_some(served.database, 2)  # meanwhile: they come at the end, once
+    while cursor is not None:
+        page = served.get("Ann", "/events", limit=2, cursor=cursor).json()
+        pages += page["items"]
+        cursor = page["next"]
+    assert pages[:-2] == whole
     assert [event["seq"] for event in pages] == list(range(1, len(pages) + 1))
+    later = served.get("Ann", "/events", after=len(pages) - 1).json()
+    assert later == {"items": pages[-1:], "next": None}
+
+
+def test_an_sme_in_pages_has_its_own_events_alone(served: Served) -> None:
+    whole = served.get("Bob", "/events", limit=5000).json()["items"]
+    page = served.get("Bob", "/events", limit=1).json()
+    pages = page["items"]
+    while page["next"] is not None:
+        page = served.get("Bob", "/events", limit=1, cursor=page["next"]).json()
+        pages += page["items"]
+    assert pages == whole
+    assert {event["organisation"] for event in pages} == {"sme-b"}
+
+
+@pytest.mark.parametrize("path", ["/events", "/checkpoints", "/checkpoint-index"])
+def test_a_page_of_the_log_goes_on_by_its_own_cursor_only(served: Served, path: str) -> None:
+    log_some(served.database, 1)
+    make_checkpoint(served.facility)
+    whole = served.get("Ann", path).json()
+    assert whole["next"] is None
+    answer = served.get("Ann", path, limit=1)
+    page = answer.json()
+    assert page["items"] == whole["items"][:1]
+    assert answer.links["next"]["url"].endswith(f"cursor={page['next']}")
+    following = served.get("Ann", path, limit=1, cursor=page["next"]).json()
+    assert following["items"] == whole["items"][1:2]
+    other = "/checkpoints" if path == "/events" else "/events"
+    for who, where, cursor in (
+        ("Eva", path, page["next"]),
+        ("Ann", other, page["next"]),
+        ("Ann", path, page["next"][:-1] + ("A" if page["next"][-1] != "A" else "B")),
+        ("Ann", path, "A" * 60),
+    ):
+        refused = served.get(who, where, limit=1, cursor=cursor)
+        assert refused.status_code == 422, refused.text
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.json()["code"] == "cursor_unknown"
+
+
+def test_the_command_line_walks_the_log_to_its_end(served: Served, stranger: Path) -> None:
+    whole = served.get("Ann", "/events", limit=5000).json()["items"]
+    assert len(whole) > 8
+    run = partial(served.run, "Ann", cwd=stranger)
+    assert json.loads(run("list", "--json").stdout) == {"events": whole}
+    some = json.loads(run("list", "--after", "2", "--limit", "3", "--json").stdout)
+    assert some == {"events": whole[2:5]}
+    assert "more: touchstone audit list --after 3" in run("list", "--limit", "3").stdout
+    assert "more:" not in run("list").stdout
 
 
 @pytest.mark.parametrize(
     "path",
     ["/events?after=-1", "/events?limit=0", "/events?limit=99999", "/events?after=x",
-     "/events?after=99999999999999999999", "/checkpoints?after=-1", "/proofs/x", "/proofs/%00",
+     "/events?after=99999999999999999999", "/checkpoints?limit=5001",
+     "/events?cursor=x",
+     "/events?limit=5001", "/checkpoint-index?limit=0", "/proofs/x", "/proofs/%00",
      "/proofs/9999999999999999999999", "/proofs/0", "/proofs/-1", "/consistency?first=3&second=2",
      "/consistency?first=1&second=7777", "/proofs/" + "a" * 3000],
 )  # fmt: skip
@@ -160,7 +214,7 @@ def test_an_sme_proves_its_own_events_and_not_those_of_others(
         "cohort-read", "predictions-read", "reference-read"
     ]  # fmt: skip
     assert served.get("Bob", f"/proofs/{SUBMISSION}").status_code == 404
-    theirs = served.get("Bob", "/events").json()["events"][0]["seq"]
+    theirs = served.get("Bob", "/events").json()["items"][0]["seq"]
     assert served.get("Bob", f"/proofs/{theirs}").status_code == 200
     assert served.get("Eva", f"/proofs/{theirs}").status_code == 404
 
@@ -206,7 +260,7 @@ def test_an_event_that_no_checkpoint_covers_yet_gets_one_when_it_is_proved(
     served: Served, stranger: Path
 ) -> None:
     log_some(served.database, 1)
-    last = served.get("Ann", "/events", limit=5000).json()["events"][-1]["seq"]
+    last = served.get("Ann", "/events", limit=5000).json()["items"][-1]["seq"]
     proof = served.get("Eva", f"/proofs/{last}").json()
     assert parse(proof["checkpoint"].encode())[0].size >= last
     assert served.facility.store.exists(path_of(last))
@@ -232,7 +286,7 @@ def test_a_witness_who_co_signed_is_checked_with_the_proof(served: Served, stran
 
 def test_two_checkpoints_are_shown_to_be_one_log(served: Served) -> None:
     make_checkpoint(served.facility)
-    found = served.get("Eva", "/checkpoints").json()["checkpoints"]
+    found = served.get("Eva", "/checkpoints").json()["items"]
     old, new = (parse(entry["note"].encode())[0] for entry in (found[0], found[-1]))
     assert old.size < new.size
     answer = served.get("Eva", "/consistency", first=old.size, second=new.size).json()
@@ -258,7 +312,7 @@ def test_reads_of_locked_cohorts_are_logged_and_only_by_those_who_may(
         answers[name] = httpx.post(url, json=body, headers=headers).status_code
     assert {name for name, status in answers.items() if status == 201} == {"Ann", "Ada", "Sam"}
     assert set(answers.values()) == {201, 403}
-    events = served.get("Ann", "/events", limit=5000).json()["events"]
+    events = served.get("Ann", "/events", limit=5000).json()["items"]
     assert [(e["actor"], e["kind"], e["subject"]) for e in events[-3:]] == [
         (name, "cohort-read", "c/1") for name in answers if answers[name] == 201
     ]  # fmt: skip
@@ -273,7 +327,7 @@ def test_the_auditor_computes_the_log_again_and_is_told_the_first_bad_row(
     value = json.loads(good.stdout)
     assert value["ok"]
     assert value["events"] > 8
-    note = served.get("Ann", "/checkpoints").json()["checkpoints"][-1]["note"]
+    note = served.get("Ann", "/checkpoints").json()["items"][-1]["note"]
     (stranger / "kept.txt").write_text(note)
     arguments = ("verify", "--root", "root.pem", "--against", "kept.txt")
     assert "each extending the one before" in served.run("Ann", *arguments, cwd=stranger).stdout

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from registry.settings import Databases
 from tests.registry.api_stage import Stage
+from tests.registry.test_api import LISTS
 
 GUIDE = Path(__file__).parents[2] / "docs" / "api.md"
 Operation = dict[str, Any]
@@ -102,16 +103,29 @@ def test_every_write_takes_an_idempotency_key(described: dict[str, Any]) -> None
 
 def test_every_list_comes_in_pages(described: dict[str, Any]) -> None:
     schemas = described["components"]["schemas"]
+    found = set()
     for method, path, operation in operations(described):
         content = operation["responses"].get("200", {}).get("content", {})
         schema = content.get("application/json", {}).get("schema", {})
         schema = schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
-        if schema.get("type") == "array":  # by number, such as a log: the number is the cursor
-            names = {parameter["name"] for parameter in operation["parameters"]}
-            assert {"limit", "after"} <= names, f"{method} {path} answers with a bare list"
-        if "items" in schema.get("properties", {}):
-            names = {parameter["name"] for parameter in operation["parameters"]}
-            assert {"limit", "cursor"} <= names, f"{method} {path}"
+        place = f"{method} {path}"
+        assert schema.get("type") != "array", f"{place} answers with a bare list"
+        fields = schema.get("properties", {})
+        arrays = {name for name, field in fields.items() if field.get("type") == "array"}
+        if method != "get" or "{" in path:  # what one thing is made of, or what was written
+            continue
+        assert arrays <= {"items"}, f"{place} answers with a list of its own form"
+        if "items" in fields:
+            found.add(path.removeprefix("/api/v1"))
+            assert set(fields) == {"items", "next"}, place
+            limit, cursor = (
+                next(one for one in operation["parameters"] if one["name"] == name)
+                for name in ("limit", "cursor")
+            )
+            assert limit["schema"]["maximum"] <= 5000, place
+            assert not cursor["required"], place
+            assert "Link" in operation["responses"]["200"]["headers"], place
+    assert found == set(LISTS)
 
 
 def blocks() -> list[str]:

@@ -23,6 +23,13 @@ BEYOND_THE_SCHEMA = {
     "list_cohorts": "a cursor is opaque, and one that was not given is refused",
     "list_protocols": "the same",
     "list_submissions": "the same",
+    "list_tokens": "the same",
+    "list_people": "the same",
+    "list_keys": "the same",
+    "list_notices": "the same",
+    "audit_events": "the same",
+    "audit_checkpoints": "the same",
+    "audit_index": "the same",
     "audit_consistency": "the second log must not be the shorter one",
     "fetch_bundle_file": "a Range behind the end of the file (416)",
 }

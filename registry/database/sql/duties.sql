@@ -15,6 +15,15 @@ SELECT s.key_id, s.organisation, s.person, s.role, s.pem, s.enrolled_at, r.revok
 FROM touchstone.signer s LEFT JOIN touchstone.revoked_key r ON r.key_id = s.key_id
 ORDER BY s.organisation, s.person, s.enrolled_at
 
+-- name: signer_page
+SELECT s.key_id, s.organisation, s.person, s.role, s.enrolled_at, r.revoked_at
+FROM touchstone.signer s LEFT JOIN touchstone.revoked_key r ON r.key_id = s.key_id
+WHERE %(after_organisation)s::text IS NULL
+   OR (s.organisation::text, s.person::text, s.enrolled_at, s.key_id::text) > (
+        %(after_organisation)s, %(after_person)s, %(after_enrolled_at)s::timestamptz,
+        %(after_key)s)
+ORDER BY s.organisation::text, s.person::text, s.enrolled_at, s.key_id::text LIMIT %(limit)s
+
 -- name: signer_by_key
 SELECT s.*, r.revoked_at FROM touchstone.signer s
 LEFT JOIN touchstone.revoked_key r ON r.key_id = s.key_id WHERE s.key_id = %(key_id)s

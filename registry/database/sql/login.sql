@@ -41,13 +41,16 @@ SELECT p.id, p.name, p.issuer, p.subject, p.email, p.added_at, p.added_by,
         'granted_by', r.granted_by, 'withdrawn_by', r.withdrawn_by)
         ORDER BY r.granted_at) FILTER (WHERE r.id IS NOT NULL), '[]'::jsonb) AS roles
 FROM touchstone.person p LEFT JOIN touchstone.person_role r ON r.person = p.id
-GROUP BY p.id ORDER BY p.name
+WHERE %(after_name)s::text IS NULL OR (p.name::text, p.id) > (%(after_name)s, %(after_id)s::uuid)
+GROUP BY p.id ORDER BY p.name::text, p.id LIMIT %(limit)s
 
 -- name: tokens
 SELECT id, organisation, role, person, created_at, expires_at, revoked_at, last_used_at
 FROM touchstone.token
-WHERE %(everybody)s OR (organisation = %(organisation)s AND person = %(person)s)
-ORDER BY created_at DESC, id LIMIT 1000
+WHERE (%(everybody)s OR (organisation = %(organisation)s AND person = %(person)s))
+  AND (%(after_created_at)s::timestamptz IS NULL
+       OR (created_at, id) < (%(after_created_at)s, %(after_id)s::uuid))
+ORDER BY created_at DESC, id DESC LIMIT %(limit)s
 
 -- name: token_of
 SELECT id, organisation, role, person, revoked_at FROM touchstone.token

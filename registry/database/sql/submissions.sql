@@ -50,7 +50,10 @@ VALUES (%(id)s, %(organisation)s, %(model_name)s, %(model_version)s, %(protocol_
 -- name: submission_by_id
 SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
     c.root AS cohort_root, c.manifest_path, c.manifest_digest,
-    (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id) AS decisions,
+    (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
+        AND NOT touchstone.is_void(d)) AS decisions,
+    (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
+        AND touchstone.is_void(d)) AS void_decisions,
     (SELECT count(*) FROM touchstone.attempt a WHERE a.family = s.organisation || '/' || p.id
         AND a.cohort_id = s.cohort_id AND a.cohort_version = s.cohort_version
         AND a.returned_at IS NULL) AS attempts_spent,
@@ -63,7 +66,10 @@ WHERE s.id = %(id)s
 -- name: submission_page
 SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
     c.root AS cohort_root, c.manifest_path, c.manifest_digest,
-    (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id) AS decisions,
+    (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
+        AND NOT touchstone.is_void(d)) AS decisions,
+    (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
+        AND touchstone.is_void(d)) AS void_decisions,
     (SELECT count(*) FROM touchstone.attempt a WHERE a.family = s.organisation || '/' || p.id
         AND a.cohort_id = s.cohort_id AND a.cohort_version = s.cohort_version
         AND a.returned_at IS NULL) AS attempts_spent,
@@ -141,10 +147,9 @@ VALUES (%(submission)s, %(key_id)s, %(person)s, %(outcome)s, %(reason)s, %(repor
 SELECT state FROM touchstone.submission WHERE id = %(id)s FOR UPDATE
 
 -- name: decisions
-SELECT d.*, s.pem, s.organisation, r.revoked_at FROM touchstone.decision d
+SELECT d.*, s.pem, s.organisation, touchstone.is_void(d) AS void FROM touchstone.decision d
 JOIN touchstone.signer s ON s.key_id = d.key_id
-LEFT JOIN touchstone.revoked_key r ON r.key_id = d.key_id
-WHERE d.submission = %(submission)s ORDER BY d.decided_at
+WHERE d.submission = %(submission)s ORDER BY d.number
 
 -- name: certificate_add
 INSERT INTO touchstone.certificate (submission, organisation, model_name, model_version, envelope,
