@@ -279,37 +279,6 @@ def test_a_notice_waits_for_one_that_is_still_being_written(
     assert [row["kind"] for row in told if row["submission"] == submission] == ["one"]
 
 
-@pytest.mark.parametrize(
-    ("path", "role"),
-    [("/tokens", "admin"), ("/keys", "auditor"), ("/people", "admin"), ("/notices", "assessor")],
-)
-def test_who_may_act_and_what_is_told_come_in_pages_too(
-    stage: Stage, http: httpx.Client, path: str, role: str
-) -> None:
-    me = stage.headers(role)
-    for name in ("Uma", "Ute", "Uma II"):
-        stage.owner.execute(
-            "INSERT INTO touchstone.person (name, issuer, subject, added_by)"
-            " VALUES (%s, 'https://login.example.org', %s, 'tests') ON CONFLICT DO NOTHING",
-            (name, name),
-        )
-    for kind in ("late", "later") if path == "/notices" else ():
-        stage.owner.execute(
-            "INSERT INTO touchstone.notice (organisation, submission, kind, message, occasion)"
-            " SELECT 'sme-a', id, %s, 'a word', now() FROM touchstone.submission LIMIT 1",
-            (kind,),
-        )
-    everything = http.get(f"{path}?limit=200", headers=me).json()["items"]
-    assert len(everything) >= 2
-    one_by_one = pages(http, path, me, 1)
-    assert [len(page) for page in one_by_one] == [1] * len(everything)
-    assert [row for page in one_by_one for row in page] == everything
-    cursor = http.get(f"{path}?limit=1", headers=me).json()["next"]
-    asked = {"limit": 1, "cursor": cursor}
-    assert http.get(path, params=asked, headers=me).status_code == 200
-    assert http.get(path, params=asked, headers=stage.headers("stranger")).status_code in (403, 422)
-
-
 def test_a_cursor_that_was_not_given_is_refused(stage: Stage, http: httpx.Client) -> None:
     for _ in range(2):
         stage.submission("registered")
