@@ -39,7 +39,11 @@ BINARY: Mapping[str, Measure] = {
         ),
     )
 }  # fmt: skip
-NEEDS_PREVALENCE = frozenset({"calibration_in_the_large", "net_benefit", "ici", "brier"})
+NEEDS_PREVALENCE = (
+    "brier", "integrated_brier", "calibration_in_the_large", "ici", "net_benefit",
+    "observed_expected",
+)  # fmt: skip
+"""What these names begin with depends on how common the disease is in the cohort."""
 FAILURE_RATE = Measure("failure_rate", "failure rate", "lower", 0.0, 1.0, 0.0)
 
 

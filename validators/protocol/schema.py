@@ -155,7 +155,8 @@ class Protocol(Grown):
                 measure_named(known, endpoint.metric, self.task, f"{where}.metric"), where
             )
             enriched = self.sampling is None or self.sampling.design == "enriched"
-            if enriched and endpoint.rule == "gating" and endpoint.metric in NEEDS_PREVALENCE:
+            gating = endpoint.rule == "gating"
+            if enriched and gating and endpoint.metric.startswith(NEEDS_PREVALENCE):
                 raise fault(
                     f"{where}.rule",
                     f"{endpoint.metric} depends on the cohort's prevalence: it gates only where "
