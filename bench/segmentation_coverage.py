@@ -31,7 +31,7 @@ MISSED = (0.0, 0.03, 0.1)
 Shape = dict[str, NDArray[np.float64]]
 
 
-def shapes(rng: Random, alike: NDArray[np.float64], missed: NDArray[np.bool_]) -> Shape:
+def shapes(alike: NDArray[np.float64], missed: NDArray[np.bool_]) -> Shape:
     """Values of cases with standard normal `alike`; of missed ones the worst."""
     share = special.ndtr(alike)
     values = {
@@ -47,7 +47,7 @@ def shapes(rng: Random, alike: NDArray[np.float64], missed: NDArray[np.bool_]) -
 def true_means(empty: float) -> dict[str, float]:
     """The means of `shapes`, by a million cases."""
     alike = special.ndtri((np.arange(1_000_000) + 0.5) / 1_000_000)
-    good, bad = (shapes(rng, alike, np.full(len(alike), missed)) for missed in (False, True))
+    good, bad = (shapes(alike, np.full(len(alike), missed)) for missed in (False, True))
     return {
         name: float((1 - empty) * good[name].mean() + empty * bad[name].mean()) for name in good
     }
@@ -61,7 +61,7 @@ def draw(metric: str, patients: int, empty: float) -> Draw:
         own, of_patient = rng.normal(size=len(patient)), rng.normal(size=patients)
         alike = np.sqrt(0.5) * (own + of_patient[patient])
         missed = (rng.random(patients) < empty)[patient]
-        table = SegmentationTable(values=shapes(rng, alike, missed), patient=patient)
+        table = SegmentationTable(values=shapes(alike, missed), patient=patient)
         found = segmentation.side(table, f"{metric}_organ", SETTINGS)
         return None if isinstance(found, Undefined) else (found.gating(TAIL), None)
 
@@ -71,7 +71,7 @@ def draw(metric: str, patients: int, empty: float) -> Draw:
 def main() -> None:
     """Print the table."""
     arguments = argparse.ArgumentParser(description=__doc__, add_help=True)
-    arguments.add_argument("--cohorts", type=int, default=1000)
+    arguments.add_argument("--cohorts", type=int, default=400)
     cohorts = arguments.parse_args().cohorts
     conditions = []
     for metric in ("dice", "nsd", "hd95", "volume_error"):
