@@ -1,6 +1,6 @@
 """How often the intervals of time-to-event measures are wrong, by simulation; one table a design.
 
-    python -m bench.time_to_event_coverage                # about a minute and a half on one core
+    python -m bench.time_to_event_coverage                # about a minute on one core
     python -m bench.time_to_event_coverage --cohorts 1000
 
 `too high` is the share of cohorts whose lower bound lies above the true value: the chance that a
@@ -122,11 +122,11 @@ def run(console: Console, design: Design, sizes: tuple[tuple[int, int], ...]) ->
 def main() -> None:
     """Print every table."""
     arguments = argparse.ArgumentParser(description=__doc__, add_help=True)
-    arguments.add_argument("--cohorts", type=int, default=100, help="of 30 and 100 patients")
+    arguments.add_argument("--cohorts", type=int, default=40, help="of 30 and 100 patients")
     cohorts = arguments.parse_args().cohorts
     console = Console(width=100)
     for design in DESIGNS:
-        sizes = ((30, cohorts), (100, cohorts), (400, max(1, cohorts // 10)))
+        sizes = ((30, cohorts), (100, cohorts), (400, max(1, cohorts // 5)))
         run(console, design, sizes)
 
 

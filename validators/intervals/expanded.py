@@ -10,6 +10,11 @@ A hundred patients with ten events say about as much as ten; so the interval is 
   At v = b this is exact (all of u right); so no interval has zero width, not even if every
   replicate is equal, as with risks that are all tied.
 
+On an open scale (a slope) there is no such guard. There each bound is the wider one of the
+percentile interval and its mirror image, the basic interval (Davison & Hinkley 1997, 2.4 and 5.2):
+a slope from few events is too steep on average, and the percentiles alone would double that bias
+(100 patients with 35 events: error of the lower bound .052; with both, .000).
+
 Failed predictions: a statistic gives two values a replicate, for the lower and for the upper
 bound, with the failed cases where that bound is worst (where a measure has a direction, both are
 the same). If a withheld prediction lowers the first (raises the second) in every weighting, or
@@ -57,7 +62,7 @@ class Expanded:
         low = min(float(np.quantile(self.low, outer)), self.ends[0])
         high = max(float(np.quantile(self.high, 1 - outer)), self.ends[1])
         if self.scale is None:
-            return low, high
+            return min(low, 2 * self.value - high), max(high, 2 * self.value - low)
         lowest, highest = self.scale
         kept = tail ** (1 / self.units)
         low = min(low, lowest + (self.ends[0] - lowest) * kept)
