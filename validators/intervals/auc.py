@@ -119,7 +119,7 @@ def area(
     value = best if failed_is_right else worst
     if cluster is None:
         variance = _two_class_variance(of_x, of_y, m, n)
-        size = _size(worst, best, variance, float(min(m, n)), min(m, n))
+        size = size_range(worst, best, variance, float(min(m, n)), min(m, n))
         return Area(value, m + n, None, variance, float(min(m, n)), max(min(m, n) - 1, 1), size)
     total = clusters or int(cluster.max()) + 1
     in_x = np.bincount(cluster[positive], minlength=total)
@@ -136,7 +136,7 @@ def area(
     variance = (max(0.0, sum(t[0] for t in terms)), max(0.0, sum(t[1] for t in terms)))
     # A patient with both classes is one unit: independent pairs come from different patients.
     units = max(1.0, min(_kish(in_x), _kish(in_y), _kish(in_x + in_y) / 2))
-    size = _size(worst, best, variance, units, min(with_x, with_y))
+    size = size_range(worst, best, variance, units, min(with_x, with_y))
     influence = of_x.scaled(math.sqrt(factor_x) / m).plus(of_y.scaled(math.sqrt(factor_y) / n))
     freedom = max(min(with_x, with_y) - 1, 1)
     return Area(value, m + n, count, variance, units, freedom, size, influence)
@@ -200,7 +200,7 @@ def _kish(counts: NDArray[np.int64]) -> float:
     return float(counts.sum()) ** 2 / squares
 
 
-def _size(worst: float, best: float, variance: Pair, units: float, smaller: int) -> Pair:
+def size_range(worst: float, best: float, variance: Pair, units: float, smaller: int) -> Pair:
     """The range of A (1 - A) / variance, at least `units`; infinite where failures could hide it.
 
     One unit in the smaller class says nothing of its variance: then it is `units`.

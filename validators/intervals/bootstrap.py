@@ -5,6 +5,8 @@
 
 Patients are drawn with replacement within strata (percentile interval, Efron 1979; Davison &
 Hinkley 1997, 2.4), 2,000 times. A statistic is a function of how often each patient was drawn.
+The percentiles are those of the expanded percentile interval (Hesterberg 2015), which pays with
+Student's t for the few units that the spread is estimated from.
 
 Rules
 -----
@@ -13,15 +15,20 @@ Rules
    its worst is no better for every possible weighting, no quantile is either: a withheld
    prediction never improves a bound.
 2. Fewer than 30 patients, or a replicate without a value (a class that was not drawn): no interval.
-3. No bound is better than the ideal value less what K perfect patients leave open (`mean.py`); so
-   an interval never has zero width at the ideal.
+3. No bound is better than the ideal value less what K perfect patients leave open (`mean.py`), and
+   none is nearer to the value than q = tail^(1/K) allows: from the ideal, the farther bound is at
+   least 1/q times as far as the value, the nearer one at most q times. So no interval has zero
+   width, not even where all replicates are equal (each prediction the same). Both keep order: a
+   worse value has no better bound. An open scale has no such guard; it is for what is only shown.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from validators.intervals.influence import Box, Floats
 from validators.intervals.proportion import Pair
@@ -37,34 +44,51 @@ Statistic = Callable[[NDArray[np.int64]], Floats]
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A statistic and its replicates, sorted; `scale` runs from lowest to highest value."""
+    """A statistic and its replicates, sorted.
+
+    `scale` runs from the lowest to the highest value; None: it is open.
+    """
 
     value: float
     n: int
     clusters: int | None
     replicates: Floats = field(repr=False)
     units: float
-    scale: Pair
+    scale: Pair | None
     higher_is_better: bool = True
     influence: Box | None = None
 
-    method = "patient bootstrap, percentile"
+    method = "patient bootstrap, expanded percentile"
     gap_method = "MOVER over bootstrap intervals"
 
     def gating(self, tail: float) -> Pair:
         """The interval that a goal is judged by."""
-        low, high = (float(np.quantile(self.replicates, q)) for q in (tail, 1 - tail))
-        lowest, highest = self.scale
-        open_end = (highest - lowest) * (1 - tail ** (1 / self.units))
+        outer = expanded_tail(tail, self.units)
+        low, high = (float(np.quantile(self.replicates, q)) for q in (outer, 1 - outer))
+        low, high = min(low, self.value), max(high, self.value)
+        if self.scale is None:
+            return low, high
+        (lowest, highest), kept = self.scale, float(tail ** (1 / self.units))
         if self.higher_is_better:
-            low = min(low, highest - open_end)
+            away = highest - self.value
+            low = min(low, lowest + (highest - lowest) * kept, highest - away / kept)
+            high = max(high, highest - away * kept)
         else:
-            high = max(high, lowest + open_end)
-        return max(lowest, min(low, self.value)), min(highest, max(high, self.value))
+            away = self.value - lowest
+            low = min(low, lowest + away * kept)
+            high = max(high, highest - (highest - lowest) * kept, lowest + away / kept)
+        return max(lowest, low), min(highest, high)
 
     def compared(self, tail: float, *, wide: bool) -> Pair:
         """The interval that a difference is built of: failures are at the asked end already."""
         return self.gating(tail)
+
+
+def expanded_tail(tail: float, units: float) -> float:
+    """The normal tail at which t with `units` - 1 degrees of freedom has the error `tail`."""
+    units = max(units, 2.0)
+    t = float(special.stdtrit(units - 1, tail))
+    return float(special.ndtr(t * math.sqrt(units / (units - 1))))
 
 
 def draws(strata: NDArray[np.int64], replicates: int = REPLICATES) -> Iterator[NDArray[np.int64]]:
@@ -84,6 +108,12 @@ def draws(strata: NDArray[np.int64], replicates: int = REPLICATES) -> Iterator[N
         yield drawn
 
 
+def units_of(patient: NDArray[np.int64]) -> float:
+    """The patients of equal weight that the cases are worth, by their numbers of cases (Kish)."""
+    sizes = np.bincount(patient).astype(float)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
 def replicates_of(
     statistic: Statistic, strata: NDArray[np.int64], replicates: int = REPLICATES
 ) -> Floats:
@@ -97,11 +127,14 @@ def resampled(
     *,
     n: int,
     clusters: int | None,
-    scale: Pair,
+    scale: Pair | None,
     units: float | None = None,
     higher_is_better: bool = True,
 ) -> Resampled | str:
-    """The statistic over all patients with its replicates, or why it has no interval."""
+    """The statistic over all patients with its replicates, or why it has no interval.
+
+    `units` are the patients of equal weight that the cases are worth (`units_of`), if not all.
+    """
     patients = len(strata)
     if patients < FEWEST_PATIENTS:
         who = "cases" if clusters is None else "patients"
