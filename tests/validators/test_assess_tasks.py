@@ -71,11 +71,42 @@ def time_to_event(rng: Random, quality: float, failed: int) -> Rows:
     return rows
 
 
+def ordinal(rng: Random, quality: float, failed: int) -> Rows:
+    """150 patients, two lesions each; the model is right with the chance `quality`."""
+    names, rows = [f"pirads_{grade}" for grade in (2, 3, 4, 5)], []
+    for case in range(300):
+        truth = int(rng.integers(4))
+        guess = truth if rng.random() < quality else int(rng.integers(4))
+        chances = np.full(4, 0.1)
+        chances[guess] = 0.7
+        scores = {f"score_{name}": float(c) for name, c in zip(names, chances, strict=True)}
+        rows.append({"case": case, "patient": case // 2, "reference": names[truth],
+                     "scanner": f"s{case // 2 % 2}", **scores})  # fmt: skip
+        if case < failed:
+            rows[-1] |= dict.fromkeys(scores, "") | {"failure": "timeout"}
+    return rows
+
+
+def regression(rng: Random, quality: float, failed: int) -> Rows:
+    """120 patients, two measurements each; `quality` is the spread of the error in ml."""
+    rows: Rows = []
+    for case in range(240):
+        truth = float(np.clip(rng.normal(60, 25), 10, 190))
+        prediction = float(np.clip(truth + rng.normal(0, quality), 0, 200))
+        rows.append({"case": case, "patient": case // 2, "reference": truth,
+                     "scanner": f"s{case // 2 % 2}", "prediction": prediction})  # fmt: skip
+        if case < failed:
+            rows[-1] |= {"prediction": "", "failure": "timeout"}
+    return rows
+
+
 Make = Callable[[Random, float, int], Rows]
 TASKS: dict[str, tuple[Make, float, float]] = {
     "segmentation": (segmentation, 0.92, 0.6),
     "detection": (detection, 0.9, 0.4),
     "time-to-event": (time_to_event, 0.9, 0.0),
+    "ordinal": (ordinal, 0.9, 0.2),
+    "regression": (regression, 5.0, 60.0),
 }
 
 
