@@ -71,7 +71,7 @@ def draw(metric: str, patients: int, empty: float) -> Draw:
 def main() -> None:
     """Print the table."""
     arguments = argparse.ArgumentParser(description=__doc__, add_help=True)
-    arguments.add_argument("--cohorts", type=int, default=400)
+    arguments.add_argument("--cohorts", type=int, default=200)
     cohorts = arguments.parse_args().cohorts
     conditions = []
     for metric in ("dice", "nsd", "hd95", "volume_error"):
