@@ -1,6 +1,6 @@
 """How often the intervals of lesion detection are wrong, by simulation; prints one table.
 
-    python -m bench.detection_coverage              # about a minute on one core
+    python -m bench.detection_coverage              # about two minutes on one core
 
 `too high` and `too low` are the shares of cohorts whose lower (upper) bound missed the true value:
 one-sided errors, nominal .025. A star: above it by more than three standard errors of the

@@ -1,6 +1,6 @@
 """How often the intervals of a segmentation are wrong, by simulation; prints one table.
 
-    python -m bench.segmentation_coverage              # about a minute on one core
+    python -m bench.segmentation_coverage              # about two minutes on one core
 
 `too high` and `too low` are the shares of cohorts whose lower (upper) bound missed the true mean:
 one-sided errors, nominal .025. A star: above it by more than three standard errors of the
@@ -71,7 +71,7 @@ def draw(metric: str, patients: int, empty: float) -> Draw:
 def main() -> None:
     """Print the table."""
     arguments = argparse.ArgumentParser(description=__doc__, add_help=True)
-    arguments.add_argument("--cohorts", type=int, default=400)
+    arguments.add_argument("--cohorts", type=int, default=200)
     cohorts = arguments.parse_args().cohorts
     conditions = []
     for metric in ("dice", "nsd", "hd95", "volume_error"):

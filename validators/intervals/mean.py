@@ -10,8 +10,9 @@ the mean cluster size seen from a case).
 - Of values that are 0 or 1 in independent cases it is Clopper & Pearson's exact interval.
 - It never has zero width, and it minds what was not seen: a hundred good segmentations don't
   exclude a three-per-cent chance of an empty one. Student's t on the ratio estimator did: where
-  3 % of patients have the worst value, its one-sided error was .107 with 100 patients instead of
-  .025; this bound's is .027 at most in all conditions of bench/segmentation_coverage.py.
+  3 % of patients have the worst value, its one-sided error for Dice with 100 patients was .095
+  (2,000 cohorts; nominal .025). This bound's is .000 there, and .033 at most in all conditions of
+  bench/segmentation_coverage.py (400 cohorts, so within their noise: .008).
 - Failed predictions have the asked end of the scale. The weights depend on the number of patients
   alone and each draw rises with every value, so a withheld prediction never improves a bound.
 """
@@ -100,10 +101,11 @@ def mean(
 def _drawn(sums: Floats, sizes: Floats, scale: Pair) -> tuple[Floats, Floats]:
     """Means with one more patient at either end, sorted; `sums` and `sizes` are [patients]."""
     added = float((sizes**2).sum() / sizes.sum())
-    low, high = [], []
+    both, low, high = np.column_stack([sums, sizes]), [], []
     for weight, of_added in _weights(len(sizes)):
-        whole, more = weight @ sums, of_added * added
-        total = weight @ sizes + more
+        whole, total = (weight @ both).T
+        more = of_added * added
+        total = total + more
         low.append((whole + more * scale[0]) / total)
         high.append((whole + more * scale[1]) / total)
     return np.sort(np.concatenate(low)), np.sort(np.concatenate(high))
