@@ -68,10 +68,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Repeatability:
-    """The locked subset, answered again one by one, in another order, by a fresh process.
+    """The locked subset, answered again by a fresh process: one by one, then in full batches.
 
-    `largest_difference` is over cases that were answered both times; a case answered only once
-    counts as a changed decision.
+    `largest_difference` is over cases that were answered each time; a case that was answered now
+    and then counts as a changed decision, as does one whose decision changed either time.
     """
 
     compared: int
@@ -131,32 +131,36 @@ def repeat(
     threshold: float,
     order_seed: str,
     cases: int = 64,
+    batch_size: int = 64,
 ) -> Repeatability:
-    """Answer a subset again at batch 1, in another order, in a fresh process, and compare.
+    """Answer a subset again in a fresh process, in other orders, and compare.
 
     The subset is the `cases` cases that come first by a hash of the seed, so nobody can choose
-    it and the model can't tell. It agrees when no score moved by more than the contract's
-    tolerance and no decision at `threshold` changed. `sandbox` is restarted first.
+    it and the model can't tell. Each is asked alone, which no other case in a batch can colour,
+    and then among others in batches of `batch_size`, by a process that has answered before. It
+    agrees when no score moved by more than the contract's tolerance and no decision at `threshold`
+    changed. `sandbox` is restarted first.
     """
     first = dict(zip(predictions.cases, predictions.scores, strict=True))
     chosen = set(sorted(first, key=lambda case: _key(order_seed, "subset", case))[:cases])
     sandbox.restart()
-    again = predict(
-        sandbox,
-        _subset(shards, chosen),
-        contract,
-        batch_size=1,
-        order_seed=f"again {order_seed}",
-    )
-    before = np.array([first[case] for case in again.cases])
-    both = np.isfinite(before) & np.isfinite(again.scores)
-    differences = np.abs(before[both] - again.scores[both])
-    largest = float(differences.max()) if differences.size else 0.0
-    changed = int(((before[both] >= threshold) != (again.scores[both] >= threshold)).sum())
-    changed += int((np.isfinite(before) != np.isfinite(again.scores)).sum())
+    largest, changed, compared = 0.0, 0, 0
+    for part in _subset(shards, chosen):
+        before = np.array([first[case] for case in part.cases])
+        differ = np.zeros(len(before), dtype=bool)
+        for size, name in ((1, "again"), (batch_size, "together")):
+            again = predict(
+                sandbox, [part], contract, batch_size=size, order_seed=f"{name} {order_seed}"
+            ).scores
+            both = np.isfinite(before) & np.isfinite(again)
+            largest = max(largest, *np.abs(before[both] - again[both]), 0.0)
+            differ |= both & ((before >= threshold) != (again >= threshold))
+            differ |= np.isfinite(before) != np.isfinite(again)
+        compared += len(before)
+        changed += int(differ.sum())
     return Repeatability(
-        compared=len(again.cases),
-        largest_difference=largest,
+        compared=compared,
+        largest_difference=float(largest),
         decisions_changed=changed,
         agrees=largest <= contract.tolerance and changed == 0,
     )

@@ -394,6 +394,38 @@ def batch_switch() -> bytes:
     )
 
 
+def batch_mates() -> bytes:
+    """Honest alone; in a batch the mean score of the others moves each case's own."""
+    return then(
+        [
+            h.make_node("ReduceMean", ["honest"], ["mean"], axes=[0], keepdims=1),
+            h.make_node("Sub", ["honest", "mean"], ["apart"]),
+            h.make_node("Mul", ["apart", "part"], ["pull"]),
+            h.make_node("Sub", ["honest", "pull"], ["score"]),
+        ],
+        [constant("part", 0.01, np.float32)],
+    )
+
+
+def place_in_batch() -> bytes:
+    """0 for whichever case comes third in a batch; asked alone, nobody is third."""
+    return then(
+        [
+            h.make_node("Mul", ["honest", "zero"], ["nothing"]),
+            h.make_node("Add", ["nothing", "one"], ["ones"]),
+            h.make_node("CumSum", ["ones", "axis"], ["place"]),
+            h.make_node("Equal", ["place", "third"], ["chosen"]),
+            h.make_node("Where", ["chosen", "zero", "honest"], ["score"]),
+        ],
+        [
+            constant("zero", 0, np.float32),
+            constant("one", 1, np.float32),
+            constant("axis", 0, np.int64),
+            constant("third", 3, np.float32),
+        ],
+    )
+
+
 def training(operator: str) -> bytes:
     """Dropout or BatchNormalization in training mode."""
     if operator == "Dropout":

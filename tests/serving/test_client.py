@@ -173,6 +173,70 @@ def test_a_model_that_answers_otherwise_at_batch_1_is_caught():
     assert not answer.agrees
 
 
+@pytest.mark.parametrize("data", [hostile.batch_mates(), hostile.place_in_batch()])
+def test_a_model_whose_answer_depends_on_the_other_cases_of_the_batch_is_caught(data):
+    answer = repeated(data, shards(90, 30))
+    assert answer.compared == 40
+    assert answer.largest_difference > 1e-4
+    assert not answer.agrees
+
+
+class Remembers:
+    """A real sandbox whose answers change after so many calls of one process.
+
+    No model can do this: what could count is refused at loading (test_inspect). A runtime with a
+    fault might.
+    """
+
+    def __init__(self, sandbox: Sandbox, honest_calls: int) -> None:
+        self.sandbox = sandbox
+        self.honest_calls = honest_calls
+        self.calls = 0
+
+    def restart(self) -> None:
+        self.calls = 0
+        self.sandbox.restart()
+
+    def finish(self) -> Any:
+        self.calls += 1
+        outputs = self.sandbox.finish()
+        if self.calls > self.honest_calls:
+            outputs = {name: 1 - values for name, values in outputs.items()}
+        return outputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sandbox, name)
+
+
+@pytest.mark.parametrize(("honest_calls", "agrees"), [(1, False), (40, False), (10_000, True)])
+def test_answers_that_change_after_other_cases_are_caught(honest_calls, agrees):
+    parts = shards(60)
+    with Sandbox.start() as sandbox:
+        sandbox.load({"model.onnx": hostile.honest()})
+        held = Remembers(sandbox, honest_calls)
+        first = predict(held, parts, hostile.contract(), order_seed=SEED)  # type: ignore[arg-type]
+        assert held.calls == 1
+        answer = repeat(
+            held, parts, hostile.contract(), first, threshold=0.5, order_seed=SEED, cases=40,
+        )  # type: ignore[arg-type]  # fmt: skip
+    assert answer.agrees == agrees, "40 calls one by one are honest; the next, in a batch, is not"
+
+
+def test_the_subset_is_asked_alone_and_in_full_batches():
+    parts = shards(90, 30)
+    with Sandbox.start() as sandbox:
+        sandbox.load({"model.onnx": hostile.honest()})
+        first = predict(sandbox, parts, hostile.contract(), order_seed=SEED)
+        recorder = Recorder(sandbox)
+        repeat(
+            recorder, parts, hostile.contract(), first, threshold=0.5, order_seed=SEED,
+            cases=40, batch_size=16,
+        )  # type: ignore[arg-type]  # fmt: skip
+    sizes = [len(batch) for batch in recorder.batches]
+    assert set(sizes) == {1, 16}
+    assert sizes.count(1) == 40
+
+
 def test_cases_that_fail_both_times_agree():
     answer = repeated(hostile.not_finite(float("nan")), shards(60, odd=tuple(range(0, 60, 2))))
     assert answer.agrees
