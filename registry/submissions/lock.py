@@ -109,7 +109,8 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
             )
         check_fit(protocol, row)
         if now.maybe("protocol_by_digest", digest=protocol.digest) is None:
-            _check_amendment(now.maybe("protocol_exposed", id=protocol.id), protocol)
+            if now.maybe("protocol_latest", id=protocol.id, version=protocol.version) is None:
+                _check_amendment(now.maybe("protocol_exposed", id=protocol.id), protocol)
             now.do(
                 "protocol_add",
                 digest=protocol.digest,

@@ -42,7 +42,9 @@ MEASURES: Mapping[str, Measure] = {
     for of in (
         Measure("lesion_sensitivity", "Lesion sensitivity", "higher", 0.0, 1.0, 1.0),
         Measure("false_positives_per_scan", "False positives per scan", "lower", 0.0, None, 0.0),
-        Measure("average_precision", "Average precision", "higher", 0.0, 1.0, 1.0),
+        Measure("average_precision", "Average precision", "higher", 0.0, 1.0, 1.0, gates=False,
+                why_not="its bootstrap bound errs in up to .055 of cohorts where .025 is asked; "
+                        "the lesion sensitivity can decide"),
         Measure("lesion_sensitivity_at_rate", "Lesion sensitivity at a rate of false positives",
                 "higher", 0.0, 1.0, 1.0, gates=False,
                 why_not="its threshold is chosen on the test cases, which is optimistic; "
