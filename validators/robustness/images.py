@@ -31,20 +31,22 @@ class Range:
 
 def gaussian_noise(image: Floats, amount: float, over: Range | None, draws: Draws) -> Floats:
     """White noise; the amount is its standard deviation, in the unit or (with a range) a share."""
-    return image + amount * (over.width if over else 1.0) * draws.normal(image.shape)
+    spread = amount * (over.width if over else 1.0)
+    return np.asarray(image + spread * draws.normal(image.shape))
 
 
 def rician_noise(image: Floats, amount: float, over: Range, draws: Draws) -> Floats:
     """The magnitude of a signal with equal noise in its two parts (Gudbjartsson & Patz 1995)."""
     spread = amount * over.width
     real = image - over.low + spread * draws.normal(image.shape)
-    return np.hypot(real, spread * draws.normal(image.shape)) + over.low
+    return np.asarray(np.hypot(real, spread * draws.normal(image.shape)) + over.low)
 
 
 def quantum_noise(image: Floats, amount: float, over: Range, draws: Draws) -> Floats:
     """Poisson-like: the variance goes with the signal; the amount is relative, at full signal."""
     signal = np.clip((image - over.low) / over.width, 0, None)
-    return image + amount * over.width * np.sqrt(signal) * draws.normal(image.shape)
+    spread = amount * over.width * np.sqrt(signal)
+    return np.asarray(image + spread * draws.normal(image.shape))
 
 
 def speckle(image: Floats, amount: float, over: Range, draws: Draws) -> Floats:
@@ -66,7 +68,8 @@ def offset(image: Floats, amount: float, draws: Draws) -> Floats:
 def gamma(image: Floats, amount: float, over: Range, draws: Draws) -> Floats:
     """The intensity to the power `amount` or 1 / `amount`."""
     power = amount if draws.sign() > 0 else 1 / amount
-    return over.low + over.width * np.clip((image - over.low) / over.width, 0, 1) ** power
+    share = np.clip((image - over.low) / over.width, 0, 1)
+    return np.asarray(over.low + over.width * share**power)
 
 
 def resampling(image: Floats, amount: float) -> Floats:
@@ -89,7 +92,7 @@ def bias_field(image: Floats, amount: float, over: Range, draws: Draws) -> Float
         field += term
     field -= field.mean()
     field /= max(float(np.abs(field).max()), 1e-6)
-    return (image - over.low) * np.exp(amount * field) + over.low
+    return np.asarray((image - over.low) * np.exp(amount * field) + over.low)
 
 
 def compression(image: Floats, amount: float, over: Range) -> Floats:
@@ -180,4 +183,4 @@ def _down_and_up(size: int, factor: float) -> NDArray[np.float64]:
     up = np.zeros((size, fewer))
     up[pixel, left] = 1 - (place - left)
     up[pixel, np.minimum(left + 1, fewer - 1)] += place - left
-    return up @ down
+    return np.asarray(up @ down)
