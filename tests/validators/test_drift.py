@@ -119,6 +119,27 @@ def test_the_measures_are_those_of_the_books():
     assert older["age"].standardized_mean_difference == pytest.approx(0.5, abs=0.06)
 
 
+def test_what_was_not_declared_or_not_recorded_has_a_cell_of_its_own():
+    rng = np.random.default_rng(11)
+    columns = patients(rng, 200)
+    columns["site"] = columns["site"].astype(object)
+    columns["site"][:30] = None
+    columns["site"][30:45] = "Dr Marple's practice"
+    columns["age"][:12] = np.nan
+    columns["age"][12:30] = 120
+    of = found(declared_of(patients(rng, 500)), columns)
+    cells = {name: {cell.label: cell.cohort for cell in of[name].cells} for name in of}
+    assert cells["site"]["not recorded"] == 30
+    assert cells["site"]["not declared"] == 15
+    assert cells["age"]["not recorded"] == 12
+    assert any(label.endswith("above") and n >= 18 for label, n in cells["age"].items())
+    assert of["age"].cohort == of["site"].cohort == 200
+    taken = declared_of(patients(rng, 500)).model_dump(mode="json")
+    taken["attributes"][1]["counts"] = {"pooled": 3, "north": 4}
+    with pytest.raises(ValidationError, match="group of its own"):
+        DevelopmentDistribution.model_validate(taken)
+
+
 def test_no_value_of_a_row_enters_the_evidence():
     rng = np.random.default_rng(11)
     columns = patients(rng, 200)

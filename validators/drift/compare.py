@@ -9,8 +9,8 @@ Rules
    join one pooled cell, bins their smaller neighbour, until all hold k or none. So the measures
    can't be solved for a small count.
 3. A category of the cohort that was not declared goes under `not declared`, whatever its name; a
-   value beyond the declared edges under `below` or `above`; an empty text or NaN under
-   `not recorded`.
+   value beyond the declared edges under `below` or `above`; an empty text, None or NaN
+   under `not recorded`.
 4. A shift is no fault of the model: a cohort that differs from the development data is what shows
    whether it carries over. This is evidence for people and for the label; it gates nothing.
 """
@@ -23,7 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.drift.distribution import Categories, DevelopmentDistribution, Histogram
+from validators.drift.distribution import (
+    NOT_DECLARED,
+    NOT_RECORDED,
+    POOLED,
+    Categories,
+    DevelopmentDistribution,
+    Histogram,
+)
 from validators.drift.evidence import AttributeDrift, DriftCell, DriftEvidence
 from validators.drift.measures import (
     index_by_chance,
@@ -31,8 +38,6 @@ from validators.drift.measures import (
     stability_index,
     standardized_difference,
 )
-
-NOT_DECLARED, NOT_RECORDED, POOLED = "not declared", "not recorded", "pooled"
 
 
 def drift_evidence(
@@ -148,7 +153,8 @@ def _together(cells: list[DriftCell], label: str) -> DriftCell:
 
 
 def _categories(declared: Categories, column: NDArray[Any]) -> list[DriftCell]:
-    names, counts = np.unique(column.astype(np.str_), return_counts=True)
+    text = ["" if value is None else str(value) for value in column.tolist()]
+    names, counts = np.unique(np.array(text, dtype=np.str_), return_counts=True)
     found = dict(zip(names.tolist(), counts.tolist(), strict=True))
     cells = [
         DriftCell(label=name, declared=count, cohort=found.pop(name, 0))

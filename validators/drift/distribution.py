@@ -29,6 +29,7 @@ from validators.contract.schema import Identifier, Name, Strict, Version
 SCHEMA_FILE = Path(__file__).parent / "development.schema.json"
 SCHEMA_ID = "urn:touchstone:development-distribution:v1"
 Count = Annotated[int, Field(ge=0, le=10**9)]
+NOT_DECLARED, NOT_RECORDED, POOLED = "not declared", "not recorded", "pooled"
 Label = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -39,6 +40,13 @@ class Categories(Strict):
     attribute: Name
     counts: Annotated[dict[Label, Count], Field(min_length=2, max_length=100)]
     missing: Count = 0
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        taken = self.counts.keys() & {NOT_DECLARED, NOT_RECORDED, POOLED}
+        if taken:
+            raise fault("counts", f"{min(taken)!r} is what the evidence calls a group of its own")
+        return self
 
 
 class Histogram(Strict):
