@@ -31,7 +31,8 @@ class Range:
 
 def gaussian_noise(image: Floats, amount: float, over: Range | None, draws: Draws) -> Floats:
     """White noise; the amount is its standard deviation, in the unit or (with a range) a share."""
-    return image + amount * (over.width if over else 1.0) * draws.normal(image.shape)
+    spread = amount * (over.width if over else 1.0)
+    return np.asarray(image + spread * draws.normal(image.shape))
 
 
 def rician_noise(image: Floats, amount: float, over: Range, draws: Draws) -> Floats:
@@ -44,7 +45,8 @@ def rician_noise(image: Floats, amount: float, over: Range, draws: Draws) -> Flo
 def quantum_noise(image: Floats, amount: float, over: Range, draws: Draws) -> Floats:
     """Poisson-like: the variance goes with the signal; the amount is relative, at full signal."""
     signal = np.clip((image - over.low) / over.width, 0, None)
-    return np.asarray(image + amount * over.width * np.sqrt(signal) * draws.normal(image.shape))
+    spread = amount * over.width * np.sqrt(signal)
+    return np.asarray(image + spread * draws.normal(image.shape))
 
 
 def speckle(image: Floats, amount: float, over: Range, draws: Draws) -> Floats:
@@ -66,9 +68,8 @@ def offset(image: Floats, amount: float, draws: Draws) -> Floats:
 def gamma(image: Floats, amount: float, over: Range, draws: Draws) -> Floats:
     """The intensity to the power `amount` or 1 / `amount`."""
     power = amount if draws.sign() > 0 else 1 / amount
-    return np.asarray(
-        over.low + over.width * np.clip((image - over.low) / over.width, 0, 1) ** power
-    )
+    share = np.clip((image - over.low) / over.width, 0, 1)
+    return np.asarray(over.low + over.width * share**power)
 
 
 def resampling(image: Floats, amount: float) -> Floats:
