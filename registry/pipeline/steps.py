@@ -123,6 +123,7 @@ def run(work: Work) -> None:
             threshold=work.protocol.threshold or 0.0,  # binary, as every locked protocol
             cases=REPEATED_CASES,
             order_seed=seed,
+            batch_size=BATCH,
         )
     if not again.agrees:
         raise Refused(
