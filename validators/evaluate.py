@@ -30,8 +30,9 @@ from validators.evidence import (
 )
 from validators.fairness.gaps import subgroup_evidence
 from validators.intervals.bootstrap import FEWEST_PATIENTS
-from validators.metrics import binary
+from validators.metrics import binary, binary_clinical
 from validators.metrics.calibration import calibration_bins, calibration_slope
+from validators.metrics.decision_curve import decision_curve
 from validators.metrics.estimate import Estimate
 from validators.metrics.figure import Figure, Matrix
 from validators.metrics.measure import Cases, Undefined
@@ -94,6 +95,12 @@ def estimate(table: Cases, metric: str, protocol: Protocol) -> Estimate:
     if isinstance(table, CaseTable):
         if metric == "calibration_slope":
             return calibration_slope(table, level)
+        if metric in binary_clinical.MEASURES:
+            return binary_clinical.estimate(
+                table, metric, threshold=protocol.threshold or 0.0, level=level,
+                prevalence=protocol.intended_use.prevalence,
+                decision_threshold=next(iter(protocol.decision_thresholds), None),
+            )  # fmt: skip
         return binary.estimate(table, metric, protocol.threshold or 0.0, level)
     settings = protocol.settings
     assert settings is not None, "the protocol's own check"
@@ -160,11 +167,14 @@ def _complete_case(table: Cases, protocol: Protocol) -> tuple[CompleteCase, ...]
 
 def _curves(table: Cases, protocol: Protocol) -> Curves:
     if isinstance(table, CaseTable):
-        return Curves(roc=binary.roc_curve(table), calibration=calibration_bins(table))
-    drawn = module_of(protocol.task).figures(table, protocol.settings)
+        drawn = decision_curve(table, protocol.decision_thresholds, protocol.each_alpha)
+        return Curves(
+            roc=binary.roc_curve(table), calibration=calibration_bins(table), figures=drawn
+        )
+    others = module_of(protocol.task).figures(table, protocol.settings)
     return Curves(
-        figures=tuple(one for one in drawn if isinstance(one, Figure)),
-        matrices=tuple(one for one in drawn if isinstance(one, Matrix)),
+        figures=tuple(one for one in others if isinstance(one, Figure)),
+        matrices=tuple(one for one in others if isinstance(one, Matrix)),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from validators.intervals.share import size_bound_share
+from validators.metrics import binary_clinical
 from validators.metrics.figure import Figure, Matrix
 from validators.metrics.measure import Cases, Measure, Side, Undefined
 
@@ -72,7 +73,7 @@ def module_of(task: str) -> TaskModule:
 def measures_of(task: str, settings: "TaskSettings | None") -> Mapping[str, Measure]:
     """The metrics of a task type, by name; the failure rate belongs to each."""
     if task == "binary":
-        return {**BINARY, FAILURE_RATE.name: FAILURE_RATE}
+        return {**BINARY, **binary_clinical.MEASURES, FAILURE_RATE.name: FAILURE_RATE}
     if settings is None:  # an incomplete protocol: its own check says so
         return {}
     return {**module_of(task).measures(settings), FAILURE_RATE.name: FAILURE_RATE}

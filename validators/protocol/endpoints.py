@@ -142,7 +142,7 @@ class SubgroupRule(Grown):
 def measure_named(measures: Mapping[str, Measure], metric: str, task: str, place: str) -> Measure:
     """The measure, or a fault that names the nearest one of this task type."""
     if metric not in measures:
-        near = get_close_matches(metric, measures, n=1, cutoff=0.5)
+        near = get_close_matches(metric, measures, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(measures))}"
         raise fault(place, f"a {task} question has no metric {metric!r}; {hint}")
     return measures[metric]

@@ -32,6 +32,7 @@ from pydantic import Field, model_validator
 from registry.trust.canonical import digest_of
 from validators.contract.faults import fault
 from validators.contract.schema import Contract, Identifier, Version
+from validators.metrics.binary_clinical import NEED_PREVALENCE
 from validators.metrics.measure import Measure
 from validators.metrics.tasks import NEEDS_PREVALENCE, measures_of
 from validators.protocol.endpoints import Endpoint, SubgroupRule, measure_named
@@ -154,6 +155,12 @@ class Protocol(Grown):
             endpoint.check(
                 measure_named(known, endpoint.metric, self.task, f"{where}.metric"), where
             )
+            if endpoint.metric in NEED_PREVALENCE and self.intended_use.prevalence is None:
+                raise fault(
+                    "intended_use.prevalence", f"{endpoint.metric} is computed at a prevalence"
+                )
+            if endpoint.metric == "net_benefit" and not self.decision_thresholds:
+                raise fault("decision_thresholds", "net_benefit is computed at the first of them")
             enriched = self.sampling is None or self.sampling.design == "enriched"
             gating = endpoint.rule == "gating"
             if enriched and gating and endpoint.metric.startswith(NEEDS_PREVALENCE):
