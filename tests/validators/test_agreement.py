@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from validators.intervals.agreement import concordance
+from validators.intervals.agreement import concordance, judged
 from validators.intervals.bootstrap import Resampled, resampled, units_of
 from validators.intervals.limits import limit_of_agreement
 
@@ -247,3 +247,24 @@ def test_few_patients_have_no_interval_and_unequal_ones_a_wider_one():
 def test_units_are_patients_where_they_are_alike():
     assert units_of(np.repeat(np.arange(7), 3)) == pytest.approx(7)
     assert units_of(np.append(np.arange(7), np.full(93, 7))) < 2
+
+
+def test_no_concordance_is_surer_than_normal_cases_would_make_it():
+    """Lin's interval of n independent normal cases, on Fisher's z scale; t(29) is 2.045."""
+    found = judged(_constant(0.6, 30, scale=(-1.0, 1.0)))
+    lin = np.tanh(np.arctanh(0.6) + 2.0452 / np.sqrt(27) * np.array([-1, 1]))
+    assert found.gating(TAIL) == pytest.approx(tuple(lin), abs=1e-4)
+    assert found.compared(TAIL, wide=True) == found.gating(TAIL)
+    wide = resampled(
+        lambda drawn: np.linspace(-0.9, 0.9, len(drawn)) if len(drawn) > 1 else np.array([0.6]),
+        np.zeros(30, dtype=np.int64), n=30, clusters=30, scale=(-1.0, 1.0),
+    )  # fmt: skip
+    assert isinstance(wide, Resampled)
+    assert judged(wide).gating(TAIL) == wide.gating(TAIL)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+def test_the_ends_of_the_scale_have_intervals_within_it(value):
+    low, high = judged(_constant(value, 50, scale=(-1.0, 1.0))).gating(TAIL)
+    assert -1 <= low <= value <= high <= 1
+    assert high - low > 0.01

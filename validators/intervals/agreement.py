@@ -21,12 +21,22 @@ at the vertex (on classes: the class next to it). So the value with a failed pre
 that with any other one in its place, for every weighting of the patients.
 
 The concordance is undefined where the reference does not vary; that depends on no prediction.
+
+The interval is that of the bootstrap, and never narrower than n independent cases of a normal
+distribution would give it (Lin 1989: on the scale of Fisher's z with variance 1 / (n - 3), here
+with t). At 30 patients of one case the error of kappa's lower bound is .042 without this floor
+and .025 with it. The floor's width depends on n alone, so that a withheld prediction still never
+improves a bound.
 """
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
-from validators.intervals.bootstrap import Statistic
+from validators.intervals.bootstrap import Resampled, Statistic
 from validators.intervals.influence import Floats
 from validators.intervals.proportion import Pair
 
@@ -34,6 +44,24 @@ _STEPS = 50
 _NO_SPREAD = 1e-12
 _ENOUGH = 1e-13
 _BLOCK = 4_000_000
+_NEXT_TO_ONE = 1 - 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Concordance(Resampled):
+    """A concordance and its replicates; at least four cases."""
+
+    def gating(self, tail: float) -> Pair:
+        """The interval that a goal is judged by."""
+        low, high = super().gating(tail)
+        z = math.atanh(min(_NEXT_TO_ONE, max(-_NEXT_TO_ONE, self.value)))
+        half = -float(special.stdtrit(self.n - 1, tail)) / math.sqrt(self.n - 3)
+        return min(low, math.tanh(z - half)), max(high, math.tanh(z + half))
+
+
+def judged(found: Resampled) -> Concordance:
+    """A resampled concordance with the interval that it is judged by."""
+    return Concordance(**vars(found))
 
 
 def concordance(

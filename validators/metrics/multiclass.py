@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from validators.intervals.agreement import concordance
+from validators.intervals.agreement import concordance, judged
 from validators.intervals.auc import area
 from validators.intervals.bootstrap import resampled, units_of
 from validators.intervals.macro_auc import macro_area
@@ -162,7 +162,7 @@ def _kappa(table: MulticlassTable, *, failed_is_right: bool) -> Side | Undefined
     if isinstance(found, str):
         value = float(statistic(np.ones((1, patients), dtype=np.int64))[0])
         return _undefined(table, found, None if np.isnan(value) else value)
-    return found
+    return judged(found)
 
 
 def _macro_roc(table: MulticlassTable) -> Figure | None:

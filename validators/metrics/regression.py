@@ -21,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from validators.intervals.agreement import concordance
+from validators.intervals.agreement import concordance, judged
 from validators.intervals.band import band_mean
 from validators.intervals.bootstrap import Statistic, resampled, units_of
 from validators.intervals.limits import WITHIN, limit_of_agreement
@@ -32,7 +32,7 @@ from validators.metrics.regression_table import RegressionTable
 from validators.protocol.tasks import RegressionSettings
 
 _LIMITS = {"lower_limit": -1.0, "upper_limit": 1.0}
-_BINS = 10
+_GROUPS, _FEWEST = 10, 5
 _LIMIT_WHY = "limits of agreement describe single cases; the bias and the mean error can decide"
 
 MEASURES: Mapping[str, Measure] = {
@@ -165,7 +165,8 @@ def _binned(label: str, across: NDArray[np.float64], up: NDArray[np.float64]) ->
     order = np.argsort(across, kind="stable")
     across, up = across[order], up[order]
     cuts = {0, len(across)}
-    for cut in np.linspace(0, len(across), _BINS + 1)[1:-1].astype(int):
+    count = max(1, min(_GROUPS, len(across) // _FEWEST))
+    for cut in np.linspace(0, len(across), count + 1)[1:-1].astype(int):
         cuts.add(int(np.searchsorted(across, across[cut], side="left")))
     edges = sorted(cuts)
     inside = [slice(a, b) for a, b in pairwise(edges)]
@@ -225,4 +226,4 @@ def _resampled(
     if isinstance(found, str):
         value = float(statistic(np.ones((1, patients), dtype=np.int64))[0])
         return Undefined(found, table.n, clusters, None if np.isnan(value) else value)
-    return found
+    return judged(found) if metric == "ccc" else found
