@@ -81,8 +81,6 @@ def read_table(path: Path, protocol: Protocol, columns: Mapping[str, str]) -> Ca
 def asked_attributes(protocol: Protocol) -> tuple[str, ...]:
     """Every attribute that the protocol looks at, each once, in its order."""
     named = [name for rule in protocol.subgroups for name in rule.attributes]
-    if protocol.sites is not None:
-        named.append(protocol.sites.attribute)
     return tuple(dict.fromkeys(named))
 
 

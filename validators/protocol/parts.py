@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from validators.contract.schema import Identifier, Name, Strict, Version
+from validators.contract.schema import Identifier, Strict, Version
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -73,10 +73,3 @@ class Disclosure(Strict):
 
     minimum_group: Annotated[int, Field(ge=10)] = 10
     decimals: Annotated[int, Field(ge=1, le=3)] = 2
-
-
-class SiteRule(Strict):
-    """The attribute that names the hospital a case came from, and the metrics shown by it."""
-
-    attribute: Name
-    metrics: Annotated[tuple[Name, ...], Field(min_length=1)]

@@ -45,7 +45,6 @@ from validators.protocol.parts import (
     ReferenceStandard,
     Sampling,
     Share,
-    SiteRule,
 )
 from validators.protocol.tasks import (
     ClassSettings,
@@ -59,7 +58,7 @@ from validators.protocol.tasks import (
 
 __all__ = [
     "CohortRequirement", "Disclosure", "Endpoint", "FailedCases", "IntendedUse", "Protocol",
-    "ReferenceStandard", "Sampling", "SiteRule", "SubgroupRule",
+    "ReferenceStandard", "Sampling", "SubgroupRule",
 ]  # fmt: skip
 
 _SETTINGS_OF: Mapping[str, str] = {
@@ -77,7 +76,7 @@ class Protocol(Grown):
 
     added_later = (
         "conditions_days", "sampling", "classes", "detection", "segmentation", "regression",
-        "time_to_event", "sites", "decision_thresholds", "pilot_mode", "regulatory_references",
+        "time_to_event", "decision_thresholds",
     )  # fmt: skip
 
     id: Identifier
@@ -101,18 +100,14 @@ class Protocol(Grown):
     """One-sided error over all attempts; intervals are shown at level 1 - 2 alpha / attempts."""
     endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1)]
     subgroups: tuple[SubgroupRule, ...] = ()
-    sites: SiteRule | None = None
     decision_thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     """Thresholds of the decision curve (net benefit), binary questions."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 1
     failed_cases: FailedCases = FailedCases()
     disclosure: Disclosure = Disclosure()
-    pilot_mode: Literal["shadow", "assistive"] = "shadow"
     validity_days: Annotated[int, Field(ge=1, le=1826)] = 365
     conditions_days: Annotated[int, Field(ge=1, le=366)] | None = None
     """When the conditions of a conditional certificate are due; 90 days where it is left out."""
-    regulatory_references: tuple[str, ...] = ()
-    """What the certificate must name: clearances, registrations, the ethics approval."""
     minimum_landlock_abi: Annotated[int, Field(ge=0, le=10)] = 0
     goals_rationale: str = ""
 
@@ -172,8 +167,6 @@ class Protocol(Grown):
         for place, rule in enumerate(self.subgroups):
             where = f"subgroups[{place}]"
             rule.check(measure_named(known, rule.metric, self.task, f"{where}.metric"), where)
-        for place, metric in enumerate(self.sites.metrics if self.sites else ()):
-            measure_named(known, metric, self.task, f"sites.metrics[{place}]")
         return self
 
     @cached_property
