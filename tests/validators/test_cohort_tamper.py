@@ -1,5 +1,6 @@
 """Whatever is done to a sealed cohort is noticed, and the object is named."""
 
+import itertools
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -188,8 +189,12 @@ def test_cases_whose_references_were_exchanged_by_a_holder_of_all_keys_do_not_ve
     rows = table.to_pylist()
     values = [row["reference"] for row in rows]
     alike = [[row[name] for name in sealed.manifest.attributes] for row in rows]
-    other = next(i for i, value in enumerate(values) if value != values[0] and alike[i] == alike[0])
-    values[0], values[other] = values[other], values[0]
+    first, other = next(
+        pair
+        for pair in itertools.combinations(range(len(values)), 2)
+        if values[pair[0]] != values[pair[1]] and alike[pair[0]] == alike[pair[1]]
+    )
+    values[first], values[other] = values[other], values[first]
     position = table.column_names.index("reference")
     plain = table_bytes(table.set_column(position, "reference", pa.array(values, pa.int8())))
     entry = sealed.manifest.reference
