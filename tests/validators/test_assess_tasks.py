@@ -13,9 +13,10 @@ import jsonschema
 import numpy as np
 import pytest
 
+from registry.trust.errors import Invalid
 from validators.assess import assess
 from validators.evidence import Report
-from validators.protocol.read import read_protocol
+from validators.protocol.read import parse_protocol, read_protocol
 from validators.report.schema import report_schema
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -177,3 +178,12 @@ def test_the_command_says_which_rule_decided(tmp_path: Path):
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: table.csv: dice_gland")
     assert "1.4" not in refused.stderr
+
+
+def test_classes_without_an_order_have_no_weighted_kappa():
+    import yaml
+
+    body = yaml.safe_load((EXAMPLES / "ordinal.yaml").read_text())
+    assert parse_protocol(body).endpoints[0].metric == "quadratic_kappa"
+    with pytest.raises(Invalid, match="a multiclass question has no metric 'quadratic_kappa'"):
+        parse_protocol(body | {"task": "multiclass"})

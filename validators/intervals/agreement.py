@@ -25,8 +25,11 @@ The concordance is undefined where the reference does not vary; that depends on 
 The interval is that of the bootstrap, and never narrower than n independent cases of a normal
 distribution would give it (Lin 1989: on the scale of Fisher's z with variance 1 / (n - 3), here
 with t). At 30 patients of one case the error of kappa's lower bound is .042 without this floor
-and .025 with it. The floor's width depends on n alone, so that a withheld prediction still never
-improves a bound.
+and .025 with it (1,000 cohorts), at most .045 in all conditions of bench/multiclass_coverage.py
+(400). The floor's width depends on n alone, so that a withheld prediction still never improves a
+bound. The upper bound is less sure: where measurements are skewed (log-normal) and each patient
+has one, its error is .10 at 30 patients, .07 at 100 and .04 at 400, so a small cohort may fail a
+good model on it, and does not pass a poor one.
 """
 
 import math

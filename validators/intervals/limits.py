@@ -5,6 +5,10 @@
 Bland & Altman 1986; for several pairs a patient 1999 (section 5.3) and 2007: the two components
 of a one-way analysis of variance of the errors by patient, unbalanced. A negative estimate of the
 variance between patients counts as none. With one measurement each it is the standard deviation.
+
+The interval of a limit is for reading, not for deciding: where errors grow with the size, the
+bound away from zero misses in .21 of cohorts of 30 patients, .14 of 100, .05 of 400
+(bench/regression_coverage.py; nominal .025).
 """
 
 import numpy as np

@@ -76,7 +76,10 @@ def measures_of(task: str, settings: "TaskSettings | None") -> Mapping[str, Meas
         return {**BINARY, **binary_clinical.MEASURES, FAILURE_RATE.name: FAILURE_RATE}
     if settings is None:  # an incomplete protocol: its own check says so
         return {}
-    return {**module_of(task).measures(settings), FAILURE_RATE.name: FAILURE_RATE}
+    found = dict(module_of(task).measures(settings))
+    if task == "multiclass":  # squared distances between classes need an order
+        found.pop("quadratic_kappa", None)
+    return {**found, FAILURE_RATE.name: FAILURE_RATE}
 
 
 def side_of(
