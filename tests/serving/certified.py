@@ -44,6 +44,7 @@ CONTRACT = Contract(
     score="probability",
 )
 PROTOCOL = Protocol(
+    attempts=3,
     id="nodule-triage",
     version="1",
     intended_use=IntendedUse(purpose="triage of nodules", population="adults", setting="CT"),
