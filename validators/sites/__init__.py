@@ -1,0 +1,1 @@
+"""One metric at several hospitals: each by itself, what they share, and a hospital not yet seen."""
