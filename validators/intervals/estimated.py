@@ -1,6 +1,8 @@
 """An estimate with a standard error that has a formula: recalibration, ratios, slopes.
 
-The interval is Student's t on the scale that the estimate is linear on (`log`: of its logarithm).
+The interval is Student's t. A `ratio` has its error on the log scale; its lower bound is that of
+the plain scale and its upper bound that of the log scale, the wider one each: the log scale alone
+missed in .054 of cohorts (observed / expected, 100 cases of which some 10 positive; 500 cohorts).
 
 Failed predictions: `ends` are the lowest and the highest value, and `error` is no smaller than any
 standard error, over all predictions that could have stood in their place. So each bound lies at
@@ -31,9 +33,9 @@ class Estimated:
     clusters: int | None
     ends: Pair
     error: float
-    """Of the logarithm, if `log`."""
+    """Of the logarithm, if it is a `ratio`."""
     freedom: int
-    log: bool = False
+    ratio: bool = False
     influence: Box | None = field(default=None, repr=False)
 
     gap_method = "MOVER over robust t intervals"
@@ -42,15 +44,14 @@ class Estimated:
     def method(self) -> str:
         """The interval's name."""
         by = "robust t" if self.clusters is None else "cluster-robust t"
-        return f"{by}, log scale" if self.log else by
+        return f"{by}, wider of plain and log scale" if self.ratio else by
 
     def gating(self, tail: float) -> Pair:
         """The interval that both limits of a band are judged by."""
         half = -float(special.stdtrit(self.freedom, tail)) * self.error
-        if not self.log:
+        if not self.ratio:
             return self.ends[0] - half, self.ends[1] + half
-        factor = math.exp(min(half, _LARGEST_LOG))
-        return self.ends[0] / factor, self.ends[1] * factor
+        return self.ends[0] * max(0.0, 1 - half), self.ends[1] * math.exp(min(half, _LARGEST_LOG))
 
     def compared(self, tail: float, *, wide: bool) -> Pair:
         """The interval that a difference is built of: over all that failures leave open."""

@@ -15,8 +15,8 @@ the mean cluster size seen from a case).
   bench/segmentation_coverage.py (400 cohorts, so within their noise: .008).
 - Where more than 5,000 patients have `few_values`, the sorted patients of equal value share the sum
   of their weights (`validators.intervals.gamma_path`): the same bound with other draws, and 100,000
-  cases take a tenth of a second instead of ten. Each weight belongs to a place in the order, and
-  no value of a place falls when a value rises, so the law below holds here too.
+  cases take .02 s instead of 7. Each weight belongs to a place in the order, and no value of a
+  place falls when a value rises, so the law below holds here too.
 - Failed predictions have the asked end of the scale. The weights depend on the number of patients
   alone and each draw rises with every value, so a withheld prediction never improves a bound.
 """

@@ -39,9 +39,10 @@ def slope(table: CaseTable, weight: Floats | None = None) -> Estimated | Undefin
     """The slope of the reference standard on the logit of the score (Cox 1958); 1 is calibrated.
 
     Logistic regression by maximum likelihood, with the sandwich variance over patients (Liang &
-    Zeger 1986; over cases without clusters) and a t-quantile. `weight` ([n]) are sampling weights.
-    Undefined, with the reason, where all scores are equal, a class is absent, or the scores
-    separate the classes: then no finite slope is the most likely one.
+    Zeger 1986; over cases without clusters). Student's t on the patients of the rarer class less
+    two: on all patients it missed in .090 of cohorts of 30 with some 3 positives. `weight` ([n])
+    are sampling weights. Undefined, with the reason, where all scores are equal, a class is
+    absent, or the scores separate the classes: then no finite slope is the most likely one.
     """
     of_case = checked_weight(table, weight)
     chosen = ~table.failed
@@ -56,7 +57,7 @@ def slope(table: CaseTable, weight: Floats | None = None) -> Estimated | Undefin
         return Undefined(why or "no finite slope was found", n, clusters)
     value = fit.slope / scale
     code = np.arange(n) if table.patient is None else table.patient
-    units = int(code.max()) + 1
+    units, freedom = int(code.max()) + 1, max(freedom_of(table) - 1, 1)
     if units < 3:
         return Undefined("too few patients to judge by", n, clusters, value)
     if table.failed.any():
@@ -68,14 +69,21 @@ def slope(table: CaseTable, weight: Floats | None = None) -> Estimated | Undefin
             why = "too many predictions failed to bound it by any that could stand in their place"
             return Undefined(why, n, clusters, value)
         ends, error = found
-        return Estimated(within(value, ends), n, clusters, ends, error, units - 2)
+        return Estimated(within(value, ends), n, clusters, ends, error, freedom)
     parts = by_patient((fit.gradient * of_case[:, None]) @ fit.inverse[1] / scale, code, units)
     box = Box(parts, parts)
     error = robust_error(box)
     if error == 0:
         return Undefined("the variance is zero", n, clusters, value)
     influence = box.scaled(math.sqrt(units / (units - 1)))
-    return Estimated(value, n, clusters, (value, value), error, units - 2, influence=influence)
+    return Estimated(value, n, clusters, (value, value), error, freedom, influence=influence)
+
+
+def freedom_of(table: CaseTable) -> int:
+    """Patients (cases, if independent) of the rarer class, less one; failed ones count."""
+    code = np.arange(table.n) if table.patient is None else table.patient
+    fewer = min(len(np.unique(code[of])) for of in (table.positive, ~table.positive))
+    return max(fewer - 1, 1)
 
 
 def calibration_slope(table: CaseTable, level: float) -> Estimate:

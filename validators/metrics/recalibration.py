@@ -7,8 +7,9 @@ Rules
 -----
 1. Calibration-in-the-large: the intercept of the reference standard on the logit of the score with
    its slope held at 1 (Cox 1958; Steyerberg 2019, 15.3). 0 is calibrated; above 0 the scores are
-   too low. Observed / expected: the share of positives over the mean score, on the log scale.
-2. Variance: sandwich over patients' sums of scores (Liang & Zeger 1986), Student's t.
+   too low. Observed / expected: the share of positives over the mean score.
+2. Variance: sandwich over patients' sums of residuals (Liang & Zeger 1986); Student's t on the
+   patients of the rarer class less one.
 3. The value leaves failed predictions out: they have no probability to calibrate. The interval
    does not. It reaches over every probability that could have stood there: its ends are the value
    with all of them at the highest and at the lowest probability, its standard error is at least
@@ -30,7 +31,7 @@ from validators.intervals.estimated import Estimated, by_patient, robust_error, 
 from validators.intervals.falling_root import falling_root
 from validators.intervals.influence import Box, Floats
 from validators.intervals.proportion import Pair
-from validators.metrics.calibration import CLIP
+from validators.metrics.calibration import CLIP, freedom_of
 from validators.metrics.estimate import checked_weight, number_of_patients
 from validators.metrics.measure import Undefined
 
@@ -78,7 +79,7 @@ def in_the_large(table: CaseTable, weight: Floats | None = None) -> Estimated | 
         fitted[0] * (1 - fitted[0]), fitted[1] * (1 - fitted[1])
     )
     parts = parts.scaled(1 / float(information))
-    return _estimated(table, known, within(value, ends), ends, parts, log=False)
+    return _estimated(table, known, within(value, ends), ends, parts, ratio=False)
 
 
 def observed_expected(table: CaseTable, weight: Floats | None = None) -> Estimated | Undefined:
@@ -100,11 +101,11 @@ def observed_expected(table: CaseTable, weight: Floats | None = None) -> Estimat
         of_y - (of_score + of_silent) / expected, of_y - of_score / (expected + silent)
     )  # fmt: skip
     value = float(known.weight @ known.y) / expected
-    return _estimated(table, known, within(value, ends), ends, parts, log=True)
+    return _estimated(table, known, within(value, ends), ends, parts, ratio=True)
 
 
 def _estimated(
-    table: CaseTable, known: _Known, value: float, ends: Pair, parts: Box, *, log: bool
+    table: CaseTable, known: _Known, value: float, ends: Pair, parts: Box, *, ratio: bool
 ) -> Estimated | Undefined:
     n, clusters = table.n, number_of_patients(table.patient)
     if known.patients < _FEWEST:
@@ -114,8 +115,8 @@ def _estimated(
         return Undefined("no residual varies, so it has no interval", n, clusters, value)
     factor = math.sqrt(known.patients / (known.patients - 1))
     # For a logarithm the delta method takes the influence back to the value's own scale.
-    influence = parts.scaled(factor * (value if log else 1.0))
-    return Estimated(value, n, clusters, ends, error, known.patients - 1, log, influence)
+    influence = parts.scaled(factor * (value if ratio else 1.0))
+    return Estimated(value, n, clusters, ends, error, freedom_of(table), ratio, influence)
 
 
 def _known(table: CaseTable, weight: Floats | None) -> tuple[_Known, str]:
