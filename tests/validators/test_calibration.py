@@ -246,3 +246,30 @@ def test_bad_input_gets_a_number_or_a_reason_and_never_nan(find, name):
     shown = ici(table, 0.95)
     assert shown.value is None or 0 <= shown.value <= 1
     assert shown.interval is not None or shown.note
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(ALL), st.integers(0, 10_000), st.integers(1, 6))
+def test_the_ends_hold_the_value_of_every_completion(find, seed, count):
+    rng = np.random.default_rng(seed)
+    made = scored(seed, 400)
+    lost = rng.choice(400, count, replace=False)
+    failed = np.zeros(400, bool)
+    failed[lost] = True
+    low, high = sided(find, silent(made, failed)).ends
+    worst = np.where(made.reference[lost] == 1, 0.0, 1.0)
+    for answers in (worst, 1 - worst, rng.random(count), rng.choice([1e-4, 0.5, 1.0], count)):
+        score = np.array(made.score)
+        score[lost] = answers
+        value = sided(find, CaseTable(reference=made.reference, score=score)).value
+        assert low - 1e-9 <= value <= high + 1e-9
+
+
+def test_the_low_end_of_a_slope_is_nearly_that_of_the_worst_answers():
+    made = scored(12, 2000)
+    failed = np.arange(2000) < 8
+    low, _ = sided(slope, silent(made, failed)).ends
+    score = np.where(failed, 1.0 - made.reference, made.score)
+    worst = sided(slope, CaseTable(reference=made.reference, score=score)).value
+    assert low == pytest.approx(worst, abs=0.05)
+    assert low < sided(slope, made).value - 0.1

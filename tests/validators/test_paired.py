@@ -7,8 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.trust.errors import Invalid
+from tests.validators.made import table_of
+from validators.cases import CaseTable
 from validators.intervals.auc import area, paired_difference
 from validators.intervals.paired import newcombe_paired, paired_areas, paired_shares
+from validators.metrics.binary_measures import BinarySettings
+from validators.metrics.binary_pairs import paired
 
 TAIL = 0.025
 
@@ -146,3 +151,42 @@ def test_areas_of_a_pair_are_those_of_each_model():
     assert paired_areas(first, second, positive).value == pytest.approx(
         area(first, positive).value - area(second, positive).value
     )
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from(["sensitivity", "specificity", "auc"]), st.integers(0, 10_000),
+    st.booleans(), st.booleans(), st.integers(1, 8),
+)  # fmt: skip
+def test_silence_of_either_model_never_helps_on_a_table(metric, seed, clustered, own, count):
+    rng = np.random.default_rng(seed)
+    one, other = (table_of(np.random.default_rng(seed), 70, auc=auc) for auc in (0.85, 0.8))
+    patient = rng.integers(0, 30, 70) if clustered else None
+    score = np.array((one if own else other).score)
+    score[rng.choice(70, count, replace=False)] = np.nan
+
+    def of(mine, theirs):
+        tables = [
+            CaseTable(reference=one.reference, score=s, patient=patient) for s in (mine, theirs)
+        ]
+        return paired(*tables, metric, BinarySettings(0.5)).gating(TAIL)
+
+    before = of(one.score, other.score)
+    after = of(score, other.score) if own else of(one.score, score)
+    for old, new in zip(before, after, strict=True):
+        assert new <= old + 1e-9
+
+
+def test_models_of_other_cases_are_not_compared():
+    one, other = (table_of(np.random.default_rng(seed), 60) for seed in (1, 2))
+    with pytest.raises(Invalid, match="does not hold the same cases"):
+        paired(one, other, "auc", BinarySettings(0.5))
+    with pytest.raises(ValueError, match="no difference"):
+        paired(one, one, "brier", BinarySettings(0.5))
+
+
+def test_each_model_keeps_its_threshold():
+    table = table_of(np.random.default_rng(3), 80)
+    found = paired(table, table, "sensitivity", BinarySettings(0.5), comparator_threshold=0.1)
+    at = [(table.score >= t)[table.positive].mean() for t in (0.5, 0.1)]
+    assert found.value == pytest.approx(at[0] - at[1])

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 
-_STEPS, _ARRIVED = 200, 1e-11
+_STEPS, _ARRIVED = 200, 1e-10
 
 
-def falling_root(function: Callable[[float], tuple[float, float]], farthest: float) -> float:
+def falling_root(
+    function: Callable[[float], tuple[float, float]], farthest: float, start: float = 0.0
+) -> float:
     """Where it is 0 within +-`farthest`; `function` gives (value, steepness of the fall)."""
-    low, high, at = -farthest, farthest, 0.0
+    low, high, at = -farthest, farthest, start
     for _ in range(_STEPS):
         value, fall = function(at)
         low, high = (at, high) if value > 0 else (low, at)

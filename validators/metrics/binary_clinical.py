@@ -128,6 +128,8 @@ def _ece(table: CaseTable) -> Estimate:
         return _without(table, "no case has a prediction")
     value = sum(of.n * abs(of.mean_score - of.observed) for of in bins) / n
     why = "shown without an interval: its bins decide its value"
+    if n < table.n:
+        why += f"; {table.n - n} failed predictions are left out"
     return Estimate(value, None, n, number_of_patients(table.patient), why)
 
 

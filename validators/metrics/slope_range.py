@@ -18,7 +18,7 @@ Rules
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from validators.intervals.influence import Box, Floats
 from validators.intervals.proportion import Pair
 
 _STEP, _FARTHEST = 0.001, 20_000
-_PLACES, _INTERCEPTS = 601, 5
+_PLACES, _INTERCEPTS = 601, 3
 _ROUNDS, _NOTHING, _FARTHEST_INTERCEPT = 60, 1e-11, 1000.0
 
 
@@ -44,9 +44,11 @@ class _Cases:
     silent: Pair
     places: Floats
     """Where a failed case could lie, from the lowest to the highest."""
+    found: list[float] = field(default_factory=list)
+    """Intercepts so far: the next search starts at the last."""
 
-    def intercept(self, b: float, place: float) -> float:
-        """The profiled intercept with all failed cases at `place`."""
+    def intercept(self, b: float, place: float, start: float) -> float:
+        """The profiled intercept with all failed cases at `place`, sought from `start`."""
         linear, silent = b * self.u, sum(self.silent)
 
         def excess(a: float) -> tuple[float, float]:
@@ -54,11 +56,14 @@ class _Cases:
             value = float(self.weight @ (self.y - p)) + self.silent[1] - silent * q
             return value, float(self.weight @ (p * (1 - p))) + silent * q * (1 - q)
 
-        return falling_root(excess, _FARTHEST_INTERCEPT)
+        return falling_root(excess, _FARTHEST_INTERCEPT, start)
 
     def intercepts(self, b: float) -> Pair:
         """The least and the largest profiled intercept."""
-        first, last = (self.intercept(b, float(self.places[end])) for end in (-1, 0))
+        near = self.found[-1] if self.found else 0.0
+        first = self.intercept(b, float(self.places[-1]), near)
+        last = self.intercept(b, float(self.places[0]), first)
+        self.found.append(first)
         return min(first, last), max(first, last)
 
     def extreme(self, b: float, sign: float) -> float:
