@@ -1,6 +1,6 @@
 """How often the intervals of a binary question are wrong, by simulation; one table a method.
 
-    python -m bench.binary_coverage              # about a minute on one core
+    python -m bench.binary_coverage              # about a minute and a half
     python -m bench.binary_coverage --cohorts 2000
 
 Columns as in `bench.coverage`: `too high` and `too low` are the shares of cohorts whose lower
