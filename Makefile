@@ -35,9 +35,9 @@ test-slow:
 
 bench:
 	@requirements/install.sh dev
-	@for name in binary_coverage coverage detection_coverage families gate log \
+	@for name in coverage detection_coverage families gate log \
 		multiclass_coverage regression_coverage robustness sandbox \
-		segmentation_coverage speed time_to_event_coverage verify; do echo "== bench.$$name"; \
+		segmentation_coverage time_to_event_coverage verify; do echo "== bench.$$name"; \
 		$(SILENCE) $(BIN)/python -m bench.$$name || exit 1; done
 
 COMPILE = $(BIN)/uv --quiet pip compile --generate-hashes --no-emit-index-url --no-emit-find-links \
