@@ -26,6 +26,7 @@ _MODULES = {
     "regression": "validators.metrics.regression",
     "time_to_event": "validators.metrics.time_to_event",
 }
+BINARY: Mapping[str, Measure] = binary_measures.MEASURES
 NEEDS_PREVALENCE = (
     "brier", "integrated_brier", "calibration_in_the_large", "ici", "net_benefit",
     "observed_expected",
@@ -59,7 +60,7 @@ def module_of(task: str) -> TaskModule:
 def measures_of(task: str, settings: "TaskSettings | None") -> Mapping[str, Measure]:
     """The metrics of a task type, by name; the failure rate belongs to each."""
     if task == "binary":
-        return {**binary_measures.MEASURES, FAILURE_RATE.name: FAILURE_RATE}
+        return {**BINARY, FAILURE_RATE.name: FAILURE_RATE}
     if settings is None:  # an incomplete protocol: its own check says so
         return {}
     found = dict(module_of(task).measures(settings))
