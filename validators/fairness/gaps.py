@@ -41,10 +41,12 @@ from validators.evidence import Interval, Outcome, SubgroupEvidence
 from validators.fairness.judging import judge_floor, judge_gap, worst
 from validators.intervals.auc import area
 from validators.intervals.bootstrap import FEWEST_PATIENTS
-from validators.intervals.influence import widening_correlation
+from validators.intervals.influence import Box, widening_correlation
 from validators.intervals.multiplicity import holm
 from validators.intervals.proportion import Pair, mover
+from validators.metrics import binary_measures
 from validators.metrics.binary import share_right, shown_method
+from validators.metrics.binary_measures import BinarySettings
 from validators.metrics.measure import Cases, Measure, Side, Undefined
 from validators.metrics.tasks import side_of
 from validators.protocol.schema import Protocol, SubgroupRule
@@ -209,7 +211,8 @@ def _too_few(table: Cases, inside: NDArray[np.bool_], rule: SubgroupRule) -> str
         return few if cases < rule.minimum else ""
     positives = int((inside & table.positive).sum())
     counts = {"positive": positives, "negative": int(inside.sum()) - positives}
-    asked = {"sensitivity": ["positive"], "specificity": ["negative"]}
+    negative = ["negative"]
+    asked = {"sensitivity": ["positive"], "specificity": negative, "false_positive_rate": negative}
     for name in asked.get(rule.metric, list(counts)):
         if counts[name] < rule.minimum:
             word = "case" if counts[name] == 1 else "cases"
@@ -228,8 +231,26 @@ def _gap(
     rest = _side(table, ~inside, rule, protocol, failed_is_right=True)
     if group is None or rest is None:
         return None
-    alike = widening_correlation(group.influence, rest.influence)
+    alike = widening_correlation(
+        _of_all(table, inside, group.influence), _of_all(table, ~inside, rest.influence)
+    )
     return Gap(group, rest, alike, protocol.measures[rule.metric])
+
+
+def _of_all(table: Cases, inside: NDArray[np.bool_], of: Box | None) -> Box | None:
+    """`of` by the patients of the whole table: a subset has codes of its own.
+
+    None where cases are independent: two groups then share nothing.
+    """
+    if of is None or table.patient is None:
+        return None
+    patients = int(table.patient.max()) + 1
+    if len(of.low) == patients:
+        return of
+    low, high = np.zeros(patients), np.zeros(patients)
+    codes = np.unique(table.patient[inside])
+    low[codes], high[codes] = of.low, of.high
+    return Box(low, high)
 
 
 def _side(
@@ -247,9 +268,18 @@ def _side(
         )  # fmt: skip
         return None if isinstance(found, Undefined) else found
     positive, negative = inside & table.positive, inside & ~table.positive
-    if rule.metric == "auc":
+    if rule.metric not in ("sensitivity", "specificity"):
         if not positive.any() or not negative.any():
             return None
+        if rule.metric != "auc":
+            asked = BinarySettings(
+                protocol.threshold or 0.0, protocol.intended_use.prevalence,
+                protocol.decision_thresholds,
+            )  # fmt: skip
+            of_binary = binary_measures.side(
+                table.subset(inside), rule.metric, asked, failed_is_right=failed_is_right
+            )
+            return None if isinstance(of_binary, Undefined) else of_binary
         return area(
             table.score[inside],
             table.positive[inside],

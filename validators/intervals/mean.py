@@ -13,6 +13,10 @@ the mean cluster size seen from a case).
   3 % of patients have the worst value, its one-sided error for Dice with 100 patients was .095
   (2,000 cohorts; nominal .025). This bound's is .000 there, and .033 at most in all conditions of
   bench/segmentation_coverage.py (400 cohorts, so within their noise: .008).
+- Where more than 5,000 patients have `few_values`, the sorted patients of equal value share the sum
+  of their weights (`validators.intervals.gamma_path`): the same bound with other draws, and 100,000
+  cases take .02 s instead of 7. Each weight belongs to a place in the order, and no value of a
+  place falls when a value rises, so the law below holds here too.
 - Failed predictions have the asked end of the scale. The weights depend on the number of patients
   alone and each draw rises with every value, so a withheld prediction never improves a bound.
 """
@@ -25,12 +29,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from validators.intervals.gamma_path import sums_at
 from validators.intervals.influence import Box, Floats
 from validators.intervals.proportion import Pair
 
 _DRAWS = 10_000
 _SEED = 20261128
 _BLOCK = 4_100_000
+_MANY_PATIENTS, _MANY_SIZES = 5000, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,28 +77,35 @@ def mean(
     *,
     higher_is_better: bool = True,
     failed_is_right: bool = False,
+    weight: Floats | None = None,
+    few_values: bool = False,
 ) -> Mean:
     """The mean of `values` ([n], NaN where the prediction failed), each within `scale`.
 
     Failed cases are at the worst end of the scale, or at the best with `failed_is_right`.
-    `influence` is indexed by the codes in `patient`.
+    `weight` ([n], above 0) are sampling weights. `few_values`: cases have a handful of values
+    (a matter of the metric, never of the predictions). `influence` is indexed by the codes in
+    `patient`.
     """
     n, failed = len(values), np.isnan(values)
     code = np.arange(n) if patient is None else patient
+    of_case = np.ones(n) if weight is None else weight
     total = int(code.max()) + 1
-    sizes = np.bincount(code, minlength=total).astype(float)
-    ends = [np.where(failed, end, values) for end in scale]
+    sizes = np.asarray(np.bincount(code, of_case, total), dtype=np.float64)
+    ends = [of_case * np.where(failed, end, values) for end in scale]
     sums = [np.asarray(np.bincount(code, of, total), dtype=np.float64) for of in ends]
+    low, high = (float(of.sum() / of_case.sum()) for of in ends)
     asked = int(failed_is_right == higher_is_better)
     present = sizes > 0
     count = int(present.sum())
-    factor = math.sqrt(count / max(count - 1, 1)) / n
-    deviation = Box(sums[0] - ends[1].mean() * sizes, sums[1] - ends[0].mean() * sizes)
+    factor = math.sqrt(count / max(count - 1, 1)) / float(of_case.sum())
+    deviation = Box(sums[0] - high * sizes, sums[1] - low * sizes)
+    drawn = _drawn_by_value if few_values and _large(sizes[present]) else _drawn
     return Mean(
-        value=float(ends[asked].mean()),
+        value=(low, high)[asked],
         n=n,
         clusters=None if patient is None else count,
-        drawn=_drawn(sums[asked][present], sizes[present], scale),
+        drawn=drawn(sums[asked][present], sizes[present], scale),
         scale=scale,
         influence=deviation.scaled(factor),
     )
@@ -109,6 +122,28 @@ def _drawn(sums: Floats, sizes: Floats, scale: Pair) -> tuple[Floats, Floats]:
         low.append((whole + more * scale[0]) / total)
         high.append((whole + more * scale[1]) / total)
     return np.sort(np.concatenate(low)), np.sort(np.concatenate(high))
+
+
+def _large(sizes: Floats) -> bool:
+    """Whether `_drawn_by_value` is worth it; a matter of the design alone."""
+    return len(sizes) > _MANY_PATIENTS and len(np.unique(sizes)) <= _MANY_SIZES
+
+
+def _drawn_by_value(sums: Floats, sizes: Floats, scale: Pair) -> tuple[Floats, Floats]:
+    """As `_drawn`, with one draw for all patients of equal size and sum."""
+    whole, total = np.zeros(_DRAWS), np.zeros(_DRAWS)
+    for place, size in enumerate(np.unique(sizes)):
+        of_size, counts = np.unique(np.round(sums[sizes == size], 9), return_counts=True)
+        edges = np.cumsum(counts)
+        path = sums_at(int(edges[-1]), edges.tolist(), replicates=_DRAWS, key=(place,))
+        whole += of_size @ np.diff(path, axis=0, prepend=0.0)
+        total += size * path[-1]
+    more = np.random.default_rng([_SEED, len(sizes)]).standard_exponential(_DRAWS)
+    more *= float((sizes**2).sum() / sizes.sum())
+    return (
+        np.sort((whole + more * scale[0]) / (total + more)),
+        np.sort((whole + more * scale[1]) / (total + more)),
+    )
 
 
 def _weights(patients: int) -> Iterator[tuple[Floats, Floats]]:

@@ -11,17 +11,19 @@ Rules
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from validators.cases import CaseTable
 from validators.evidence import Interval
 from validators.intervals.auc import Area, area
+from validators.intervals.estimated import Estimated, by_patient, robust_error
+from validators.intervals.influence import Box, Floats
 from validators.intervals.share import Share, share, size_bound_share
-from validators.metrics.estimate import Estimate, number_of_patients
-from validators.metrics.measure import Side
+from validators.metrics.estimate import Estimate, checked_weight, number_of_patients, shown
+from validators.metrics.measure import Side, Undefined
 
 _ROC_POINTS = 2000
 
@@ -59,31 +61,42 @@ def share_right(
     )
 
 
-def brier(table: CaseTable, level: float) -> Estimate:
-    """The mean squared error of the probability (Brier 1950), with a cluster-robust t interval.
+def brier(table: CaseTable, level: float, weight: Floats | None = None) -> Estimate:
+    """The mean squared error of the probability (Brier 1950), with a cluster-robust t interval."""
+    found = shown(brier_side(table, weight), level)
+    if found.interval is None:
+        return found
+    low, high = max(0.0, found.interval.low), min(1.0, found.interval.high)
+    method = "t" if found.clusters is None else "cluster-robust t"
+    inside = Interval(low=low, high=high, level=level, method=method)
+    return replace(found, interval=inside)
 
-    Unit: the case; variance between patients' sums of deviations. Failed cases count 1, the worst.
+
+def brier_side(
+    table: CaseTable, weight: Floats | None = None, *, failed_is_right: bool = False
+) -> Estimated | Undefined:
+    """The Brier score. Unit: the case; variance between patients' sums of deviations.
+
+    Failed cases count 1, the worst (0 with `failed_is_right`). `weight` ([n]): sampling weights.
     """
-    worst = np.where(table.failed, np.where(table.positive, 0.0, 1.0), table.score)
-    loss = (worst - table.reference) ** 2
-    n, mean = len(loss), float(loss.mean())
-    clusters = number_of_patients(table.patient)
-    code = np.arange(n) if table.patient is None else table.patient
-    sums = np.bincount(code, loss - mean)
-    units = clusters or n
+    n, clusters = table.n, number_of_patients(table.patient)
+    of_case = checked_weight(table, weight)
+    loss = (table.score - table.reference) ** 2
+    loss = np.where(table.failed, 0.0 if failed_is_right else 1.0, loss)
+    value = float(of_case @ loss / of_case.sum())
+    parts = of_case * (loss - value) / of_case.sum()
+    if table.patient is not None:
+        parts = by_patient(parts, table.patient, int(table.patient.max()) + 1)
+    units = len(parts)
     if units < 2:
-        return Estimate(mean, None, n, clusters, "one patient gives no interval")
-    error = math.sqrt(units / (units - 1) * float(sums @ sums)) / n
+        return Undefined("one patient gives no interval", n, clusters, value)
+    box = Box(parts, parts)
+    error = robust_error(box)
     if error < 1e-12:
-        return Estimate(mean, None, n, clusters, "the loss does not vary, so it gives no interval")
-    half = -float(special.stdtrit(units - 1, (1 - level) / 2)) * error
-    interval = Interval(
-        low=max(0.0, mean - half),
-        high=min(1.0, mean + half),
-        level=level,
-        method="t" if clusters is None else "cluster-robust t",
-    )
-    return Estimate(mean, interval, n, clusters)
+        why = "the loss does not vary, so it gives no interval"
+        return Undefined(why, n, clusters, value)
+    influence = box.scaled(math.sqrt(units / (units - 1)))
+    return Estimated(value, n, clusters, (value, value), error, units - 1, influence=influence)
 
 
 def roc_curve(table: CaseTable) -> tuple[tuple[float, float], ...]:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.trust.errors import Invalid
 from validators.evidence import Interval
+from validators.intervals.influence import Floats
+from validators.metrics.measure import Cases, Side, Undefined
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,24 @@ class Estimate:
 def number_of_patients(patient: NDArray[np.int64] | None) -> int | None:
     """How many patients occur, or None where cases are independent."""
     return None if patient is None else len(np.unique(patient))
+
+
+def shown(found: Side | Undefined, level: float) -> Estimate:
+    """A side with its judging interval at `level`, or why there is none."""
+    if isinstance(found, Undefined):
+        return Estimate(found.value, None, found.n, found.clusters, found.reason)
+    low, high = found.gating((1 - level) / 2)
+    interval = Interval(low=low, high=high, level=level, method=found.method)
+    return Estimate(found.value, interval, found.n, found.clusters)
+
+
+def checked_weight(table: Cases, weight: Floats | None) -> Floats:
+    """The sampling weights ([n]), 1 each where there are none. Raises Invalid if one is not > 0."""
+    if weight is None:
+        return np.ones(table.n)
+    given = np.asarray(weight, dtype=np.float64)
+    if given.shape != (table.n,):
+        raise Invalid(f"there are {given.size} weights, and {table.n} cases")
+    if wrong := int((~np.isfinite(given) | (given <= 0)).sum()):
+        raise Invalid(f"{wrong} of {table.n} weights are no finite number above 0")
+    return given

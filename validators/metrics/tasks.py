@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from validators.intervals.share import size_bound_share
-from validators.metrics import binary_clinical
+from validators.metrics import binary_measures
 from validators.metrics.figure import Figure, Matrix
 from validators.metrics.measure import Cases, Measure, Side, Undefined
 
@@ -26,20 +26,7 @@ _MODULES = {
     "regression": "validators.metrics.regression",
     "time_to_event": "validators.metrics.time_to_event",
 }
-_PREVALENCE = "it depends on the cohort's prevalence"
-BINARY: Mapping[str, Measure] = {
-    measure.name: measure
-    for measure in (
-        Measure("sensitivity", "sensitivity", "higher", 0.0, 1.0, 1.0),
-        Measure("specificity", "specificity", "higher", 0.0, 1.0, 1.0),
-        Measure("auc", "AUC", "higher", 0.0, 1.0, 1.0),
-        Measure("brier", "Brier score", "lower", 0.0, 1.0, 0.0, "", False, _PREVALENCE),
-        Measure(
-            "calibration_slope", "calibration slope", "band", None, None, 1.0, "", False,
-            "failed cases are left out of it",
-        ),
-    )
-}  # fmt: skip
+BINARY: Mapping[str, Measure] = binary_measures.MEASURES
 NEEDS_PREVALENCE = (
     "brier", "integrated_brier", "calibration_in_the_large", "ici", "net_benefit",
     "observed_expected",
@@ -73,7 +60,7 @@ def module_of(task: str) -> TaskModule:
 def measures_of(task: str, settings: "TaskSettings | None") -> Mapping[str, Measure]:
     """The metrics of a task type, by name; the failure rate belongs to each."""
     if task == "binary":
-        return {**BINARY, **binary_clinical.MEASURES, FAILURE_RATE.name: FAILURE_RATE}
+        return {**BINARY, FAILURE_RATE.name: FAILURE_RATE}
     if settings is None:  # an incomplete protocol: its own check says so
         return {}
     found = dict(module_of(task).measures(settings))

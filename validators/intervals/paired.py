@@ -1,0 +1,153 @@
+"""The difference of two models on the same cases, with an interval that keeps the pairs.
+
+    >>> found = paired_areas(candidate, comparator, positive, patient)
+    >>> found.value, found.gating(0.025)
+
+Rules
+-----
+1. value = candidate - comparator; positive where the candidate is better.
+2. Shares (sensitivity, specificity): a case adds 1 where only the candidate is right, -1 where only
+   the comparator is, else 0. The interval is Gaffke's of such a bounded mean
+   (`validators.intervals.mean`), by patient; without one discordant case it still has a width.
+   `newcombe_paired` is what is commonly printed for independent cases (Newcombe 1998, method 10);
+   it is shown and does not judge.
+3. Areas: patients' differences of placements (DeLong, DeLong & Clarke-Pearson 1988; Obuchowski 1997
+   where patients have several cases), Student's t on the smaller class's independent units, the
+   variance stabilised by one patient with the largest that the difference of two independent areas
+   can have. Bounds reach further on the side of a long tail, by the third moment (Johnson 1978).
+4. A failed prediction of the candidate is wrong, one of the comparator right (last and first in
+   their rankings); variances range over what they could have been. So no bound is better for the
+   candidate because either model was silent.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from validators.intervals.auc import area
+from validators.intervals.influence import Box, Floats
+from validators.intervals.mean import Mean, mean
+from validators.intervals.proportion import Pair, mover, wilson
+
+LARGEST_VARIANCE = 0.5
+"""Of the difference of two independent AUCs, times the units: 1/4 each (van Dantzig 1951)."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairedAreas:
+    """A difference of two AUCs of the same cases; `influence` ranges over what failures allow."""
+
+    value: float
+    n: int
+    clusters: int | None
+    influence: Box = field(repr=False)
+    units: float
+    """Independent units of the smaller class."""
+    freedom: int
+
+    gap_method = "MOVER over paired t intervals"
+
+    @property
+    def method(self) -> str:
+        """The interval's name."""
+        by = "DeLong" if self.clusters in (None, self.n) else "Obuchowski"
+        return f"paired {by}, t, stabilised"
+
+    @property
+    def standard_error(self) -> float:
+        """The root of the variance (its upper end if cases failed), not stabilised."""
+        return math.sqrt(self.influence.squared().total()[1])
+
+    def gating(self, tail: float) -> Pair:
+        """The interval that a difference is judged by."""
+        t = -float(special.stdtrit(self.freedom, tail))
+        # Each bound has the variance that is worst for the candidate.
+        narrow, wide = self.influence.squared().total()
+        units = self.units
+        stable = [(of * units + LARGEST_VARIANCE / units) / (units + 1) for of in (wide, narrow)]
+        down, up = (t * math.sqrt(of) for of in stable)
+        mirrored = Box(-self.influence.high, -self.influence.low)
+        down += _skew(mirrored, t)
+        up += _skew(self.influence, t) if narrow == wide else 0.0
+        return max(-1.0, self.value - down), min(1.0, self.value + up)
+
+    def compared(self, tail: float, *, wide: bool) -> Pair:
+        """The interval that a difference is built of."""
+        return self.gating(tail)
+
+    def p_value(self) -> float:
+        """Two-sided, for no difference; on the plain normal scale as commonly printed."""
+        if self.standard_error == 0:
+            return 1.0 if self.value == 0 else 0.0
+        return float(2 * special.ndtr(-abs(self.value) / self.standard_error))
+
+
+def paired_areas(
+    candidate: Floats,
+    comparator: Floats,
+    positive: NDArray[np.bool_],
+    patient: NDArray[np.int64] | None = None,
+) -> PairedAreas:
+    """AUC of `candidate` less that of `comparator` ([n] each, NaN where the prediction failed).
+
+    `positive` [n], both classes occur; `patient` holds codes 0, 1, …, or is None where cases are
+    independent.
+    """
+    code = np.arange(len(positive)) if patient is None else patient
+    first = area(candidate, positive, code)
+    second = area(comparator, positive, code, failed_is_right=True)
+    if first.influence is None or second.influence is None:
+        raise ValueError("an area without clusters has no influence")
+    parts = first.influence.plus(Box(-second.influence.high, -second.influence.low))
+    clusters = None if patient is None else first.clusters
+    value = first.value - second.value
+    return PairedAreas(value, first.n, clusters, parts, first.units, first.freedom)
+
+
+def paired_shares(
+    candidate_right: NDArray[np.bool_],
+    comparator_right: NDArray[np.bool_],
+    patient: NDArray[np.int64] | None = None,
+) -> Mean:
+    """The share right of the candidate less that of the comparator, on the same cases ([n] each).
+
+    Who calls counts a failed prediction of the candidate as wrong, of the comparator as right.
+    """
+    difference = candidate_right.astype(np.float64) - comparator_right.astype(np.float64)
+    return mean(difference, (-1.0, 1.0), patient, few_values=True)
+
+
+def newcombe_paired(
+    candidate_right: NDArray[np.bool_], comparator_right: NDArray[np.bool_], tail: float
+) -> Pair:
+    """The hybrid score interval of the difference of two paired shares of independent cases.
+
+    Newcombe (1998, Statistics in Medicine 17:2635), method 10: Wilson's intervals joined with the
+    phi correlation, whose numerator is drawn towards 0 by n / 2.
+    """
+    n = len(candidate_right)
+    both = int((candidate_right & comparator_right).sum())
+    neither = int((~candidate_right & ~comparator_right).sum())
+    first, second = int(candidate_right.sum()), int(comparator_right.sum())
+    product = first * (n - first) * second * (n - second)
+    numerator = float(both * neither - (first - both) * (second - both))
+    if numerator > 0:
+        numerator = max(numerator - n / 2, 0.0)
+    phi = numerator / math.sqrt(product) if product else 0.0
+    return mover(
+        first / n, wilson(first, n, tail), second / n, wilson(second, n, tail), phi
+    )  # fmt: skip
+
+
+def _skew(parts: Box, t: float) -> float:
+    """How much further a bound on the side of large parts reaches (Johnson 1978).
+
+    The third moment over the variance, which is never more than the largest part.
+    """
+    third, least = float((parts.high**3).sum()), parts.squared().total()[0]
+    largest = max(0.0, float(parts.high.max()))
+    ratio = largest if least <= 0 else min(largest, max(0.0, third) / least)
+    return (2 * t * t + 1) / 6 * ratio
