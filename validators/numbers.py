@@ -34,3 +34,18 @@ def numbers(
         upper = f" to {highest:g}" if np.isfinite(highest) else " upwards"
         raise Invalid(f"{where} lies outside {lowest:g}{upper} in {outside} rows")
     return values
+
+
+def declared(
+    file: TableFile, name: str, values: NDArray[np.float64], failure: NDArray[np.str_]
+) -> NDArray[np.float64]:
+    """`values`, each there unless its case has a failure code, and then absent; else Invalid."""
+    where, absent = f"{file.path.name}: {name}", np.isnan(values)
+    if undeclared := int((absent & (failure == "")).sum()):
+        raise Invalid(
+            f"{where} is empty or NaN in {undeclared} rows; give them a value, or declare the "
+            "predictions failed with a code in a column `failure` (they then count as the worst)"
+        )
+    if both := int((~absent & (failure != "")).sum()):
+        raise Invalid(f"{where}: {both} rows have a value and a failure code; keep one of the two")
+    return values

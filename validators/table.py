@@ -58,13 +58,7 @@ def read_table(path: Path, protocol: Protocol, columns: Mapping[str, str]) -> Ca
         needed.insert(1, "patient")
     check_mapping(columns, [*needed, "patient", "failure"])
     file = open_table(path)
-    wanted = {name: columns.get(name, name) for name in needed}
-    if "failure" in columns or "failure" in file.names:
-        wanted["failure"] = columns.get("failure", "failure")
-    for name, column in wanted.items():
-        if column not in file.names:
-            raise Invalid(no_column(file, name, column, name in columns))
-    data = file.read(wanted)
+    wanted, data = read_columns(file, needed, columns)
     check_cases(file, data["case"])
     reference = _reference(file, wanted["reference"], data["reference"])
     failure = failures(file, data.get("failure"), len(reference))
@@ -84,6 +78,20 @@ def asked_attributes(protocol: Protocol) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
+def read_columns(
+    file: TableFile, needed: Sequence[str], columns: Mapping[str, str],
+    optional: Sequence[str] = ("failure",),
+) -> tuple[dict[str, str], dict[str, pa.Array]]:  # fmt: skip
+    """({name: column of the file}, {name: its text}) of what is needed, and of what is optional
+    and there or named in `columns`. Raises Invalid for a column that the file lacks."""
+    there = [name for name in optional if name in columns or name in file.names]
+    wanted = {name: columns.get(name, name) for name in (*needed, *there)}
+    for name, column in wanted.items():
+        if column not in file.names:
+            raise Invalid(_no_column(file, name, column, name in columns))
+    return wanted, file.read(wanted)
+
+
 def check_mapping(columns: Mapping[str, str], known: Sequence[str]) -> None:
     for name in columns:
         if name not in known:
@@ -93,7 +101,7 @@ def check_mapping(columns: Mapping[str, str], known: Sequence[str]) -> None:
             )
 
 
-def no_column(file: TableFile, name: str, column: str, mapped: bool) -> str:
+def _no_column(file: TableFile, name: str, column: str, mapped: bool) -> str:
     nearest = get_close_matches(column, file.names, n=1, cutoff=0.6)
     instead = nearest[0] if nearest else "COLUMN"
     line = f"{file.path.name} has no column {column!r}"

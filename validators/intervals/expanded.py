@@ -21,15 +21,13 @@ the same). If a withheld prediction lowers the first (raises the second) in ever
 leaves it, it does so to the bound: quantile, guard and clipping all keep order.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from validators.intervals.bootstrap import FEWEST_PATIENTS, draws
+from validators.intervals.bootstrap import FEWEST_PATIENTS, draws, expanded_tail
 from validators.intervals.influence import Box, Floats
 from validators.intervals.proportion import Pair
 
@@ -72,13 +70,6 @@ class Expanded:
     def compared(self, tail: float, *, wide: bool) -> Pair:
         """The interval that a difference is built of: failures are at the asked end already."""
         return self.gating(tail)
-
-
-def expanded_tail(tail: float, units: float) -> float:
-    """The tail of the normal distribution that Student's t with few units asks for."""
-    units = max(units, 2.0)
-    t = float(special.stdtrit(units - 1, tail))
-    return float(special.ndtr(t * math.sqrt(units / (units - 1))))
 
 
 def expanded(

@@ -37,8 +37,8 @@ from validators.table import (
     count,
     failures,
     groups,
-    no_column,
     patients,
+    read_columns,
 )
 from validators.table_file import TableFile, open_table
 
@@ -125,11 +125,7 @@ def read_multiclass(
             f"{path.name} has neither a column 'prediction' nor one probability a class "
             f"({_listed(scores)}); name them with --column prediction=COLUMN"
         )
-    wanted = {name: columns.get(name, name) for name in [*basic, *wanted_scores, *optional]}
-    for name, of_file in wanted.items():
-        if of_file not in file.names:
-            raise Invalid(no_column(file, name, of_file, name in columns))
-    data = file.read(wanted)
+    wanted, data = read_columns(file, [*basic, *wanted_scores], columns, optional)
     check_cases(file, data["case"])
     reference = _classes(file, wanted["reference"], data["reference"], settings.names)
     if empty := int((reference == FAILED).sum()):

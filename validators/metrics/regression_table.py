@@ -27,7 +27,7 @@ from registry.trust.errors import Invalid
 from validators.metrics.case_columns import CaseColumns, column, locked
 from validators.numbers import numbers
 from validators.protocol.tasks import RegressionSettings
-from validators.table import check_cases, check_mapping, failures, groups, no_column, patients
+from validators.table import check_cases, check_mapping, failures, groups, patients, read_columns
 from validators.table_file import open_table
 
 
@@ -82,13 +82,7 @@ def read_regression(
     needed = ["case", *(["patient"] if clustered else []), "reference", "prediction", *attributes]
     check_mapping(columns, [*needed, "patient", "failure"])
     file = open_table(path)
-    wanted = {name: columns.get(name, name) for name in needed}
-    if "failure" in columns or "failure" in file.names:
-        wanted["failure"] = columns.get("failure", "failure")
-    for name, of_file in wanted.items():
-        if of_file not in file.names:
-            raise Invalid(no_column(file, name, of_file, name in columns))
-    data = file.read(wanted)
+    wanted, data = read_columns(file, needed, columns)
     check_cases(file, data["case"])
     reference, prediction = (
         numbers(file, wanted[name], data[name], -np.inf, np.inf)

@@ -24,10 +24,10 @@ from registry.trust.errors import Invalid
 from validators.metrics.case_columns import CaseColumns, column, locked
 from validators.metrics.mask_file import compare_files
 from validators.metrics.masks import Mask, Spacing, compare
-from validators.numbers import numbers
+from validators.numbers import declared, numbers
 from validators.protocol.tasks import SegmentationSettings
-from validators.table import check_cases, check_mapping, failures, groups, no_column, patients
-from validators.table_file import TableFile, open_table
+from validators.table import check_cases, check_mapping, failures, groups, patients, read_columns
+from validators.table_file import open_table
 
 KINDS: Mapping[str, tuple[float, float]] = {
     "dice": (0.0, 1.0), "nsd": (0.0, 1.0), "hd95": (0.0, np.inf), "volume_error": (-np.inf, np.inf),
@@ -116,13 +116,7 @@ def read_segmentation(
     file = open_table(path)
     from_files = _PATHS[0] in columns or _PATHS[0] in file.names
     needed = [*basic, *(_PATHS if from_files else names)]
-    wanted = {name: columns.get(name, name) for name in needed}
-    if "failure" in columns or "failure" in file.names:
-        wanted["failure"] = columns.get("failure", "failure")
-    for name, of_file in wanted.items():
-        if of_file not in file.names:
-            raise Invalid(no_column(file, name, of_file, name in columns))
-    data = file.read(wanted)
+    wanted, data = read_columns(file, needed, columns)
     check_cases(file, data["case"])
     failure = failures(file, data.get("failure"), len(data["case"]))
     values: Mapping[str, NDArray[np.float64]]
@@ -131,7 +125,7 @@ def read_segmentation(
         values = compare_files(file, pairs[0], pairs[1], failure, settings, names, segmentation_row)
     else:
         values = {
-            name: _declared(file, wanted[name], numbers(file, wanted[name], data[name],
+            name: declared(file, wanted[name], numbers(file, wanted[name], data[name],
                             *KINDS[name.removesuffix(f"_{of.name}")]), failure)
             for of in settings.structures for name in (f"{kind}_{of.name}" for kind in KINDS)
         }  # fmt: skip
@@ -141,20 +135,6 @@ def read_segmentation(
         attributes={name: groups(file, wanted[name], data[name]) for name in attributes},
         failed_by_code=dict(sorted(Counter(failure[failure != ""].tolist()).items())),
     )
-
-
-def _declared(
-    file: TableFile, name: str, values: NDArray[np.float64], failure: NDArray[np.str_]
-) -> NDArray[np.float64]:
-    where, absent = f"{file.path.name}: {name}", np.isnan(values)
-    if undeclared := int((absent & (failure == "")).sum()):
-        raise Invalid(
-            f"{where} is empty or NaN in {undeclared} rows; give them a value, or declare the "
-            "predictions failed with a code in a column `failure` (they then count as the worst)"
-        )
-    if both := int((~absent & (failure != "")).sum()):
-        raise Invalid(f"{where}: {both} rows have a value and a failure code; keep one of the two")
-    return values
 
 
 def _values(name: str, given: NDArray[np.float64]) -> NDArray[np.float64]:

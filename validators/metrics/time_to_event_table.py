@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
 from validators.metrics.case_columns import CaseColumns, column, locked
-from validators.numbers import numbers
+from validators.numbers import declared, numbers
 from validators.protocol.tasks import TimeToEventSettings
 from validators.table import (
     check_cases,
@@ -33,8 +33,8 @@ from validators.table import (
     count,
     failures,
     groups,
-    no_column,
     patients,
+    read_columns,
 )
 from validators.table_file import TableFile, open_table
 
@@ -122,23 +122,16 @@ def read_time_to_event(
     needed = ["case", *(["patient"] if clustered else []), "time", "event", "risk", *attributes]
     check_mapping(columns, [*needed, *of_horizon, "patient", "failure"])
     file = open_table(path)
-    wanted = {name: columns.get(name, name) for name in needed}
-    for name in (*of_horizon, "failure"):
-        if name in columns or name in file.names:
-            wanted[name] = columns.get(name, name)
-    for name, of_file in wanted.items():
-        if of_file not in file.names:
-            raise Invalid(no_column(file, name, of_file, name in columns))
-    data = file.read(wanted)
+    wanted, data = read_columns(file, needed, columns, (*of_horizon, "failure"))
     check_cases(file, data["case"])
     failure = failures(file, data.get("failure"), len(data["case"]))
     risk = numbers(file, wanted["risk"], data["risk"], -np.inf, np.inf)
-    _declared(file, wanted["risk"], risk, failure)
+    declared(file, wanted["risk"], risk, failure)
     probabilities = {}
     for name, horizon in of_horizon.items():
         if name in wanted:
             values = numbers(file, wanted[name], data[name], 0.0, 1.0)
-            _declared(file, wanted[name], values, failure)
+            declared(file, wanted[name], values, failure)
             probabilities[horizon] = values
     return TimeToEventTable(
         time=_times(file, wanted["time"], data["time"], settings),
@@ -187,19 +180,6 @@ def _events(file: TableFile, name: str, data: pa.Array) -> NDArray[np.bool_]:
     values = np.array(list(_EVENT.values()))
     events: NDArray[np.bool_] = values[position.to_numpy(zero_copy_only=False)]
     return events
-
-
-def _declared(
-    file: TableFile, name: str, values: NDArray[np.float64], failure: NDArray[np.str_]
-) -> None:
-    where, absent = f"{file.path.name}: {name}", np.isnan(values)
-    if undeclared := int((absent & (failure == "")).sum()):
-        raise Invalid(
-            f"{where} is empty or NaN in {undeclared} rows; give them a value, or declare the "
-            "predictions failed with a code in a column `failure` (they then count as the worst)"
-        )
-    if both := int((~absent & (failure != "")).sum()):
-        raise Invalid(f"{where}: {both} rows have a value and a failure code; keep one of the two")
 
 
 def _numbers(name: str, given: Any, n: int) -> NDArray[np.float64]:
