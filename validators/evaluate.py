@@ -125,8 +125,8 @@ def _endpoint(table: Cases, endpoint: Endpoint, protocol: Protocol) -> EndpointE
         )
     if found.clusters is not None and found.clusters < FEWEST_PATIENTS and outcome != "not_judged":
         reason = (
-            f"{found.clusters} patients are behind it, and at least {FEWEST_PATIENTS} are needed "
-            f"to judge by; {reason}"
+            f"it stands on {found.clusters} of the at least {FEWEST_PATIENTS} patients that are "
+            f"needed to judge by; {reason}"
         )
         outcome = "insufficient_evidence"
     positives, negatives = _classes(table)

@@ -82,6 +82,11 @@ def test_a_protocol_reads_the_same_from_yaml_and_json(tmp_path: Path):
         ("id: nodules\n", "id: nodules\nid: other\n", "line 3, the field 'id' is given twice"),
         ("margin: 0.1", "margin: &m 0.1\n    floor: *m", "anchors and aliases"),
         ("    margin: 0.1\n", "", "subgroups[0].margin: the gating rule on site needs a margin"),
+        (
+            "    margin: 0.1\n",
+            "    margin: 0.1\n    metric: failure_rate\n",
+            "subgroups[0].metric: the failure rate is of the whole cohort, not of groups",
+        ),
         ("metric: auc", "metric: brier", "endpoints[1].rule: brier can't gate"),
         ("metric: auc", "metric: sensitivity", "endpoints: two of them ask for the same metric"),
         ("threshold: 0.5", "threshold 0.5", "line "),

@@ -1,5 +1,6 @@
 """report.json and report.html: what they hold, that they repeat, that they need nothing else."""
 
+import datetime as dt
 import json
 import os
 import re
@@ -19,10 +20,12 @@ from hypothesis import strategies as st
 from registry.trust.canonical import parse_canonical, sha256_bytes
 from tests.validators.evidence_made import cases, protocol, report
 from validators.evidence import Curves, Interval, Report
-from validators.protocol.schema import IntendedUse
+from validators.protocol.schema import Disclosure, Endpoint, IntendedUse
 from validators.report.build import ROC_STEP, code_digest, report_bytes, thin, thinned
+from validators.report.disclosure import release
 from validators.report.forest import Mark, Row, forest_plot, scale_for
 from validators.report.html import report_html
+from validators.report.label import model_label
 from validators.report.plots import OperatingPoint, roc_plot
 from validators.report.schema import SCHEMA_FILE, report_schema, schema_text
 
@@ -293,3 +296,14 @@ def test_a_report_of_100_000_cases_and_30_groups_takes_seconds() -> None:
     assert len({row.group for row in made.subgroups if row.attribute == "centre"}) == 30
     assert len(page) < 1_000_000
     assert seconds < 20, f"{seconds:.1f} s"
+
+
+def test_a_band_is_released_with_its_endpoint_and_stands_on_the_label() -> None:
+    """Without it a hospital could not see what was asked of a metric that has no goal."""
+    band = Endpoint(metric="calibration_slope", role="secondary", band=(0.5, 2.0))
+    rules = protocol(endpoints=(Endpoint(metric="sensitivity", goal=0.6), band))
+    released = release(report(rules=rules), "certified", Disclosure())
+    assert [found.get("band") for found in released["endpoints"]] == [None, [0.5, 2.0]]
+    label = model_label(released, model="x 1", conditions=(), not_after=dt.datetime(2027, 1, 1))
+    assert "- The band of calibration slope is 0.5 to 2." in label
+    assert max(map(len, label.splitlines())) <= 80

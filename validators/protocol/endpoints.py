@@ -63,7 +63,7 @@ class Endpoint(Grown):
                 f"the goal {self.goal:g} for {name} can't be met, or can't be missed; "
                 f"use one above {low:g} and below {high:g}",
             )
-        if measure.label.endswith("AUC") and self.goal < 0.5:
+        if "auc" in name.split("_") and self.goal < 0.5:
             raise fault(
                 f"{place}.goal",
                 f"an AUC of {self.goal:g} is worse than chance; ask for 0.5 or more",
@@ -124,6 +124,8 @@ class SubgroupRule(Grown):
 
     def check(self, measure: Measure, place: str) -> None:
         """Raise a fault where margin or floor do not fit the metric."""
+        if measure.name == "failure_rate":  # with a group's size it would tell who failed
+            raise fault(f"{place}.metric", "the failure rate is of the whole cohort, not of groups")
         if self.rule == "gating" and not measure.gates:
             raise fault(f"{place}.rule", f"{measure.name} can't gate; it is `reported` only")
         if measure.low is None or measure.high is None:

@@ -128,6 +128,7 @@ def _endpoint(found: EndpointEvidence, decimals: int, hide: bool) -> dict[str, A
         "estimate": None if hide else _nearest(found.estimate, decimals),
         "interval": None if hide else _outward(found.interval, decimals),
         "goal": found.goal,
+        **({} if found.band is None else {"band": list(found.band)}),
         "role": found.role,
         "rule": found.rule,
         "outcome": found.outcome,

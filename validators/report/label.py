@@ -40,6 +40,11 @@ def model_label(
     lines += ["", f"MEASURED ON {_counted(released['cases'])}", "-" * WIDTH]
     lines += [_row("", "value", "interval", "goal", "outcome")]
     lines += [_endpoint(found, decimals) for found in released["endpoints"]]
+    for found in released["endpoints"]:
+        if "band" in found:
+            low, high = found["band"]
+            name = found["metric"].replace("_", " ")
+            lines += _bullet(f"The band of {name} is {low:g} to {high:g}.")
     lines += ["", "GROUPS AGAINST THE REST (gap: how far the group is behind)", "-" * WIDTH]
     lines += list(_groups(released["subgroups"], decimals))
     lines += ["", "WHAT THIS DOES NOT SAY", "-" * WIDTH]
@@ -60,6 +65,8 @@ def _counted(cases: Mapping[str, Any]) -> str:
 
 def _endpoint(found: Mapping[str, Any], decimals: int) -> str:
     goal = "-" if found["goal"] is None else f"{found['goal']:g}"
+    if "band" in found:
+        goal = "band"
     return _row(
         found["metric"].replace("_", " "),
         _number(found["estimate"], decimals),
