@@ -50,6 +50,8 @@ def changed(*path: Any, to: Any) -> dict[str, Any]:
         (changed("subgroups", 0, "minimum", to=5), "the minimum of a group is lower"),
         (changed("subgroups", to=[]), "subgroups sex sensitivity: it decides no more"),
         (changed("threshold", to=0.4), "threshold is another one"),
+        (changed("intended_use", "prevalence", to=0.3), "prevalence is another one"),
+        (changed("decision_thresholds", to=[0.1]), "the first of decision_thresholds"),
         (changed("attempts", to=3), "3 attempts are more than 2"),
         (changed("alpha", to=0.06), "alpha of an attempt 0.03 exceeds 0.025"),
         (changed("attempts", to=1), "alpha of an attempt 0.05 exceeds 0.025"),

@@ -7,10 +7,10 @@ Once a model has been run on the locked cohort under a protocol, whoever writes 
 know what would pass. So a new version of an exposed protocol (same id, new digest; it shares the
 attempts) is locked only if nothing in it is looser. Stricter, more rules, and other words are free.
 
-Compared: task, contract, cluster, threshold and the task's settings (unchanged: another threshold
-is another question); alpha of an attempt, attempts, failed cases, counts of the cohort; each gating
-rule: still there, still gating, goal, band, margin, floor, minimum, what too little evidence does;
-the order of secondary endpoints; disclosure.
+Compared: task, contract, cluster, thresholds, prevalence and the task's settings (unchanged:
+another threshold is another question); alpha of an attempt, attempts, failed cases, counts of the
+cohort; each gating rule: still there, still gating, goal, band, margin, floor, minimum, what too
+little evidence does; the order of secondary endpoints; disclosure.
 """
 
 from collections.abc import Iterator
@@ -34,6 +34,10 @@ def _looser(earlier: Protocol, later: Protocol) -> Iterator[str]:
     for name in _SAME:
         if getattr(earlier, name) != getattr(later, name):
             yield f"{name} is another one: that is another question, give it another id"
+    if earlier.decision_thresholds[:1] != later.decision_thresholds[:1]:
+        yield "the first of decision_thresholds is another one: net benefit is judged at it"
+    if earlier.intended_use.prevalence != later.intended_use.prevalence:
+        yield "intended_use.prevalence is another one: predictive values are judged at it"
     if _contract(earlier) != _contract(later):
         yield "the contract is another one: that is another question, give it another id"
     if later.each_alpha > earlier.each_alpha:
