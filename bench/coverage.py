@@ -141,7 +141,7 @@ def gap_draw(metric: str, n: int, here: float, there: float, alike: float | None
             patient=np.append(code, [0, 0, 0]),
             attributes={"group": np.append(group, ["a", "b", "b"])},
         )
-        found = subgroup_evidence(table, rule, asked)[0].gap_interval
+        found = subgroup_evidence(table, [rule], asked)[0].gap_interval
         return ((found.low, found.high), None) if found else None
 
     return draw

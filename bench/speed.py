@@ -172,7 +172,7 @@ def main() -> None:
     groups = asked("sensitivity", "specificity", "auc").subgroups
     rule_by_rule = asked("sensitivity", "specificity", "auc")
     here = seconds(
-        lambda: [subgroup_evidence(table, rule, rule_by_rule) for rule in groups], rounds
+        lambda: [subgroup_evidence(table, [rule], rule_by_rule) for rule in groups], rounds
     )
     try:
         other = seconds(frame(table, None), rounds)

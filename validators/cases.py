@@ -6,8 +6,12 @@ Rules
 -----
 1. The reference standard is 0 or 1, both classes occur, and it is never missing.
 2. A score is a number in [0, 1]; NaN means that the prediction failed or was withheld.
-3. Columns are read-only: what was checked is what is computed on.
-4. Nothing here prints a value of a case: messages hold counts, `repr` holds no column.
+3. `further` holds others' scores or ratings of the same cases (another model's, readers', the
+   model's own under a perturbation), NaN where there is none; `weight` sampling weights above 0;
+   `undecided` the answers that are neither positive nor negative and count as wrong at the locked
+   threshold.
+4. Columns are read-only: what was checked is what is computed on.
+5. Nothing here prints a value of a case: messages hold counts, `repr` holds no column.
 """
 
 from collections.abc import Mapping
@@ -35,6 +39,9 @@ class CaseTable:
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict, repr=False)
     failed_by_code: Mapping[str, int] = field(default_factory=dict)
     excluded: Mapping[str, int] = field(default_factory=dict)
+    further: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    weight: NDArray[np.float64] | None = field(default=None, repr=False)
+    undecided: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._set("reference", _reference(np.asarray(self.reference)))
@@ -46,6 +53,12 @@ class CaseTable:
             "attributes",
             {name: _groups(name, np.asarray(of), n) for name, of in self.attributes.items()},
         )
+        self._set("further", {name: _further(name, of, n) for name, of in self.further.items()})
+        if self.weight is not None:
+            self._set("weight", _weights(np.asarray(self.weight), n))
+        if self.undecided is not None:
+            _same_length("undecided", np.asarray(self.undecided), n)
+            self._set("undecided", _locked(np.asarray(self.undecided, dtype=bool)))
         for name in ("failed_by_code", "excluded"):
             if any(count < 0 for count in getattr(self, name).values()):
                 raise Invalid(f"{name} holds a negative count")
@@ -71,7 +84,18 @@ class CaseTable:
             attributes={},
             failed_by_code={},
             excluded={},
+            further={name: of[chosen] for name, of in self.further.items()},
+            weight=None if self.weight is None else self.weight[chosen],
+            undecided=None if self.undecided is None else self.undecided[chosen],
         )
+
+    def scored_by(self, score: NDArray[np.float64]) -> Self:
+        """The same cases with other scores ([n], NaN where a prediction failed)."""
+        return replace(self, score=score, failed_by_code={}, further={}, undecided=None)
+
+    def with_undecided(self, undecided: NDArray[np.bool_]) -> Self:
+        """The same cases, those marked that count as wrong for being undecided ([n])."""
+        return replace(self, undecided=undecided)
 
     @property
     def failed(self) -> NDArray[np.bool_]:
@@ -113,6 +137,22 @@ def _scores(given: NDArray[Any], n: int) -> NDArray[np.float64]:
             "reference is positive"
         )
     return _locked(score)
+
+
+def _further(name: str, given: NDArray[Any], n: int) -> NDArray[np.float64]:
+    _same_length(name, np.asarray(given), n)
+    values = np.asarray(given, dtype=np.float64)
+    if infinite := int(np.isinf(values).sum()):
+        raise Invalid(f"the column {name} is infinite in {infinite} of {n} cases")
+    return _locked(values)
+
+
+def _weights(given: NDArray[Any], n: int) -> NDArray[np.float64]:
+    _same_length("weight", given, n)
+    weight = given.astype(np.float64)
+    if wrong := int((~np.isfinite(weight) | (weight <= 0)).sum()):
+        raise Invalid(f"{wrong} of {n} sampling weights are no finite number above 0")
+    return _locked(weight)
 
 
 def _patients(given: NDArray[Any], n: int) -> NDArray[np.int64]:

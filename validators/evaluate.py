@@ -13,44 +13,47 @@ Rules
 4. Where patients cluster and fewer than 30 are behind a number, it decides nothing.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
 from validators.cases import CaseTable
+from validators.comparators.endpoint import compared
 from validators.evidence import (
     CaseFlow,
     CompleteCase,
     Curves,
     EndpointEvidence,
+    Evidence,
     Interval,
-    SubgroupEvidence,
     Verdict,
 )
-from validators.fairness.gaps import subgroup_evidence
-from validators.intervals.bootstrap import FEWEST_PATIENTS
+from validators.fairness.gaps import side_among, subgroup_evidence
+from validators.indeterminate import marked, number_of
+from validators.leakage.evidence import LeakageEvidence, leakage_evidence, of_implausible_result
 from validators.metrics import binary, binary_clinical
 from validators.metrics.calibration import calibration_bins, calibration_slope
 from validators.metrics.decision_curve import decision_curve
 from validators.metrics.estimate import Estimate
 from validators.metrics.figure import Figure, Matrix
-from validators.metrics.measure import Cases, Undefined
+from validators.metrics.measure import Cases, Side, Undefined
 from validators.metrics.tasks import module_of, side_of
 from validators.protocol.schema import Endpoint, Protocol
-from validators.verdict import decide, in_sequence, judge_band, judge_goal
+from validators.robustness.evidence_of import robustness_evidence
+from validators.sites.evidence_of import sites_evidence
+from validators.table import asked_attributes
+from validators.verdict import decide, in_sequence, judge_band, judge_goal, with_enough_patients
 
 _OF_PREDICTIONS = "failure_rate"
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Evidence):
     """Everything that was computed of one run."""
 
-    endpoints: tuple[EndpointEvidence, ...]
-    complete_case: tuple[CompleteCase, ...]
-    subgroups: tuple[SubgroupEvidence, ...]
-    case_flow: CaseFlow
+    leakage: LeakageEvidence | None
     verdict: Verdict
     curves: Curves
 
@@ -58,11 +61,38 @@ class Evaluation:
 def evaluate(table: Cases, protocol: Protocol) -> Evaluation:
     """All evidence on `table` by `protocol`; the table is that of the protocol's task type.
 
-    Raises Invalid where the protocol asks for an attribute or patients that the cases lack.
-    Patients are ignored where the protocol does not cluster.
+    Raises Invalid where the protocol asks for an attribute, patients or a comparator's column that
+    the cases lack. Patients are ignored where the protocol does not cluster.
     """
-    asked = {name for rule in protocol.subgroups for name in rule.attributes}
-    missing = sorted(asked - set(table.attributes))
+    _check(table, protocol)
+    case_flow = _case_flow(table, protocol)
+    if not protocol.cluster:
+        table = replace(table, patient=None)  # type: ignore[type-var]
+    if isinstance(table, CaseTable):
+        table = marked(table, protocol)
+    endpoints = in_sequence(
+        [_endpoint(table, endpoint, protocol) for endpoint in protocol.endpoints]
+    )
+    evidence = Evidence(
+        endpoints=endpoints,
+        complete_case=_complete_case(table, protocol),
+        subgroups=tuple(subgroup_evidence(table, protocol.subgroups, protocol)),
+        sites=sites_evidence(
+            table, protocol, lambda chosen, of: _among(table, chosen, of, protocol)
+        ),
+        robustness=robustness_evidence(table, protocol) if isinstance(table, CaseTable) else (),
+        case_flow=case_flow,
+    )
+    return Evaluation(
+        **dict(evidence),
+        leakage=_implausible(endpoints, protocol),
+        verdict=decide(protocol, evidence),
+        curves=_curves(table, protocol),
+    )
+
+
+def _check(table: Cases, protocol: Protocol) -> None:
+    missing = sorted(set(asked_attributes(protocol)) - set(table.attributes))
     if missing:
         raise Invalid(
             f"the protocol asks for the attribute {missing[0]!r}, which the cases lack; they have: "
@@ -70,38 +100,29 @@ def evaluate(table: Cases, protocol: Protocol) -> Evaluation:
         )
     if protocol.cluster and table.patient is None:
         raise Invalid("the protocol clusters by patient, and the cases name no patients")
-    case_flow = _case_flow(table)
-    if not protocol.cluster:
-        table = replace(table, patient=None)  # type: ignore[type-var]
-    endpoints = in_sequence(
-        [_endpoint(table, endpoint, protocol) for endpoint in protocol.endpoints]
-    )
-    subgroups = tuple(
-        row for rule in protocol.subgroups for row in subgroup_evidence(table, rule, protocol)
-    )
-    return Evaluation(
-        endpoints=endpoints,
-        complete_case=_complete_case(table, protocol),
-        subgroups=subgroups,
-        case_flow=case_flow,
-        verdict=decide(protocol, endpoints, subgroups, case_flow.failed, case_flow.sealed),
-        curves=_curves(table, protocol),
-    )
+    if not isinstance(table, CaseTable):
+        return
+    lacking = sorted(set(protocol.further_columns) - set(table.further))
+    if lacking:
+        raise Invalid(f"the protocol compares with {lacking[0]!r}, which was not read")
+    if protocol.sampling and protocol.sampling.weights and table.weight is None:
+        raise Invalid("the protocol weights the cases, and they have no weights")
 
 
 def estimate(table: Cases, metric: str, protocol: Protocol) -> Estimate:
     """One metric with its interval at the level of one attempt."""
     level = 1 - 2 * protocol.each_alpha
     if isinstance(table, CaseTable):
+        threshold = protocol.decided_at or 0.0
         if metric == "calibration_slope":
             return calibration_slope(table, level)
         if metric in binary_clinical.MEASURES:
             return binary_clinical.estimate(
-                table, metric, threshold=protocol.threshold or 0.0, level=level,
+                table, metric, threshold=threshold, level=level,
                 prevalence=protocol.intended_use.prevalence,
                 decision_threshold=next(iter(protocol.decision_thresholds), None),
             )  # fmt: skip
-        return binary.estimate(table, metric, protocol.threshold or 0.0, level)
+        return binary.estimate(table, metric, threshold, level)
     settings = protocol.settings
     assert settings is not None, "the protocol's own check"
     found = side_of(table, metric, protocol.task, settings)
@@ -115,7 +136,12 @@ def estimate(table: Cases, metric: str, protocol: Protocol) -> Estimate:
 def _endpoint(table: Cases, endpoint: Endpoint, protocol: Protocol) -> EndpointEvidence:
     found = estimate(table, endpoint.metric, protocol)
     measure = protocol.measures[endpoint.metric]
-    if endpoint.band is not None:
+    comparison = None
+    if endpoint.comparator is not None and isinstance(table, CaseTable):
+        comparison, outcome, reason = compared(
+            table, endpoint.metric, endpoint.comparator, protocol
+        )
+    elif endpoint.band is not None:
         outcome, reason = judge_band(
             measure, found.value, found.interval, endpoint.band, found.note
         )
@@ -123,18 +149,13 @@ def _endpoint(table: Cases, endpoint: Endpoint, protocol: Protocol) -> EndpointE
         outcome, reason = judge_goal(
             measure, found.value, found.interval, endpoint.goal, found.note
         )
-    if found.clusters is not None and found.clusters < FEWEST_PATIENTS and outcome != "not_judged":
-        reason = (
-            f"it stands on {found.clusters} of the at least {FEWEST_PATIENTS} patients that are "
-            f"needed to judge by; {reason}"
-        )
-        outcome = "insufficient_evidence"
+    outcome, reason = with_enough_patients(outcome, reason, found.clusters)
     positives, negatives = _classes(table)
     return EndpointEvidence(
         metric=endpoint.metric, estimate=found.value, interval=found.interval, n=found.n,
         positives=positives, negatives=negatives, clusters=found.clusters,
-        goal=endpoint.goal, band=endpoint.band, role=endpoint.role, rule=endpoint.rule,
-        outcome=outcome, reason=reason,
+        goal=endpoint.goal, band=endpoint.band, comparison=comparison, role=endpoint.role,
+        rule=endpoint.rule, outcome=outcome, reason=reason,
     )  # fmt: skip
 
 
@@ -157,7 +178,8 @@ def _complete_case(table: Cases, protocol: Protocol) -> tuple[CompleteCase, ...]
     if isinstance(table, CaseTable) and len(np.unique(table.reference[kept])) < 2:
         return ()
     complete = table.subset(kept)
-    metrics = [of.metric for of in protocol.endpoints if of.metric != _OF_PREDICTIONS]
+    asked = dict.fromkeys(of.metric for of in protocol.endpoints)
+    metrics = [metric for metric in asked if metric != _OF_PREDICTIONS]
     found = [(metric, estimate(complete, metric, protocol)) for metric in metrics]
     return tuple(
         CompleteCase(metric=metric, estimate=of.value, interval=of.interval, n=of.n)
@@ -178,7 +200,36 @@ def _curves(table: Cases, protocol: Protocol) -> Curves:
     )
 
 
-def _case_flow(table: Cases) -> CaseFlow:
+def _among(
+    table: Cases, chosen: NDArray[np.bool_], metric: str, protocol: Protocol
+) -> Side | Undefined:
+    """A metric among the chosen cases."""
+    if not chosen.any():
+        return Undefined("there is no case", 0, None)
+    side = side_among(table, chosen, metric, protocol, failed_is_right=False)
+    if side is None:
+        return Undefined("these cases lack a class that the metric needs", int(chosen.sum()), None)
+    return side
+
+
+def _implausible(
+    endpoints: Sequence[EndpointEvidence], protocol: Protocol
+) -> LeakageEvidence | None:
+    """Results that are too good; None where the protocol has no ceiling."""
+    if protocol.leakage is None:
+        return None
+    ceilings = {of.metric: of.value for of in protocol.leakage.ceilings}
+    found = {of.metric: of for of in endpoints if of.metric in ceilings and of.interval}
+    return leakage_evidence(
+        tuple(
+            of_implausible_result(metric, of.interval.low, ceilings[metric], of.n)
+            for metric, of in found.items()
+            if of.interval is not None
+        )
+    )
+
+
+def _case_flow(table: Cases, protocol: Protocol) -> CaseFlow:
     failed = int(table.failed.sum())
     positives, negatives = _classes(table)
     return CaseFlow(
@@ -186,4 +237,5 @@ def _case_flow(table: Cases) -> CaseFlow:
         failed=failed, failed_by_code=dict(table.failed_by_code), positives=positives,
         negatives=negatives,
         patients=None if table.patient is None else len(np.unique(table.patient)),
+        indeterminate=number_of(table, protocol) if isinstance(table, CaseTable) else None,
     )  # fmt: skip

@@ -8,20 +8,34 @@ passed `validators.report.disclosure.release`.
 from typing import Literal
 
 from validators.contract.schema import Strict
+from validators.drift.evidence import DriftEvidence
+from validators.leakage.evidence import LeakageEvidence
 from validators.metrics.figure import Figure, Matrix
+from validators.outcome import Interval, Outcome, Overall
+from validators.robustness.evidence import RobustnessEvidence
+from validators.sites.evidence import SitesEvidence, WithinSites
 
-Outcome = Literal["pass", "fail", "insufficient_evidence", "not_judged"]
-Overall = Literal["pass", "conditional", "fail", "insufficient_evidence"]
-"""`conditional`: every gating rule passed but for insufficient ones that the protocol lets be."""
+__all__ = [
+    "CaseFlow", "Comparison", "CompleteCase", "Curves", "Digests", "EndpointEvidence",
+    "Environment", "Evidence", "Interval", "Outcome", "Overall", "Report", "RuleVerdict",
+    "SubgroupEvidence", "Verdict",
+]  # fmt: skip
 
 
-class Interval(Strict):
-    """A two-sided interval at `level` (1 - 2 alpha) and the method that made it."""
+class Comparison(Strict):
+    """An endpoint against another model or against readers who read the same cases.
 
-    low: float
-    high: float
-    level: float
-    method: str
+    `difference` is the model less the comparator, positive where the model is better. Against
+    readers, `value` is their average and `readers` how many they are.
+    """
+
+    name: str
+    kind: Literal["model", "readers"]
+    margin: float
+    value: float | None
+    readers: int | None
+    difference: float | None
+    interval: Interval | None
 
 
 class EndpointEvidence(Strict):
@@ -37,6 +51,7 @@ class EndpointEvidence(Strict):
     clusters: int | None
     goal: float | None
     band: tuple[float, float] | None = None
+    comparison: Comparison | None = None
     role: str
     rule: str
     outcome: Outcome
@@ -68,6 +83,8 @@ class SubgroupEvidence(Strict):
     rule: str
     outcome: Outcome
     reason: str
+    within_sites: WithinSites | None = None
+    """The gap compared within hospitals, where the protocol names their attribute."""
 
 
 class CaseFlow(Strict):
@@ -82,6 +99,8 @@ class CaseFlow(Strict):
     positives: int | None
     negatives: int | None
     patients: int | None
+    indeterminate: int | None = None
+    """Answers between the protocol's two limits; None where it has none."""
 
 
 class CompleteCase(Strict):
@@ -119,6 +138,17 @@ class CalibrationBin(Strict):
     n: int
     mean_score: float
     observed: float
+
+
+class Evidence(Strict):
+    """All that rules are held against."""
+
+    endpoints: tuple[EndpointEvidence, ...]
+    complete_case: tuple[CompleteCase, ...]
+    subgroups: tuple[SubgroupEvidence, ...]
+    sites: tuple[SitesEvidence, ...] = ()
+    robustness: tuple[RobustnessEvidence, ...] = ()
+    case_flow: CaseFlow
 
 
 class Curves(Strict):
@@ -174,8 +204,19 @@ class Report(Strict):
     environment: Environment
     reference_standard: str = ""
     """What was taken as the truth, in the protocol's words."""
+    sampling: str = ""
+    """How the cohort's cases came in, in the protocol's words."""
+    indeterminate: str = ""
+    """How answers that are neither positive nor negative count, in words."""
+    pilot_mode: str = "shadow"
+    regulatory_references: tuple[str, ...] = ()
+    """What a pilot needs beside the certificate."""
     goals_rationale: str = ""
     """Why these goals, as written down before the first run."""
     attribution: str
     """Citation and licence of the data, where its licence asks for it."""
+    sites: tuple[SitesEvidence, ...] = ()
+    robustness: tuple[RobustnessEvidence, ...] = ()
+    drift: DriftEvidence | None = None
+    leakage: LeakageEvidence | None = None
     statement: str = "Standalone performance; no human-factors evidence."

@@ -6,8 +6,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.table import count
-from validators.table_file import TableFile
+from validators.table_file import TableFile, count
 
 MISSING = ("", "na", "n/a", "nan", "null", "none")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -15,24 +14,25 @@ _DECIMAL_COMMA = r"^[+-]?\d*,\d+$"
 
 
 def numbers(
-    file: TableFile, column: str, data: pa.Array, lowest: float, highest: float
+    file: TableFile, column: str, data: pa.Array, lowest: float, highest: float, hint: str = ""
 ) -> NDArray[np.float64]:
     """The values of a column, NaN where it is empty; all others are finite and within the range.
 
-    Raises Invalid for what is no number (infinity is none) and for numbers outside the range.
+    Raises Invalid for what is no number (infinity is none) and for numbers outside the range;
+    `hint` then says what to do.
     """
     where = f"{file.path.name}: {column}"
     missing = pc.is_in(pc.utf8_lower(data), pa.array(MISSING))
     number = pc.match_substring_regex(data, _NUMBER)
     if odd := count(pc.invert(pc.or_(missing, number))):
         comma = count(pc.match_substring_regex(data, _DECIMAL_COMMA))
-        hint = "; write decimals with a point" if comma else ""
-        raise Invalid(f"{where} is not a finite number in {odd} rows{hint}")
+        instead = "; write decimals with a point" if comma else ""
+        raise Invalid(f"{where} is not a finite number in {odd} rows{instead}")
     kept = pc.if_else(number, data, pa.scalar(None, pa.string())).cast(pa.float64())
     values: NDArray[np.float64] = kept.to_numpy(zero_copy_only=False).astype(np.float64)
     if outside := int(((values < lowest) | (values > highest)).sum()):
         upper = f" to {highest:g}" if np.isfinite(highest) else " upwards"
-        raise Invalid(f"{where} lies outside {lowest:g}{upper} in {outside} rows")
+        raise Invalid(f"{where} lies outside {lowest:g}{upper} in {outside} rows{hint}")
     return values
 
 

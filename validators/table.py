@@ -3,8 +3,10 @@
     >>> table = read_table(Path("predictions.csv"), protocol, {"score": "adae_score"})
 
 Columns: `case`, `patient` (if the protocol clusters by patient), `reference`, `score`, one for
-each attribute that the protocol's subgroup rules name, and, if there is one, `failure`.
-`columns` maps these names to the file's own.
+each attribute that the protocol's subgroup rules or sites name, one for each comparator or reader
+and for the sampling weights, if the protocol has any; and, where they are there, `failure` and the
+scores under each perturbation, by its name (`noise_3_image`). `columns` maps these names to the
+file's own.
 
 Rules
 -----
@@ -31,17 +33,14 @@ from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
 from validators.cases import CaseTable
+from validators.numbers import MISSING, declared, numbers
 from validators.protocol.schema import Protocol
-from validators.table_file import TableFile, open_table
+from validators.table_file import TableFile, count, open_table
 
 UNKNOWN = "unknown"
 MAXIMUM_GROUPS = 50
 MAXIMUM_CODES = 20
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_INFINITE = r"^[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?$"
-_DECIMAL_COMMA = r"^[+-]?\d*,\d+$"
 _CODE = r"^[a-z][a-z0-9_]{0,39}$"
-_MISSING = ("", "na", "n/a", "nan", "null", "none")
 _REFERENCE = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
@@ -53,28 +52,35 @@ def read_table(path: Path, protocol: Protocol, columns: Mapping[str, str]) -> Ca
     scores or references, one class only, an attribute that is no grouping.
     """
     attributes = asked_attributes(protocol)
-    needed = ["case", "reference", "score", *attributes]
+    weights = protocol.sampling.weights if protocol.sampling else None
+    needed = ["case", "reference", "score", *attributes, *protocol.further_columns]
+    needed += [weights] if weights else []
     if protocol.cluster == "patient":
         needed.insert(1, "patient")
-    check_mapping(columns, [*needed, "patient", "failure"])
+    optional = ["failure", *(of.name for of in protocol.perturbations)]
+    check_mapping(columns, [*needed, "patient", *optional])
     file = open_table(path)
-    wanted, data = read_columns(file, needed, columns)
+    wanted, data = read_columns(file, needed, columns, optional)
     check_cases(file, data["case"])
     reference = _reference(file, wanted["reference"], data["reference"])
     failure = failures(file, data.get("failure"), len(reference))
-    score = _scores(file, wanted["score"], data["score"], failure)
+    score = _scores(file, wanted["score"], data["score"])
+    declared(file, wanted["score"], score, failure)
     return CaseTable(
         reference=reference,
         score=score,
         patient=patients(file, wanted["patient"], data["patient"]) if "patient" in data else None,
         attributes={name: groups(file, wanted[name], data[name]) for name in attributes},
         failed_by_code=dict(sorted(Counter(failure[failure != ""].tolist()).items())),
+        further=_further(file, protocol, wanted, data),
+        weight=numbers(file, wanted[weights], data[weights], 0.0, np.inf) if weights else None,
     )
 
 
 def asked_attributes(protocol: Protocol) -> tuple[str, ...]:
     """Every attribute that the protocol looks at, each once, in its order."""
     named = [name for rule in protocol.subgroups for name in rule.attributes]
+    named += [protocol.sites.attribute] if protocol.sites else []
     return tuple(dict.fromkeys(named))
 
 
@@ -132,7 +138,7 @@ def check_cases(file: TableFile, column: pa.Array) -> None:
 
 def _reference(file: TableFile, column: str, data: pa.Array) -> NDArray[np.int8]:
     lower = pc.utf8_lower(data)
-    if empty := count(pc.is_in(lower, pa.array(_MISSING))):
+    if empty := count(pc.is_in(lower, pa.array(MISSING))):
         raise Invalid(
             f"{file.path.name}: {column} is empty in {empty} rows; a case without a reference "
             "standard can't be scored, so leave those rows out and say so"
@@ -170,35 +176,32 @@ def failures(file: TableFile, data: pa.Array | None, n: int) -> NDArray[Any]:
     return codes
 
 
-def _scores(
-    file: TableFile, column: str, data: pa.Array, failure: NDArray[Any]
-) -> NDArray[np.float64]:
-    where = f"{file.path.name}: {column}"
-    missing = pc.is_in(pc.utf8_lower(data), pa.array(_MISSING))
-    infinite = pc.match_substring_regex(data, _INFINITE)
-    number = pc.match_substring_regex(data, _NUMBER)
-    if odd := count(pc.invert(pc.or_(pc.or_(missing, infinite), number))):
-        comma = count(pc.match_substring_regex(data, _DECIMAL_COMMA))
-        hint = "; write decimals with a point" if comma else ""
-        raise Invalid(f"{where} is not a number in {odd} rows{hint}")
-    score = pc.if_else(number, data, pa.scalar(None, pa.string())).cast(pa.float64())
-    values: NDArray[np.float64] = score.to_numpy(zero_copy_only=False).astype(np.float64)
-    outside = count(infinite) + int(((values < 0) | (values > 1)).sum())
-    if outside:
-        raise Invalid(
-            f"{where} lies outside [0, 1] in {outside} rows; a score is the probability that the "
-            "reference is positive (put logits through a sigmoid first)"
-        )
-    absent = missing.to_numpy(zero_copy_only=False)
-    declared = failure != ""
-    if undeclared := int((absent & ~declared).sum()):
-        raise Invalid(
-            f"{where} is empty or NaN in {undeclared} rows; give them a score, or declare the "
-            "predictions failed with a code in a column `failure` (they then count as wrong)"
-        )
-    if both := int((~absent & declared).sum()):
-        raise Invalid(f"{where}: {both} rows have a score and a failure code; keep one of the two")
-    return values
+def _scores(file: TableFile, column: str, data: pa.Array) -> NDArray[np.float64]:
+    hint = (
+        "; a score is the probability that the reference is positive (put logits through a "
+        "sigmoid first)"
+    )
+    return numbers(file, column, data, 0.0, 1.0, hint)
+
+
+def _further(
+    file: TableFile, protocol: Protocol, wanted: Mapping[str, str], data: Mapping[str, pa.Array]
+) -> dict[str, NDArray[np.float64]]:
+    """Other models' scores, readers' ratings, and the model's own under each perturbation."""
+    models = {
+        endpoint.comparator.name
+        for endpoint in protocol.endpoints
+        if endpoint.comparator and endpoint.comparator.kind == "model"
+    }
+    scores = models | {of.name for of in protocol.perturbations}
+    names = [*protocol.further_columns, *(of.name for of in protocol.perturbations)]
+    return {
+        name: _scores(file, wanted[name], data[name])
+        if name in scores
+        else numbers(file, wanted[name], data[name], -np.inf, np.inf)
+        for name in names
+        if name in data
+    }
 
 
 def patients(file: TableFile, column: str, data: pa.Array) -> NDArray[np.int64]:
@@ -219,7 +222,3 @@ def groups(file: TableFile, column: str, data: pa.Array) -> NDArray[np.str_]:
             f"(at most {MAXIMUM_GROUPS}); make a column of bands and name it with --column"
         )
     return np.asarray(groups.to_pylist(), dtype=str)
-
-
-def count(mask: pa.Array) -> int:
-    return int(pc.sum(mask).as_py() or 0)

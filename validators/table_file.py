@@ -142,3 +142,8 @@ def _text(column: pa.ChunkedArray) -> pa.Array:
     if isinstance(whole, pa.ChunkedArray):  # no rows
         whole = pa.array([], pa.string())
     return pc.utf8_trim_whitespace(pc.fill_null(whole, ""))
+
+
+def count(mask: pa.Array) -> int:
+    """How many are true."""
+    return int(pc.sum(mask).as_py() or 0)

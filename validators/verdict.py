@@ -9,24 +9,29 @@ Rules
 3. Too little evidence blocks, unless the protocol let that rule be conditional beforehand.
 4. A reported rule is shown and changes nothing.
 5. The share of failed predictions is a gating rule of every protocol (`failure_rate`): it is
-   counted, not estimated, so it is judged by the count.
+   counted, not estimated, so it is judged by the count. So is the share of indeterminate answers
+   where the protocol knows them.
+6. A floor across hospitals and a largest drop under a perturbation are rules like the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from validators.evidence import (
     EndpointEvidence,
-    Interval,
-    Outcome,
-    Overall,
+    Evidence,
     RuleVerdict,
     SubgroupEvidence,
     Verdict,
 )
+from validators.intervals.bootstrap import FEWEST_PATIENTS
 from validators.metrics.measure import Measure
-from validators.protocol.endpoints import Band
+from validators.outcome import Interval, Outcome, Overall
+from validators.protocol.endpoints import Band, endpoint_key
+from validators.protocol.questions import IfInsufficient
 from validators.protocol.schema import Protocol
+from validators.robustness.evidence import DropEvidence
+from validators.sites.evidence import SitesEvidence
 
 
 def judge_goal(
@@ -95,6 +100,18 @@ def in_sequence(endpoints: Sequence[EndpointEvidence]) -> tuple[EndpointEvidence
     return tuple(kept)
 
 
+def with_enough_patients(
+    outcome: Outcome, reason: str, clusters: int | None
+) -> tuple[Outcome, str]:
+    """The outcome, or insufficient evidence where fewer than 30 patients stand behind it."""
+    if clusters is None or clusters >= FEWEST_PATIENTS or outcome == "not_judged":
+        return outcome, reason
+    return "insufficient_evidence", (
+        f"it stands on {clusters} of the at least {FEWEST_PATIENTS} patients that are needed to "
+        f"judge by; {reason}"
+    )
+
+
 def apart(value: float, goal: float) -> str:
     """`value` with three decimals, or as many as tell it from `goal`."""
     for decimals in range(3, 9):
@@ -104,31 +121,14 @@ def apart(value: float, goal: float) -> str:
     return text if value != goal else f"{value:.3f}"
 
 
-def decide(
-    protocol: Protocol,
-    endpoints: Sequence[EndpointEvidence],
-    subgroups: Sequence[SubgroupEvidence],
-    failed: int,
-    cases: int,
-) -> Verdict:
-    """The verdict of a run of `cases` cases, of which `failed` have no usable prediction."""
-    lenient_endpoint = {
-        endpoint.metric: endpoint.if_insufficient for endpoint in protocol.endpoints
-    }
-    lenient_group = {(rule.name, rule.metric): rule.if_insufficient for rule in protocol.subgroups}
-    rules = [
-        _rule(f"endpoint:{found.metric}", found, lenient_endpoint[found.metric])
-        for found in endpoints
-    ]
-    rules += [
-        _rule(
-            f"subgroup:{found.attribute}={found.group}:{found.metric}",
-            found,
-            lenient_group[(found.attribute, found.metric)],
-        )
-        for found in subgroups
-    ]
-    rules.append(_failure_rule(protocol.failed_cases.maximum_rate, failed, cases))
+def decide(protocol: Protocol, evidence: Evidence) -> Verdict:
+    """The verdict on everything that was found."""
+    flow = evidence.case_flow
+    rules = [*_endpoint_rules(protocol, evidence), *_further_rules(protocol, evidence)]
+    rules.append(_failure_rule(protocol.failed_cases.maximum_rate, flow.failed, flow.sealed))
+    if protocol.indeterminate is not None:
+        most, found = protocol.indeterminate.maximum_share, flow.indeterminate or 0
+        rules.append(_indeterminate_rule(most, found, flow.sealed))
     gating = [rule for rule in rules if rule.gating]
     overall, reason = _overall(gating)
     missing = [rule for rule in gating if rule.outcome == "insufficient_evidence"]
@@ -138,9 +138,35 @@ def decide(
     return Verdict(overall=overall, reason=reason, rules=tuple(rules), conditions=conditions)
 
 
+def _endpoint_rules(protocol: Protocol, evidence: Evidence) -> Iterator[RuleVerdict]:
+    lenient = {endpoint.key: endpoint.if_insufficient for endpoint in protocol.endpoints}
+    for found in evidence.endpoints:
+        key = endpoint_key(found.metric, found.comparison.name if found.comparison else None)
+        yield _rule(f"endpoint:{key}", found, lenient[key])
+    of_group = {(rule.name, rule.metric): rule.if_insufficient for rule in protocol.subgroups}
+    for group in evidence.subgroups:
+        name = f"subgroup:{group.attribute}={group.group}:{group.metric}"
+        yield _rule(name, group, of_group[(group.attribute, group.metric)])
+
+
+def _further_rules(protocol: Protocol, evidence: Evidence) -> Iterator[RuleVerdict]:
+    asked = protocol.sites.metrics if protocol.sites else ()
+    across = {rule.metric: rule.if_insufficient for rule in asked}
+    for found in evidence.sites:
+        yield _rule(f"sites:{found.metric}", found, across[found.metric])
+    drops: dict[tuple[str, str], IfInsufficient] = {
+        (rule.perturbation.name, rule.metric): rule.if_insufficient
+        for rule in protocol.robustness
+    }  # fmt: skip
+    for run in evidence.robustness:
+        for drop in run.drops:
+            name = run.perturbation.name
+            yield _rule(f"robustness:{name}:{drop.metric}", drop, drops[(name, drop.metric)])
+
+
 def _rule(
     name: str,
-    found: EndpointEvidence | SubgroupEvidence,
+    found: EndpointEvidence | SubgroupEvidence | SitesEvidence | DropEvidence,
     if_insufficient: Literal["block", "conditional"],
 ) -> RuleVerdict:
     return RuleVerdict(
@@ -162,6 +188,20 @@ def _failure_rule(most: float, failed: int, cases: int) -> RuleVerdict:
         reason=(
             f"{failed} of {cases} cases ({failed / cases:.2%}) have no usable prediction; at most "
             f"{most:.2%} may be so, and each counts as wrong"
+        ),
+    )
+
+
+def _indeterminate_rule(most: float, found: int, cases: int) -> RuleVerdict:
+    good = found <= most * cases * (1 + 1e-12)
+    return RuleVerdict(
+        id="indeterminate_share",
+        gating=True,
+        outcome="pass" if good else "fail",
+        if_insufficient="block",
+        reason=(
+            f"{found} of {cases} answers ({found / cases:.2%}) are indeterminate; at most "
+            f"{most:.2%} may be so"
         ),
     )
 

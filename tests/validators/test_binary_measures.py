@@ -111,8 +111,8 @@ def test_a_gap_of_calibration_is_judged_on_both_sides(metric, margin):
     alike = shifted(np.random.default_rng(3), 9000, 0.0, 1.0)
     apart = shifted(np.random.default_rng(3), 9000, 1.0, 0.4)
     clustered = protocol(cluster="patient")
-    assert {row.outcome for row in subgroup_evidence(alike, rule, clustered)} == {"pass"}
-    found = {row.group: row for row in subgroup_evidence(apart, rule, clustered)}
+    assert {row.outcome for row in subgroup_evidence(alike, [rule], clustered)} == {"pass"}
+    found = {row.group: row for row in subgroup_evidence(apart, [rule], clustered)}
     assert found["c"].outcome == "fail"
     assert found["c"].gap_interval is not None
 
@@ -123,7 +123,7 @@ def test_a_gap_has_the_metric_that_was_asked_for():
     inside = table.attributes["site"] == "g0"
     for metric in ("ppv", "npv", "brier", "net_benefit", "false_positive_rate", "failure_rate"):
         rule = SubgroupRule(attribute="site", metric=metric, margin=0.3, rule="reported")
-        row = subgroup_evidence(table, rule, asked())[0]
+        row = subgroup_evidence(table, [rule], asked())[0]
         expected = estimate(table.subset(inside), metric, asked()).value
         assert row.estimate == pytest.approx(expected)
 
@@ -143,7 +143,7 @@ def test_groups_with_different_numbers_of_patients_have_a_gap_of_a_mean():
         "endpoints": [{"metric": "mae", "goal": 15}],
     }  # fmt: skip
     rule = SubgroupRule(attribute="site", metric="mae", margin=5)
-    for row in subgroup_evidence(table, rule, parse_protocol(body)):
+    for row in subgroup_evidence(table, [rule], parse_protocol(body)):
         assert row.gap_interval is not None
         assert row.gap_interval.low < row.gap < row.gap_interval.high
 

@@ -29,7 +29,7 @@ def of_counts(counts: dict[str, tuple[int, int]], **fields: object) -> CaseTable
 
 
 def rows(table: CaseTable, rule: SubgroupRule, **fields: object) -> dict[str, SubgroupEvidence]:
-    return {row.group: row for row in subgroup_evidence(table, rule, protocol(**fields))}
+    return {row.group: row for row in subgroup_evidence(table, [rule], protocol(**fields))}
 
 
 def test_a_gap_has_three_outcomes():

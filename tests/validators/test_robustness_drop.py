@@ -12,8 +12,6 @@ from validators.cases import CaseTable
 from validators.intervals.auc import paired_difference
 from validators.intervals.proportion import clopper_pearson
 from validators.robustness.drop import judge_drop
-from validators.robustness.evidence import DropEvidence, RobustnessEvidence, robustness_evidence
-from validators.robustness.severity import Perturbation
 
 
 def judged(clean: CaseTable, changed: CaseTable, metric: str = "sensitivity", **more: Any) -> Any:
@@ -150,12 +148,3 @@ def test_other_cases_are_invalid():
         judged(clean, CaseTable(clean.reference, clean.score))
     with pytest.raises(Invalid, match="between 0 and 1"):
         judged(clean, clean, maximum_drop=0.0)
-
-
-def test_the_evidence_holds_counts_and_says_what_was_done():
-    asked = Perturbation(kind="noise", modality="CT", severity=2, tensor="volume")
-    drop = judged(*before_and_after(100, 4))
-    found = robustness_evidence(asked, "sha256:" + "1" * 64, 101, {"model_raised": 2}, (drop,))
-    assert (found.amount, found.unit, found.failed) == (20.0, "HU", 2)
-    assert RobustnessEvidence.model_validate_json(found.model_dump_json()) == found
-    assert isinstance(found.drops[0], DropEvidence)

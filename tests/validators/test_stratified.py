@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from validators.fairness.gaps import Gap
+from validators.fairness.gap import Gap
 from validators.intervals.influence import widening_correlation
 from validators.intervals.proportion import newcombe
 from validators.intervals.share import share

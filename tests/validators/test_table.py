@@ -176,19 +176,19 @@ REFUSALS: dict[str, tuple[str, Protocol, str]] = {
     ),
     "empty score": (
         f"{HEADER}\na,1,\nb,0,0.2\n", PLAIN,
-        "score is empty or NaN in 1 rows; give them a score, or declare the predictions failed",
+        "score is empty or NaN in 1 rows; give them a value, or declare the predictions failed",
     ),
     "nan score": (f"{HEADER}\na,1,NaN\nb,0,nan\n", PLAIN, "score is empty or NaN in 2 rows"),
-    "infinite score": (f"{HEADER}\na,1,inf\nb,0,0.2\n", PLAIN, "score lies outside [0, 1] in 1"),
-    "logits": (f"{HEADER}\na,1,3.2\nb,0,-1\n", PLAIN, "score lies outside [0, 1] in 2 rows"),
-    "words": (f"{HEADER}\na,1,high\nb,0,0.2\n", PLAIN, "score is not a number in 1 rows"),
+    "infinite score": (f"{HEADER}\na,1,inf\nb,0,0.2\n", PLAIN, "not a finite number in 1 rows"),
+    "logits": (f"{HEADER}\na,1,3.2\nb,0,-1\n", PLAIN, "lies outside 0 to 1 in 2 rows; a score"),
+    "words": (f"{HEADER}\na,1,high\nb,0,0.2\n", PLAIN, "score is not a finite number in 1 rows"),
     "decimal comma": (
         "case;reference;score\na;1;0,9\nb;0;0,2\n", PLAIN,
-        "score is not a number in 2 rows; write decimals with a point",
+        "score is not a finite number in 2 rows; write decimals with a point",
     ),
     "score and failure": (
         f"{HEADER},failure\na,1,0.9,timeout\nb,0,0.2,\n", PLAIN,
-        "1 rows have a score and a failure code",
+        "1 rows have a value and a failure code",
     ),
     "failure in prose": (
         f"{HEADER},failure\na,1,,Mr Miller moved\nb,0,0.2,\n", PLAIN,

@@ -9,8 +9,9 @@ Rules
 1. gap = rest - group (group - rest where less is better); positive where the group is worse off.
    Metrics that belong in a band have a signed gap, rest - group, judged on both sides.
 2. `fail`: the gap is shown to be beyond the margin: its lower bound, at alpha divided by the
-   number of groups tested in the attribute (Bonferroni: one fail condemns the model, so the
-   error that counts is that of any false one).
+   number of groups tested in the attribute, or in all rules of its named family (Bonferroni: one
+   fail condemns the model, so the error that counts is that of any false one). Two groups are one
+   test: one is behind by what the other is ahead.
    `pass`: the gap is shown to be inside: its upper bound at alpha. All groups must pass, and the
    chance that a model with one true gap does is at most alpha whatever their number, so nothing
    is corrected (intersection-union, Berger 1982). Otherwise `insufficient_evidence`.
@@ -31,107 +32,79 @@ Rules
 tail at which the gap's own interval touches 0, so it never contradicts the interval.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from validators.cases import CaseTable
 from validators.evidence import Interval, Outcome, SubgroupEvidence
+from validators.fairness.gap import Gap
 from validators.fairness.judging import judge_floor, judge_gap, worst
 from validators.intervals.auc import area
 from validators.intervals.bootstrap import FEWEST_PATIENTS
 from validators.intervals.influence import Box, widening_correlation
 from validators.intervals.multiplicity import holm
-from validators.intervals.proportion import Pair, mover
 from validators.metrics import binary_measures
 from validators.metrics.binary import share_right, shown_method
 from validators.metrics.binary_measures import BinarySettings
-from validators.metrics.measure import Cases, Measure, Side, Undefined
+from validators.metrics.measure import Cases, Side, Undefined
 from validators.metrics.tasks import side_of
 from validators.protocol.schema import Protocol, SubgroupRule
-
-_LEAST_P, _LARGEST_TAIL = 1e-12, 0.499
-_HALVINGS = 50
-
-
-@dataclass(frozen=True, eq=False)
-class Gap:
-    """A group against the rest: two sides and the range of their (negative) correlation."""
-
-    group: Side
-    rest: Side
-    correlation: Pair
-    measure: Measure
-
-    @property
-    def value(self) -> float:
-        """How far the group is behind the rest."""
-        return self._better.value - self._worse.value
-
-    @property
-    def _better(self) -> Side:
-        """The side that the difference is taken from."""
-        return self.group if self.measure.direction == "lower" else self.rest
-
-    @property
-    def _worse(self) -> Side:
-        return self.rest if self.measure.direction == "lower" else self.group
-
-    def low(self, tail: float) -> float:
-        """The lower bound, with one-sided error `tail`."""
-        return self._bounds(tail, wide=False, correlation=self.correlation[1])[0]
-
-    def high(self, tail: float) -> float:
-        """The upper bound, with one-sided error `tail`."""
-        return self._bounds(tail, wide=True, correlation=self.correlation[0])[1]
-
-    def _bounds(self, tail: float, *, wide: bool, correlation: float) -> Pair:
-        first, second = self._better, self._worse
-        return mover(
-            first.value,
-            first.compared(tail, wide=wide),
-            second.value,
-            second.compared(tail, wide=wide),
-            correlation,
-            width=self.measure.width,
-        )
-
-    def p_value(self) -> float:
-        """One-sided, for a gap of at least nothing: the tail at which the bound touches 0.
-
-        At a tail of one half both bounds are the estimate; the search stops just short of it.
-        """
-        above = self.value > 0
-        least, most = np.log(_LEAST_P), np.log(_LARGEST_TAIL)
-        for _ in range(_HALVINGS):
-            middle = (least + most) / 2
-            tail = float(np.exp(middle))
-            beyond = self.low(tail) > 0 if above else self.high(tail) < 0
-            least, most = (least, middle) if beyond else (middle, most)
-        tail = float(np.exp(most))
-        return tail if above else 1 - tail
+from validators.sites.evidence import WithinSites
+from validators.sites.evidence_of import within
 
 
 def subgroup_evidence(
-    table: Cases, rule: SubgroupRule, protocol: Protocol
+    table: Cases, rules: Sequence[SubgroupRule], protocol: Protocol
 ) -> list[SubgroupEvidence]:
-    """One row a group of the rule's attribute, in the order of the groups' names."""
-    names, code = np.unique(_grouping(table, rule), return_inverse=True)
-    members = {str(name): code == i for i, name in enumerate(names)}
-    few = {name: _too_few(table, inside, rule) for name, inside in members.items()}
-    gaps = {name: _gap(table, inside, rule, protocol) for name, inside in members.items()}
-    tested = {name: gap for name, gap in gaps.items() if gap is not None and not few[name]}
-    adjusted = holm({name: gap.p_value() for name, gap in tested.items()})
-    rows = []
-    for name, inside in members.items():
-        gap = gaps[name]
-        group = gap.group if gap else _side(table, inside, rule, protocol, failed_is_right=False)
-        judged = _judge(rule, protocol, few[name], group, gap, len(tested))
-        rows.append(
-            _row(table, inside, rule, protocol, name, group, gap, adjusted.get(name), judged)
-        )
-    return rows
+    """One row a group of each rule's attribute, in the order of the rules and the groups' names."""
+    asked = [_Asked(table, rule, protocol) for rule in rules]
+    sizes: dict[str, int] = {}
+    for place, one in enumerate(asked):
+        family = one.rule.family or str(place)
+        sizes[family] = sizes.get(family, 0) + one.tests
+    return [
+        row
+        for place, one in enumerate(asked)
+        for row in one.rows(sizes[one.rule.family or str(place)])
+    ]
+
+
+class _Asked:
+    """One rule on one table: its groups, their gaps, and how many tests they are."""
+
+    def __init__(self, table: Cases, rule: SubgroupRule, protocol: Protocol) -> None:
+        self.table, self.rule, self.protocol = table, rule, protocol
+        names, code = np.unique(_grouping(table, rule), return_inverse=True)
+        self.members = {str(name): code == i for i, name in enumerate(names)}
+        self.few = {name: _too_few(table, inside, rule) for name, inside in self.members.items()}
+        self.gaps = {n: _gap(table, inside, rule, protocol) for n, inside in self.members.items()}
+        self.tested = {
+            n: gap for n, gap in self.gaps.items() if gap is not None and not self.few[n]
+        }
+
+    @property
+    def tests(self) -> int:
+        """Two groups are one question asked twice: one is behind by what the other is ahead.
+
+        A floor asks each group by itself, and a signed gap has two sides.
+        """
+        alone = self.rule.floor is None
+        one_sided = self.protocol.measures[self.rule.metric].direction != "band"
+        if len(self.members) == 2 and len(self.tested) == 2 and alone and one_sided:
+            return 1
+        return len(self.tested)
+
+    def rows(self, tests: int) -> Iterator[SubgroupEvidence]:
+        """The evidence, fails corrected for `tests`."""
+        table, rule, protocol = self.table, self.rule, self.protocol
+        adjusted = holm({name: gap.p_value() for name, gap in self.tested.items()})
+        for name, inside in self.members.items():
+            gap = self.gaps[name]
+            group = gap.group if gap else side_among(table, inside, rule.metric, protocol)
+            judged = _judge(rule, protocol, self.few[name], group, gap, max(tests, 1))
+            yield _row(table, inside, rule, protocol, name, group, gap, adjusted.get(name), judged)
 
 
 def _grouping(table: Cases, rule: SubgroupRule) -> NDArray[np.str_]:
@@ -169,7 +142,7 @@ def _judge(
             mirrored = -gap.high(alpha / tested), -gap.high(alpha), -gap.low(alpha)
             answers.append(judge_gap(-gap.value, mirrored, rule.margin, tested))
     if rule.floor is not None:
-        intervals = group.gating(alpha), group.gating(alpha / max(tested, 1))
+        intervals = group.gating(alpha), group.gating(alpha / tested)
         answers.append(judge_floor(measure, group.value, intervals, rule.floor))
     outcome = worst([answer for answer, _ in answers])
     return outcome, "; ".join(reason for _, reason in answers)
@@ -200,7 +173,17 @@ def _row(
         gap=None if gap is None else gap.value, gap_interval=gap_interval,
         adjusted_p=adjusted_p, margin=rule.margin, floor=rule.floor, rule=rule.rule,
         outcome=judged[0], reason=judged[1],
+        within_sites=_within(table, inside, rule, protocol),
     )  # fmt: skip
+
+
+def _within(
+    table: Cases, inside: NDArray[np.bool_], rule: SubgroupRule, protocol: Protocol
+) -> WithinSites | None:
+    """The gap within hospitals, unless the hospital is what the groups are made of."""
+    if protocol.sites is None or protocol.sites.attribute in rule.attributes:
+        return None
+    return within(table, inside, rule.metric, protocol) if isinstance(table, CaseTable) else None
 
 
 def _too_few(table: Cases, inside: NDArray[np.bool_], rule: SubgroupRule) -> str:
@@ -227,8 +210,8 @@ def _gap(
     table: Cases, inside: NDArray[np.bool_], rule: SubgroupRule, protocol: Protocol
 ) -> Gap | None:
     """The gap, or None where a side lacks a class that the metric needs."""
-    group = _side(table, inside, rule, protocol, failed_is_right=False)
-    rest = _side(table, ~inside, rule, protocol, failed_is_right=True)
+    group = side_among(table, inside, rule.metric, protocol)
+    rest = side_among(table, ~inside, rule.metric, protocol, failed_is_right=True)
     if group is None or rest is None:
         return None
     alike = widening_correlation(
@@ -253,9 +236,9 @@ def _of_all(table: Cases, inside: NDArray[np.bool_], of: Box | None) -> Box | No
     return Box(low, high)
 
 
-def _side(
-    table: Cases, inside: NDArray[np.bool_], rule: SubgroupRule, protocol: Protocol,
-    *, failed_is_right: bool,
+def side_among(
+    table: Cases, inside: NDArray[np.bool_], metric: str, protocol: Protocol,
+    *, failed_is_right: bool = False,
 ) -> Side | None:  # fmt: skip
     """The metric among `inside`, or None where it has no value or interval there."""
     if not isinstance(table, CaseTable):
@@ -263,21 +246,21 @@ def _side(
         if settings is None or not inside.any():
             return None
         found = side_of(
-            table.subset(inside), rule.metric, protocol.task, settings,
+            table.subset(inside), metric, protocol.task, settings,
             failed_is_right=failed_is_right,
         )  # fmt: skip
         return None if isinstance(found, Undefined) else found
     positive, negative = inside & table.positive, inside & ~table.positive
-    if rule.metric not in ("sensitivity", "specificity"):
+    if metric not in ("sensitivity", "specificity"):
         if not positive.any() or not negative.any():
             return None
-        if rule.metric != "auc":
+        if metric != "auc":
             asked = BinarySettings(
-                protocol.threshold or 0.0, protocol.intended_use.prevalence,
+                protocol.decided_at or 0.0, protocol.intended_use.prevalence,
                 protocol.decision_thresholds,
             )  # fmt: skip
             of_binary = binary_measures.side(
-                table.subset(inside), rule.metric, asked, failed_is_right=failed_is_right
+                table.subset(inside), metric, asked, failed_is_right=failed_is_right
             )
             return None if isinstance(of_binary, Undefined) else of_binary
         return area(
@@ -287,7 +270,7 @@ def _side(
             failed_is_right=failed_is_right,
             clusters=None if table.patient is None else int(table.patient.max()) + 1,
         )
-    chosen = positive if rule.metric == "sensitivity" else negative
+    chosen = positive if metric == "sensitivity" else negative
     if not chosen.any():
         return None
-    return share_right(table, protocol.threshold or 0.0, chosen, failed_is_right=failed_is_right)
+    return share_right(table, protocol.decided_at or 0.0, chosen, failed_is_right=failed_is_right)

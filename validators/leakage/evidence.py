@@ -4,12 +4,14 @@ Nothing here fails a model. An overlap may be a patient who came twice, two bodi
 or a very good model; a person decides, with what the facility holds.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from validators.contract.schema import Strict
-from validators.leakage.identifiers import Overlap
-from validators.leakage.perceptual import NearDuplicates
-from validators.leakage.pixels import ExactDuplicates
+
+if TYPE_CHECKING:  # the searches need numpy and scipy, a reader of reports does not
+    from validators.leakage.identifiers import Overlap
+    from validators.leakage.perceptual import NearDuplicates
+    from validators.leakage.pixels import ExactDuplicates
 
 LeakageOutcome = Literal["clear", "held_for_review"]
 Search = Literal["patients", "exact_pixels", "near_pictures", "implausible_result"]
@@ -39,7 +41,7 @@ def leakage_evidence(findings: tuple[LeakageFinding, ...]) -> LeakageEvidence:
     return LeakageEvidence(findings=findings, outcome=_outcome(held))
 
 
-def of_patients(found: Overlap, against: str) -> LeakageFinding:
+def of_patients(found: "Overlap", against: str) -> LeakageFinding:
     """Patients that occur on both sides."""
     return LeakageFinding(
         search="patients",
@@ -50,7 +52,7 @@ def of_patients(found: Overlap, against: str) -> LeakageFinding:
     )
 
 
-def of_exact_pixels(found: ExactDuplicates, against: str) -> LeakageFinding:
+def of_exact_pixels(found: "ExactDuplicates", against: str) -> LeakageFinding:
     """Cases with exactly the same pixels, within the cohort and on the other side."""
     return LeakageFinding(
         search="exact_pixels",
@@ -64,7 +66,7 @@ def of_exact_pixels(found: ExactDuplicates, against: str) -> LeakageFinding:
     )
 
 
-def of_near_pictures(found: NearDuplicates, against: str) -> LeakageFinding:
+def of_near_pictures(found: "NearDuplicates", against: str) -> LeakageFinding:
     """Pairs of pictures that look alike."""
     return LeakageFinding(
         search="near_pictures",

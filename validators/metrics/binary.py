@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from validators.cases import CaseTable
-from validators.evidence import Interval
 from validators.intervals.auc import Area, area
 from validators.intervals.estimated import Estimated, by_patient, robust_error
 from validators.intervals.influence import Box, Floats
 from validators.intervals.share import Share, share, size_bound_share
 from validators.metrics.estimate import Estimate, checked_weight, number_of_patients, shown
 from validators.metrics.measure import Side, Undefined
+from validators.outcome import Interval
 
 _ROC_POINTS = 2000
 
@@ -43,8 +43,9 @@ def estimate(table: CaseTable, metric: str, threshold: float, level: float) -> E
 
 
 def right(table: CaseTable, threshold: float) -> NDArray[np.bool_]:
-    """Which cases were decided as the reference standard says; failed ones were not."""
-    return np.asarray(~table.failed & ((table.score >= threshold) == table.positive))
+    """Which cases were decided as the reference standard says; failed, undecided ones were not."""
+    decided = ~table.failed & ((table.score >= threshold) == table.positive)
+    return np.asarray(decided if table.undecided is None else decided & ~table.undecided)
 
 
 def share_right(

@@ -17,7 +17,6 @@ import math
 import numpy as np
 
 from validators.cases import CaseTable
-from validators.evidence import Interval
 from validators.intervals.influence import Floats
 from validators.intervals.mean import Mean, mean
 from validators.metrics.binary import share_right, shown_method
@@ -27,6 +26,7 @@ from validators.metrics.estimate import Estimate, checked_weight, number_of_pati
 from validators.metrics.measure import Undefined
 from validators.metrics.of_rates import OfRates, of_rates
 from validators.metrics.recalibration import in_the_large, observed_expected
+from validators.outcome import Interval
 
 MEASURES = frozenset({
     "ppv", "npv", "positive_likelihood_ratio", "negative_likelihood_ratio", "net_benefit",
@@ -83,7 +83,8 @@ def net_benefit_side(
     silent = table.positive if failed_is_right else ~table.positive
     acted = np.where(table.failed, silent, table.score >= at)
     gain = np.where(acted, np.where(table.positive, 1.0, -odds), 0.0)
-    of_case = None if weight is None else checked_weight(table, weight)
+    weighted = weight is not None or table.weight is not None
+    of_case = checked_weight(table, weight) if weighted else None
     return mean(gain, (-odds, 1.0), table.patient, weight=of_case, few_values=True)
 
 

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 
 from validators.cases import CaseTable
-from validators.evidence import Interval
 from validators.intervals.bootstrap import Resampled, Statistic, expanded_tail, resampled
 from validators.intervals.estimated import by_patient
 from validators.intervals.influence import Floats
 from validators.metrics.calibration import CLIP, no_slope
 from validators.metrics.estimate import Estimate, checked_weight, number_of_patients
+from validators.outcome import Interval
 
 KNOTS = (0.05, 0.35, 0.65, 0.95)
 _CELLS = 1000

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.evidence import Interval
+from validators.cases import CaseTable
 from validators.intervals.influence import Floats
 from validators.metrics.measure import Cases, Side, Undefined
+from validators.outcome import Interval
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ def shown(found: Side | Undefined, level: float) -> Estimate:
 
 
 def checked_weight(table: Cases, weight: Floats | None) -> Floats:
-    """The sampling weights ([n]), 1 each where there are none. Raises Invalid if one is not > 0."""
+    """The sampling weights ([n]): those given, else the table's own, else 1 each.
+
+    Raises Invalid if one is not above 0.
+    """
+    if weight is None:
+        weight = table.weight if isinstance(table, CaseTable) else None
     if weight is None:
         return np.ones(table.n)
     given = np.asarray(weight, dtype=np.float64)

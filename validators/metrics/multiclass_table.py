@@ -34,13 +34,12 @@ from validators.protocol.tasks import ClassSettings
 from validators.table import (
     check_cases,
     check_mapping,
-    count,
     failures,
     groups,
     patients,
     read_columns,
 )
-from validators.table_file import TableFile, open_table
+from validators.table_file import TableFile, count, open_table
 
 FAILED = -1
 """The decision of a case whose prediction failed or was withheld."""

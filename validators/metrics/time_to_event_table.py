@@ -30,13 +30,12 @@ from validators.protocol.tasks import TimeToEventSettings
 from validators.table import (
     check_cases,
     check_mapping,
-    count,
     failures,
     groups,
     patients,
     read_columns,
 )
-from validators.table_file import TableFile, open_table
+from validators.table_file import TableFile, count, open_table
 
 _EVENT = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 

@@ -14,22 +14,29 @@ from validators.contract.faults import fault
 from validators.contract.schema import Name
 from validators.metrics.measure import Measure
 from validators.protocol.grown import Grown
+from validators.protocol.questions import Comparator, IfInsufficient, Rule
 
+SENSITIVE = ("ethnic", "race", "racial", "religion", "sexual_orientation", "political")
+"""Special categories of personal data (Article 9 GDPR): grouping by them needs a legal basis."""
 Band = tuple[float, float]
 
 
 class Endpoint(Grown):
-    """One question about the whole cohort. Without a goal or band it is reported only."""
+    """One question about the whole cohort: a goal, a band or a comparator with a margin.
 
-    added_later = ("band",)
+    Without any of them it is reported only.
+    """
+
+    added_later = ("band", "comparator")
 
     metric: Name
     goal: float | None = None
     band: Band | None = None
     """For metrics that belong between two limits, such as a calibration slope: both limits."""
+    comparator: Comparator | None = None
     role: Literal["primary", "secondary"] = "primary"
-    rule: Literal["gating", "reported"] = "gating"
-    if_insufficient: Literal["block", "conditional"] = "block"
+    rule: Rule = "gating"
+    if_insufficient: IfInsufficient = "block"
 
     @model_validator(mode="after")
     def _role_fits(self) -> Self:
@@ -39,9 +46,22 @@ class Endpoint(Grown):
             )
         return self
 
-    def check(self, measure: Measure, place: str) -> None:
-        """Raise a fault where goal or band do not fit the metric."""
+    @property
+    def key(self) -> str:
+        """What tells it from the other endpoints: 'auc', or 'auc against clinic_model'."""
+        return endpoint_key(self.metric, self.comparator.name if self.comparator else None)
+
+    def check(self, measure: Measure, task: str, place: str) -> None:
+        """Raise a fault where goal, band or comparator do not fit the metric."""
         name = measure.name
+        if self.comparator is not None:
+            self.comparator.check(name, task, place)
+            if self.goal is not None or self.band is not None:
+                raise fault(
+                    f"{place}.comparator",
+                    "it has a margin, so no goal or band; ask for those in an endpoint of its own",
+                )
+            return
         if self.rule == "gating" and not measure.gates:
             raise fault(
                 f"{place}.rule", f"{name} can't gate; it is `reported` only ({measure.why_not})"
@@ -94,15 +114,32 @@ class SubgroupRule(Grown):
     groups are then their intersections, fixed beforehand.
     """
 
-    added_later = ("crossed_with",)
+    added_later = ("crossed_with", "family", "legal_basis")
     attribute: Name
     crossed_with: tuple[Name, ...] = ()
     metric: Name = "sensitivity"
     margin: Annotated[float, Field(gt=0)] | None = None
     floor: float | None = None
     minimum: Annotated[int, Field(ge=2)] = 10
-    rule: Literal["gating", "reported"] = "gating"
-    if_insufficient: Literal["block", "conditional"] = "block"
+    rule: Rule = "gating"
+    if_insufficient: IfInsufficient = "block"
+    family: Name | None = None
+    """Rules of one name share the correction of their fails, over all groups tested in them;
+    without it a rule is a family of its own."""
+    legal_basis: str = ""
+    """Needed where an attribute is a special category of personal data, such as ethnicity."""
+
+    @model_validator(mode="after")
+    def _may_be_asked(self) -> Self:
+        for name in self.attributes:
+            words = name.lower()
+            if any(word in words for word in SENSITIVE) and not self.legal_basis.strip():
+                raise fault(
+                    "legal_basis",
+                    f"{name} is a special category of personal data (Article 9 GDPR): name the "
+                    "legal basis on which groups are made of it",
+                )
+        return self
 
     @model_validator(mode="after")
     def _gates_on_something(self) -> Self:
@@ -139,6 +176,11 @@ class SubgroupRule(Grown):
                 f"{place}.floor",
                 f"the floor {self.floor:g} for {measure.name} can't be met, or can't be missed",
             )
+
+
+def endpoint_key(metric: str, comparator: str | None) -> str:
+    """The metric, or 'auc against clinic_model'."""
+    return metric if comparator is None else f"{metric} against {comparator}"
 
 
 def measure_named(measures: Mapping[str, Measure], metric: str, task: str, place: str) -> Measure:

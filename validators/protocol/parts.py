@@ -1,10 +1,12 @@
 """What surrounds the endpoints of a protocol: use, cohort, reference standard, failures."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from validators.contract.schema import Identifier, Strict, Version
+from validators.contract.faults import fault
+from validators.contract.schema import Identifier, Name, Strict, Version
+from validators.protocol.grown import Grown
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -44,21 +46,76 @@ class ReferenceStandard(Strict):
         return "; ".join(said)
 
 
-class Sampling(Strict):
+class Sampling(Grown):
     """How the cohort's cases came in. An enriched cohort has another prevalence than practice, so
-    what depends on prevalence (calibration, net benefit) can't gate on it."""
+    what depends on prevalence (calibration, net benefit) gates on it only with weights."""
 
+    added_later = ("weights",)
     design: Literal["consecutive", "random", "enriched"]
     description: str = ""
+    weights: Name | None = None
+    """The column of sampling weights: how many cases of the population each case stands for. They
+    enter Brier score, calibration and net benefit. Sensitivity, specificity and AUC are those of
+    the cohort's own positives and negatives: enrich by the reference standard alone, or say in
+    the description what else was."""
+
+    @property
+    def shows_prevalence(self) -> bool:
+        """Whether what depends on the prevalence speaks of the population."""
+        return self.design != "enriched" or self.weights is not None
+
+    def in_words(self) -> str:
+        """One sentence for the report."""
+        said = [self.design]
+        said += [self.description.rstrip(".")] if self.description else []
+        said += [f"cases weighted by {self.weights}"] if self.weights else []
+        return "; ".join(said)
 
 
-class CohortRequirement(Strict):
+class Indeterminate(Strict):
+    """Answers that are neither positive nor negative: scores from `low` to below `high`.
+
+    They are answers, not failures. At the locked threshold they count as `positive` (worked up),
+    `negative` (left alone) or `wrong` (neither helps: the strictest; Schuetz et al. 2012). What
+    needs no threshold (AUC, Brier score, calibration, net benefit) takes the scores as they are.
+    """
+
+    low: Share
+    high: Share
+    counts_as: Literal["positive", "negative", "wrong"]
+    maximum_share: Share
+    """Of all cases; more of them fail the model."""
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        if self.low >= self.high:
+            raise fault("high", "it must exceed `low`")
+        return self
+
+    def in_words(self) -> str:
+        """One sentence for the report."""
+        return (
+            f"scores from {self.low:g} to below {self.high:g} are indeterminate; they count as "
+            f"{self.counts_as}, and at most {self.maximum_share:.1%} of cases may be so"
+        )
+
+
+class CohortRequirement(Grown):
     """The cohort this protocol was written for, and the counts without which it can't answer."""
 
+    added_later = ("sites",)
     id: Identifier
     version: Version | None = None
     positives: Annotated[int, Field(ge=1)] = 1
     negatives: Annotated[int, Field(ge=1)] = 1
+    sites: Annotated[int, Field(ge=1)] | None = None
+    """Hospitals with at least one case, by the attribute that `sites` names."""
+
+
+class Repeatability(Strict):
+    """How many cases are answered again, alone and among others, by a fresh process."""
+
+    cases: Annotated[int, Field(ge=1, le=10_000)] = 64
 
 
 class FailedCases(Strict):

@@ -20,7 +20,10 @@ Rules
    alpha / attempts (Bonferroni: the family passes wrongly with at most alpha, however the next
    attempt depends on the answers before).
 8. What depends on the cohort's prevalence gates only where the sampling is stated, and is not
-   enriched.
+   enriched or has weights.
+9. An answer between the limits of `indeterminate` is an answer, not a failure; the block says how
+   it counts and how many may be so.
+10. A new field is left out of the digest while it holds its default (`added_later`).
 """
 
 from collections.abc import Mapping
@@ -41,11 +44,14 @@ from validators.protocol.parts import (
     CohortRequirement,
     Disclosure,
     FailedCases,
+    Indeterminate,
     IntendedUse,
     ReferenceStandard,
+    Repeatability,
     Sampling,
     Share,
 )
+from validators.protocol.questions import Drift, Leakage, RobustnessRule, Sites
 from validators.protocol.tasks import (
     ClassSettings,
     DetectionSettings,
@@ -55,6 +61,8 @@ from validators.protocol.tasks import (
     TaskSettings,
     TimeToEventSettings,
 )
+from validators.protocol.whole import check_further
+from validators.robustness.severity import Perturbation
 
 __all__ = [
     "CohortRequirement", "Disclosure", "Endpoint", "FailedCases", "IntendedUse", "Protocol",
@@ -76,7 +84,8 @@ class Protocol(Grown):
 
     added_later = (
         "conditions_days", "sampling", "classes", "detection", "segmentation", "regression",
-        "time_to_event", "decision_thresholds",
+        "time_to_event", "decision_thresholds", "indeterminate", "sites", "robustness",
+        "repeatability", "drift", "leakage", "pilot_mode", "regulatory_references",
     )  # fmt: skip
 
     id: Identifier
@@ -91,6 +100,8 @@ class Protocol(Grown):
     cluster: Literal["patient"] | None = None
     threshold: Share | None = None
     """Of a binary question; locked."""
+    indeterminate: Indeterminate | None = None
+    """Of a binary question: answers that are neither positive nor negative."""
     classes: ClassSettings | None = None
     detection: DetectionSettings | None = None
     segmentation: SegmentationSettings | None = None
@@ -102,12 +113,22 @@ class Protocol(Grown):
     subgroups: tuple[SubgroupRule, ...] = ()
     decision_thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     """Thresholds of the decision curve (net benefit), binary questions."""
+    sites: Sites | None = None
+    robustness: tuple[RobustnessRule, ...] = ()
+    repeatability: Repeatability = Repeatability()
+    drift: Drift | None = None
+    leakage: Leakage | None = None
     attempts: Annotated[int, Field(ge=1, le=10)] = 1
     failed_cases: FailedCases = FailedCases()
     disclosure: Disclosure = Disclosure()
     validity_days: Annotated[int, Field(ge=1, le=1826)] = 365
     conditions_days: Annotated[int, Field(ge=1, le=366)] | None = None
     """When the conditions of a conditional certificate are due; 90 days where it is left out."""
+    pilot_mode: Literal["shadow", "assistive"] = "shadow"
+    """How a certified model may be piloted. Shadow: no result reaches the care of a patient."""
+    regulatory_references: tuple[str, ...] = ()
+    """What a pilot needs beside the certificate, such as an approval by an ethics committee; it
+    stands on certificate and label."""
     minimum_landlock_abi: Annotated[int, Field(ge=0, le=10)] = 0
     goals_rationale: str = ""
 
@@ -132,8 +153,8 @@ class Protocol(Grown):
 
     @model_validator(mode="after")
     def _one_rule_each(self) -> Self:
-        metrics = [endpoint.metric for endpoint in self.endpoints]
-        if len(set(metrics)) != len(metrics):
+        keys = [endpoint.key for endpoint in self.endpoints]
+        if len(set(keys)) != len(keys):
             raise fault("endpoints", "two of them ask for the same metric")
         pairs = [(rule.name, rule.metric) for rule in self.subgroups]
         if len(set(pairs)) != len(pairs):
@@ -147,26 +168,30 @@ class Protocol(Grown):
         known = self.measures
         for place, endpoint in enumerate(self.endpoints):
             where = f"endpoints[{place}]"
-            endpoint.check(
-                measure_named(known, endpoint.metric, self.task, f"{where}.metric"), where
-            )
+            measure = measure_named(known, endpoint.metric, self.task, f"{where}.metric")
+            endpoint.check(measure, self.task, where)
             if endpoint.metric in NEED_PREVALENCE and self.intended_use.prevalence is None:
                 raise fault(
                     "intended_use.prevalence", f"{endpoint.metric} is computed at a prevalence"
                 )
             if endpoint.metric == "net_benefit" and not self.decision_thresholds:
                 raise fault("decision_thresholds", "net_benefit is computed at the first of them")
-            enriched = self.sampling is None or self.sampling.design == "enriched"
+            known_prevalence = self.sampling is not None and self.sampling.shows_prevalence
             gating = endpoint.rule == "gating"
-            if enriched and gating and endpoint.metric.startswith(NEEDS_PREVALENCE):
+            if gating and not known_prevalence and endpoint.metric.startswith(NEEDS_PREVALENCE):
                 raise fault(
                     f"{where}.rule",
                     f"{endpoint.metric} depends on the cohort's prevalence: it gates only where "
-                    "`sampling` says that the cohort is consecutive or random",
+                    "`sampling` says that the cohort is consecutive or random, or names weights",
                 )
         for place, rule in enumerate(self.subgroups):
             where = f"subgroups[{place}]"
             rule.check(measure_named(known, rule.metric, self.task, f"{where}.metric"), where)
+        return self
+
+    @model_validator(mode="after")
+    def _further_fits(self) -> Self:
+        check_further(self)
         return self
 
     @cached_property
@@ -179,6 +204,28 @@ class Protocol(Grown):
         """The block of the task type; None for a binary question."""
         name = _SETTINGS_OF.get(self.task)
         return getattr(self, name) if name else None
+
+    @property
+    def decided_at(self) -> float | None:
+        """The score from which on a case counts as positive: the threshold, or where answers are
+        indeterminate the end of that range that the block says."""
+        if self.indeterminate is None or self.indeterminate.counts_as == "wrong":
+            return self.threshold
+        low = self.indeterminate.counts_as == "positive"
+        return self.indeterminate.low if low else self.indeterminate.high
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """Columns of other models' scores and of readers' ratings, each once, in order."""
+        of = [e.comparator.columns for e in self.endpoints if e.comparator is not None]
+        return tuple(dict.fromkeys(name for names in of for name in names))
+
+    @property
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """What the model is run under again, each once."""
+        return tuple(
+            {rule.perturbation.name: rule.perturbation for rule in self.robustness}.values()
+        )
 
     @property
     def each_alpha(self) -> float:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import validators
 from registry.trust.canonical import canonical, digest_of, sha256_file
+from validators.drift.evidence import DriftEvidence
 from validators.evidence import Curves, Digests, Environment, Report
 from validators.protocol.schema import Protocol
 
@@ -40,10 +41,12 @@ def build_report(
     digests: Digests,
     environment: Environment,
     attribution: str,
+    drift: DriftEvidence | None = None,
 ) -> Report:
     """The complete report of one evaluation, its numbers rounded by rule 2.
 
-    `attribution` is the citation and licence of the data, or empty.
+    `attribution` is the citation and licence of the data, or empty; `drift` how the cohort differs
+    from the declared development data, where there are such.
     """
     report = Report(
         protocol_id=protocol.id,
@@ -51,6 +54,10 @@ def build_report(
         title=protocol.title,
         intended_use=protocol.intended_use.model_dump(mode="json"),
         reference_standard=protocol.reference_in_words,
+        sampling=protocol.sampling.in_words() if protocol.sampling else "",
+        indeterminate=protocol.indeterminate.in_words() if protocol.indeterminate else "",
+        pilot_mode=protocol.pilot_mode,
+        regulatory_references=protocol.regulatory_references,
         goals_rationale=protocol.goals_rationale,
         task=protocol.task,
         threshold=protocol.threshold,
@@ -60,6 +67,10 @@ def build_report(
         endpoints=evaluation.endpoints,
         complete_case=evaluation.complete_case,
         subgroups=evaluation.subgroups,
+        sites=evaluation.sites,
+        robustness=evaluation.robustness,
+        drift=drift,
+        leakage=evaluation.leakage,
         verdict=evaluation.verdict,
         curves=thinned(evaluation.curves),
         environment=environment,

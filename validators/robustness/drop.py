@@ -36,11 +36,11 @@ from scipy import special
 
 from registry.trust.errors import Invalid
 from validators.cases import CaseTable
-from validators.evidence import Interval, Outcome
 from validators.intervals.auc import Area, area
 from validators.intervals.influence import Box, widening_correlation
 from validators.intervals.proportion import Pair, clopper_pearson, mover
 from validators.intervals.share import Share, share
+from validators.outcome import Interval, Outcome
 from validators.robustness.evidence import DropEvidence
 
 Metric = Literal["sensitivity", "specificity", "auc"]

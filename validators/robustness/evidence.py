@@ -1,7 +1,7 @@
 """What a perturbed run showed: numbers about groups only."""
 
 from validators.contract.schema import Strict
-from validators.evidence import Interval, Outcome
+from validators.outcome import Interval, Outcome
 from validators.robustness.severity import Perturbation
 
 
@@ -9,6 +9,7 @@ class DropEvidence(Strict):
     """One metric before and after, on the same cases. `n` are the cases that it is about.
 
     `drop` is clean minus changed; failed predictions count as right before and as wrong after.
+    None where the run was not made.
     """
 
     metric: str
@@ -16,44 +17,26 @@ class DropEvidence(Strict):
     positives: int
     negatives: int
     clusters: int | None
-    clean: float
-    changed: float
-    drop: float
-    interval: Interval
+    clean: float | None
+    changed: float | None
+    drop: float | None
+    interval: Interval | None
     maximum_drop: float
+    rule: str = "reported"
     outcome: Outcome
     reason: str
 
 
 class RobustnessEvidence(Strict):
-    """One perturbed run: what was done to which input, how many failed, and each metric's drop."""
+    """One perturbed run: what was done to which input, how many failed, and each metric's drop.
+
+    `failed` is None where the run was not made. What was added is drawn from the digests of
+    protocol, model and cohort, which the report holds.
+    """
 
     perturbation: Perturbation
     amount: float
     unit: str
-    seed: str
-    """The digest that the added noise was drawn from."""
     cases: int
-    failed: int
-    failed_by_code: dict[str, int]
+    failed: int | None
     drops: tuple[DropEvidence, ...]
-
-
-def robustness_evidence(
-    perturbation: Perturbation,
-    seed: str,
-    cases: int,
-    failed_by_code: dict[str, int],
-    drops: tuple[DropEvidence, ...],
-) -> RobustnessEvidence:
-    """The evidence of one perturbed run of `cases` cases."""
-    return RobustnessEvidence(
-        perturbation=perturbation,
-        amount=perturbation.amount,
-        unit=perturbation.unit,
-        seed=seed,
-        cases=cases,
-        failed=sum(failed_by_code.values()),
-        failed_by_code=dict(sorted(failed_by_code.items())),
-        drops=drops,
-    )

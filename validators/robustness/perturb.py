@@ -24,6 +24,7 @@ from validators.cohort.contents import Shard
 from validators.contract.schema import Contract, Tensor
 from validators.robustness import images
 from validators.robustness.draws import Draws, Floats
+from validators.robustness.fits import check_perturbation, check_tensor
 from validators.robustness.images import Range
 from validators.robustness.severity import Perturbation
 
@@ -45,10 +46,7 @@ def perturbed(
     seed: a digest of what the run is bound to. Raises Invalid, before the first shard is asked
     for, where the perturbation does not fit the contract.
     """
-    tensor = next((t for t in contract.inputs if t.name == perturbation.tensor), None)
-    if tensor is None:
-        raise Invalid(f"the contract has no input {perturbation.tensor!r} to perturb")
-    _check(tensor, perturbation)
+    tensor = check_perturbation(contract, perturbation)
     return _stream(shards, perturbation, tensor, seed)
 
 
@@ -59,7 +57,7 @@ def perturb(
 
     Raises Invalid where the perturbation does not fit the tensor.
     """
-    _check(tensor, perturbation)
+    check_tensor(tensor, perturbation)
     return _bounded(values, perturbation, tensor, draws)
 
 
@@ -135,33 +133,3 @@ def _range(tensor: Tensor) -> Range:
     if tensor.minimum is not None and tensor.maximum is not None:
         return Range(tensor.minimum, tensor.maximum)
     return Range(0.0, 255.0)
-
-
-def _check(tensor: Tensor, asked: Perturbation) -> None:
-    named = f"the input {tensor.name!r}"
-    if tensor.dtype not in _WORKING:
-        raise Invalid(f"{named} is {tensor.dtype}: it can't be perturbed")
-    if asked.modality == "table":
-        if len(asked.standard_deviations) != int(np.prod(tensor.shape)):
-            raise Invalid(
-                f"{named} has {int(np.prod(tensor.shape))} elements and the perturbation "
-                f"{len(asked.standard_deviations)} standard deviations; give one an element"
-            )
-        return
-    if len(tensor.shape) not in (3, 4):
-        raise Invalid(
-            f"{named} has shape {list(tensor.shape)}; an image is [channels, rows, columns] or "
-            "[channels, slices, rows, columns]"
-        )
-    if asked.kind == "stain" and tensor.shape[0] != 3:
-        raise Invalid(f"{named} has {tensor.shape[0]} channels; a stain needs red, green and blue")
-    if asked.modality == "CT" or asked.kind in ("blur", "resampling"):
-        return
-    declared = tensor.minimum is not None and tensor.maximum is not None
-    if not declared and tensor.dtype != "uint8":
-        raise Invalid(
-            f"{named} declares no minimum and maximum, so {asked.kind} has no scale; declare both "
-            "in the contract"
-        )
-    if declared and not _range(tensor).width > 0:
-        raise Invalid(f"{named} declares a maximum that is not above its minimum")

@@ -132,6 +132,11 @@ class Perturbation(Strict):
         return self
 
     @property
+    def name(self) -> str:
+        """'noise_3_image': what tells it from the other perturbations of a protocol."""
+        return f"{self.kind}_{self.severity}_{self.tensor}"
+
+    @property
     def amount(self) -> float:
         """How much, in `unit`."""
         return SEVERITIES[self.modality][self.kind][1][self.severity - 1]

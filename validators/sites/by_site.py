@@ -30,12 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from validators.evidence import Interval, Outcome
 from validators.intervals.auc import Area
 from validators.intervals.influence import Floats
 from validators.intervals.proportion import Pair
 from validators.intervals.share import Share
 from validators.metrics.measure import Side, Undefined
+from validators.outcome import Interval, Outcome
 from validators.sites.prediction import prediction
 from validators.sites.random_effects import RandomEffects, summarise
 from validators.verdict import apart

@@ -31,12 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from validators.evidence import Outcome
 from validators.fairness.judging import judge_gap
 from validators.intervals.influence import widening_correlation
 from validators.intervals.proportion import Pair, mover
 from validators.intervals.share import Share
 from validators.metrics.measure import Undefined
+from validators.outcome import Outcome
 
 Flags = NDArray[np.bool_]
 ShareOf = Callable[[Flags, bool], Share | Undefined]
