@@ -66,7 +66,7 @@ class Sampling(Grown):
 
     def in_words(self) -> str:
         """One sentence for the report."""
-        said = [self.design]
+        said: list[str] = [self.design]
         said += [self.description.rstrip(".")] if self.description else []
         said += [f"cases weighted by {self.weights}"] if self.weights else []
         return "; ".join(said)
