@@ -127,8 +127,8 @@ class Protocol(Grown):
     pilot_mode: Literal["shadow", "assistive"] = "shadow"
     """How a certified model may be piloted. Shadow: no result reaches the care of a patient."""
     regulatory_references: tuple[str, ...] = ()
-    """What a pilot needs beside the certificate, such as an approval by an ethics committee; it
-    stands on certificate and label."""
+    """What a pilot needs beside the certificate, such as an approval by an ethics committee: the
+    maker's declaration answers each, and they stand on the report and the label."""
     minimum_landlock_abi: Annotated[int, Field(ge=0, le=10)] = 0
     goals_rationale: str = ""
 
