@@ -36,6 +36,7 @@ from registry.trust.canonical import digest_of
 from validators.contract.faults import fault
 from validators.contract.schema import Contract, Identifier, Version
 from validators.metrics.binary_clinical import NEED_PREVALENCE
+from validators.metrics.binary_measures import BinarySettings
 from validators.metrics.measure import Measure
 from validators.metrics.tasks import NEEDS_PREVALENCE, measures_of
 from validators.protocol.endpoints import Endpoint, SubgroupRule, measure_named
@@ -213,6 +214,13 @@ class Protocol(Grown):
             return self.threshold
         low = self.indeterminate.counts_as == "positive"
         return self.indeterminate.low if low else self.indeterminate.high
+
+    @property
+    def binary(self) -> BinarySettings:
+        """What is fixed of a binary question."""
+        return BinarySettings(
+            self.decided_at or 0.0, self.intended_use.prevalence, self.decision_thresholds
+        )
 
     @property
     def further_columns(self) -> tuple[str, ...]:
