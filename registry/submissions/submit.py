@@ -79,14 +79,15 @@ def submit(
         if standing["passed"]:
             raise Refused(
                 f"a model of this family has passed on the cohort {target['id']} "
-                f"{target['version']}, so no other attempt on it is taken: let that model stand, or "
-                "wait for a new version of the cohort",
+                f"{target['version']}, so no other attempt on it is taken: let that model "
+                "stand, or wait for a new version of the cohort",
                 code="family_passed",
             )
         if standing["taken"] >= rules.attempts:
             raise Refused(
-                f"all {rules.attempts} attempts of {caller.organisation} on the cohort "
-                f"{target['id']} {target['version']} are spent or under way",
+                f"all {rules.attempts} attempts of {caller.organisation}'s models, and of others "
+                f"with almost the same weights, on the cohort {target['id']} {target['version']} "
+                "are spent or under way",
                 code="attempts_spent",
             )
         now.do(
