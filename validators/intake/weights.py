@@ -25,7 +25,7 @@ them), as the share of bits of the worst tensor, least to most:
 - copies trained on for 60 epochs on other cases .074 to .104, all joined; two such copies of one
   network .113 to .135, two of six joined, the others shown;
 - one frozen backbone, heads from other cases .174 to .229, none joined, all shown;
-- hidden units scaled by .5 to 2 .145 to .178, all shown; permuted .502 to .545, none joined or shown.
+- hidden units scaled by .5 to 2 .145 to .178, all shown; permuted .502 to .545, not even shown.
 
 What it does not see: a copy whose hidden units were permuted is a stranger to it, and so is one
 whose layers were factored, merged or distilled. It stops who asks for more attempts by registering
