@@ -6,6 +6,7 @@ Rules
 -----
 1. Every pair of models for one indication on one cohort version is compared once, by whoever comes
    second: one lock is held from the comparison to the commit, so the order of intake is no matter.
+   It is taken before anything is logged in the transaction: the log's lock comes last everywhere.
 2. Models of one organisation are one family already and are not compared.
 3. What was found is for the facility; a submitter never learns of another organisation.
 4. What follows from it (attempts that count together, the end at the first pass) is decided in the

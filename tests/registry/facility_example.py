@@ -95,9 +95,9 @@ class Example:
         self.worker.store.put(places.model(digest) + "model.onnx", model)
         row = self.row(submission)
         with self.worker.record.transaction() as now:
+            note_weights(now, row, weights_in(model))  # first: its lock comes before the log's
             until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
             now.do("submission_move", id=submission, state="intake", deadline=until)
-            note_weights(now, row, weights_in(model))
             now.do("submission_model", id=submission, model_digest=digest)
             now.do("submission_move", id=submission, state="queued", deadline=until)
         return submission
