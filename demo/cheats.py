@@ -4,6 +4,7 @@ Each must be refused, with a line that says why; the journey stops if one gets t
 """
 
 import shutil
+from pathlib import Path
 
 from demo.hospital import flip_one_bit
 from demo.stage import CommandFailed, Person
@@ -31,7 +32,26 @@ def try_all(story: Story) -> None:
         "SME A looks at SME B's submission",
         lambda: stage.touchstone(eva, "status", story.submissions["b"]["id"]),
     )
+    if story.submissions["a"]["outcome"] == "pass":
+        stage.refused(
+            "SME A goes on after its pass, for a second one",
+            lambda: _submit(story, eva, f"models:/{MODELS['a']}/1"),
+        )
     change_one_byte(story)
+    if story.submissions["a"]["outcome"] == "pass":
+        stage.refused(
+            "SME B submits SME A's weights as a model of its own",
+            lambda: _submit(story, finn, story.home / "model-a.onnx", "--name", MODELS["b"]),
+        )
+
+
+def _submit(story: Story, who: Person, *what: str | Path) -> None:
+    """Submit and wait; CommandFailed with what the submitter reads where it ends in a failure."""
+    shown = story.stage.touchstone(
+        who, "submit", *what, "--protocol", story.protocol["id"], "--cohort", COHORT, "--wait",
+    )  # fmt: skip
+    if shown["failure"]:
+        raise CommandFailed(shown["failure"]["message"])
 
 
 def _mlflow(story: Story, who: Person, act: str, name: str, version: str) -> None:

@@ -87,8 +87,18 @@ class Attempts(BaseModel):
     spent: int
 
 
+class Alike(BaseModel):
+    """A submission of another organisation whose model has much the same weights."""
+
+    submission: str
+    organisation: str
+    model: Annotated[str, Field(description="Name and version.")]
+    share: Annotated[float, Field(ge=0, le=1, description="Of the weights, what is alike.")]
+    same_family: Annotated[bool, Field(description="Whether their attempts count together.")]
+
+
 class Submission(BaseModel):
-    """What the caller may know of a submission. The last seven fields are for the facility."""
+    """What the caller may know of a submission. The last eight fields are for the facility."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SUBMISSION]})
     id: str
@@ -116,6 +126,10 @@ class Submission(BaseModel):
     void_decisions: Annotated[
         int | None,
         Field(description="Those that a revoked key or another report made void."),
+    ] = None
+    alike: Annotated[
+        list[Alike] | None,
+        Field(description="Models of other organisations with much the same weights."),
     ] = None
 
 

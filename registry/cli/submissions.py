@@ -105,6 +105,10 @@ def _print_one(shown: dict[str, Any]) -> None:
         if shown["failure"]["fault"] == "facility":
             lines.append("  fault     the facility's; an attempt that was spent came back")
     lines.append(f"  attempts  {attempts['spent']} of {attempts['allowed']} spent")
+    for other in shown.get("alike") or []:
+        kind = "the same family as" if other["same_family"] else "much like"
+        lines.append(f"  alike     {kind} {other['model']} of {other['organisation']} "
+                     f"({other['share']:.0%} of the weights; {other['submission']})")  # fmt: skip
     console.print("\n".join(lines), markup=False)
 
 

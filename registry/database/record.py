@@ -38,6 +38,7 @@ _WRITES = re.compile(r"\b(INSERT INTO|(?<!FOR )UPDATE|DELETE FROM|append_event)\
 _FOLDER = Path(__file__).parent / "sql"
 _CODES = {
     "attempts_left": "attempts_spent",
+    "family_stops_at_pass": "family_passed",
     "quota_left": "quota_used_up",
     "storage_left": "quota_storage",
 }
@@ -166,11 +167,13 @@ def _dicts_are_json(connection: psycopg.Connection[Row]) -> None:
     connection.adapters.register_dumper(dict, JsonbDumper)
 
 
-def _for_people(error: psycopg.errors.IntegrityError) -> Refused | Conflict:
+def _for_people(error: psycopg.errors.IntegrityError) -> Refused | Conflict | Unavailable:
     """The refusal in the words of the rule that was broken (0002_rules.sql writes them)."""
     message = error.diag.message_primary or "the record refuses this"
     if code := _CODES.get(error.diag.constraint_name or ""):
         return Refused(message, code=code)
+    if error.diag.constraint_name == "family_one_by_one":
+        return Unavailable(message, code="family_at_work")
     if isinstance(error, psycopg.errors.RestrictViolation):
         return Refused(message, code="against_the_record")
     if isinstance(error, psycopg.errors.UniqueViolation):

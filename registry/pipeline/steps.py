@@ -24,6 +24,7 @@ from registry.pipeline.certificate_draft import bundle_and_statement
 from registry.pipeline.predictions import case_table, predictions_file
 from registry.pipeline.work import Work
 from registry.submissions import places
+from registry.submissions.families import note_weights
 from registry.submissions.lock import load_manifest
 from registry.submissions.states import deadline, family
 from registry.trust.canonical import digest_of, sha256_bytes
@@ -64,10 +65,13 @@ def intake(work: Work) -> None:
         work.trace.model_had_a_hand = True
         description = sandbox.inspect(files)
     decide(description, work.contract)
+    if description.weights is None:
+        raise Refused("the inspection did not tell of the weights", code="model_invalid")
     digest = model_digest(files)
     for name, data in files.items():
         work.facility.store.put(places.model(digest) + name, data)
     with work.facility.record.transaction() as now:
+        note_weights(now, work.row, description.weights)
         if work.row["model_digest"] is None:
             now.do("submission_model", id=work.id, model_digest=digest)
         now.do(
@@ -81,8 +85,10 @@ def intake(work: Work) -> None:
 
 
 def begin_run(work: Work) -> None:
-    """queued → running."""
-    _move(work, "running")
+    """queued → running, unless the family has no attempt for it (the record says why)."""
+    with work.facility.record.transaction() as now:
+        now.one("family_check", submission=work.id)
+        now.do("submission_move", id=work.id, state="running", deadline=_due("running"))
 
 
 def run(work: Work) -> None:

@@ -21,6 +21,9 @@ from typing import Literal
 LOCKED_THINGS = frozenset({"tampered", "not_found", "shard_unfit"})
 """Codes that are about a thing under our lock, which no model can reach from its sandbox."""
 
+RATIONED = frozenset({"attempts_spent", "family_passed"})
+"""Codes that end a submission before the first locked shard: there was no attempt for it."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -55,6 +58,8 @@ def whose(failure: Failure) -> Finding:
     """The finding; see the rules above for what counts as proof."""
     if failure.code in LOCKED_THINGS:
         return Finding("facility", "a thing under the facility's lock was damaged or is gone")
+    if failure.code in RATIONED:
+        return Finding("model", "its family has no attempt left on this cohort version")
     if failure.canary_after is False:
         return Finding("facility", "the facility's own model fails on this host too")
     if failure.blamed:

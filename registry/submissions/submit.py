@@ -6,7 +6,8 @@
 Rules
 -----
 1. A submission binds one model version, one protocol (by digest) and one cohort version.
-2. Attempts under way count as taken, so that ten submissions at once are not ten attempts.
+2. Attempts under way count as taken, so that ten submissions at once are not ten attempts. Those
+   of joined families count together, and a family stops at its first pass (0012_families.sql).
 3. A submitter sees pass or not pass, and nothing else about the locked cohort, until certified or
    out of attempts.
 """
@@ -25,7 +26,6 @@ from registry.submissions.states import (
     ASSESSED,
     CERTIFIED,
     deadline,
-    family,
     meaning,
     outcome,
     overdue,
@@ -65,7 +65,7 @@ def submit(
     if rules.cohort.version is not None and rules.cohort.version != target["version"]:
         target = cohort(facility, caller, cohort_name, rules.cohort.version)
     check_fit(rules, target)
-    kin = family(caller.organisation, rules.id)
+    kin = {"protocol": rules.id, "cohort_id": target["id"], "cohort_version": target["version"]}
     submission = str(identity or uuid.uuid4())
     with facility.record.transaction(caller) as now:
         if now.maybe("registered_version", organisation=caller.organisation, model_name=model,
@@ -74,14 +74,20 @@ def submit(
                 f"{caller.organisation} has no registered model {model!r} version {version}; "
                 "register it with the MLflow client first"
             )
-        now.one("family_lock", family=kin)
-        taken = now.one(
-            "attempts_taken", family=kin, cohort_id=target["id"], cohort_version=target["version"]
-        )["taken"]
-        if taken >= rules.attempts:
+        now.one("families_hold", **kin)
+        standing = now.one("family_standing", organisation=caller.organisation, **kin)
+        if standing["passed"]:
             raise Refused(
-                f"all {rules.attempts} attempts of {caller.organisation} on the cohort "
-                f"{target['id']} {target['version']} are spent or under way",
+                f"a model of this family has passed on the cohort {target['id']} "
+                f"{target['version']}, so no other attempt on it is taken: let that model "
+                "stand, or wait for a new version of the cohort",
+                code="family_passed",
+            )
+        if standing["taken"] >= rules.attempts:
+            raise Refused(
+                f"all {rules.attempts} attempts of {caller.organisation}'s models, and of others "
+                f"with almost the same weights, on the cohort {target['id']} {target['version']} "
+                "are spent or under way",
                 code="attempts_spent",
             )
         now.do(
@@ -188,6 +194,7 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "certifiable": row["certifiable"],
             "decisions": row["decisions"],
             "void_decisions": row["void_decisions"],
+            "alike": row["alike"] or [],
         }
     return shown
 

@@ -27,6 +27,7 @@ from serving.sandbox.operators import ALLOWED, DEFAULT_DOMAIN, OPSETS
 from serving.sandbox.refusal import Refusal, first_line
 from serving.sandbox.shapes import largest_tensor
 from serving.sandbox.tensors import inline, refuse_external, tensors_of
+from serving.sandbox.weights import weights_of
 
 MAXIMUM_NODES: Final = 50_000
 MAXIMUM_DEPTH: Final = 8
@@ -48,8 +49,10 @@ _TYPES: Final = {
 }
 
 
-def inspect(files: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+def inspect(files: Mapping[str, Any], *, sketch: bool = False) -> tuple[dict[str, Any], bytes]:
     """Check a model's files; give its description and the bytes that may be loaded.
+
+    sketch: whether the description tells of the weights too (`sandbox.weights`).
 
     Raises Refusal with the first reason found, MemoryError when the limits are reached.
     """
@@ -81,6 +84,7 @@ def inspect(files: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         "parameters": min(sum(math.prod(t.dims) for t in model.graph.initializer), 1 << 62),
         "model_bytes": len(data),
         "largest_tensor": largest,
+        "weights": weights_of(model) if sketch else None,
     }
     return description, data
 

@@ -22,7 +22,7 @@ class Model:
 
     def inspect(self, files: list[list[Any]], payload: bytearray) -> dict[str, Any]:
         """The description of the model in `payload`; raises Refusal."""
-        description, _ = inspect(_split(files, payload))
+        description, _ = inspect(_split(files, payload), sketch=True)
         return description
 
     def load(self, files: list[list[Any]], payload: bytearray) -> dict[str, Any]:

@@ -25,14 +25,17 @@ from registry.pipeline.turns import next_turn
 from registry.settings import Databases, Settings
 from registry.storage.local import LocalStore
 from registry.submissions import places
+from registry.submissions.families import note_weights
 from registry.submissions.lock import lock_cohort, lock_protocol
 from registry.submissions.submit import submit
 from registry.trust.keys import Identity, new_root
 from registry.trust.model_files import model_digest
+from serving.sandbox.weights import weights_of
 from tests.registry.role import Role as DatabaseRole
 from tests.registry.role import token_of
 from tests.validators.cohort_example import sealed_example
 from validators.cohort.manifest import manifest_bytes
+from validators.contract.description import Weights
 
 KINDS = {"innovator": "sme", "clinician": "hospital"}
 PEOPLE: tuple[tuple[str, str, Role], ...] = (
@@ -90,7 +93,9 @@ class Example:
         submission = self.submitted(who)
         digest = model_digest({"model.onnx": model})
         self.worker.store.put(places.model(digest) + "model.onnx", model)
+        row = self.row(submission)
         with self.worker.record.transaction() as now:
+            note_weights(now, row, weights_in(model))  # first: its lock comes before the log's
             until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
             now.do("submission_move", id=submission, state="intake", deadline=until)
             now.do("submission_model", id=submission, model_digest=digest)
@@ -240,6 +245,11 @@ def model(nodes: list[Any], constants: list[Any]) -> bytes:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(made)
     return bytes(made.SerializeToString())
+
+
+def weights_in(made: bytes) -> Weights:
+    """What intake's inspection tells of a model's weights."""
+    return Weights.model_validate(weights_of(onnx.load_from_string(made)))
 
 
 def honest(weight: float = 0.1) -> bytes:

@@ -52,7 +52,7 @@ def app(database: Databases) -> Any:
         )
         connection.execute(
             "INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)"
-            f" VALUES ('{D1}','p','1','{LENIENT}',2,'Sam')"
+            f" VALUES ('{D1}','p','1','{LENIENT}',2,'Sam'), ('{D2}','q','1','{LENIENT}',2,'Sam')"
         )
     for person, key, organisation in (
         ("Ada", D1, "tef"), ("Ben", D2, "tef"), ("Eve", D3, "sme-a"),
@@ -62,14 +62,14 @@ def app(database: Databases) -> Any:
 
 
 def submission(app: Any, *, verdict: str | None = None, state: str = "in_review",
-               organisation: str = "sme-a") -> str:  # fmt: skip
+               organisation: str = "sme-a", protocol: str = D1) -> str:  # fmt: skip
     """A submission, moved along the arrows as the pipeline would."""
     name = str(uuid.uuid4())
     person = {"sme-a": "Eva", "sme-b": "Bob"}[organisation]
     app[person].execute(
         "INSERT INTO touchstone.submission (id, organisation, model_name, model_version,"
         " protocol_digest, cohort_id, cohort_version, submitted_by)"
-        f" VALUES ('{name}','{organisation}','m-{name[:8]}',1,'{D1}','c','1','{person}')"
+        f" VALUES ('{name}','{organisation}','m-{name[:8]}',1,'{protocol}','c','1','{person}')"
     )
     for target in ("intake", "queued", "running", "assessed", "in_review"):
         if app.execute(f"SELECT state FROM touchstone.submission WHERE id='{name}'").fetchone() == (
@@ -230,13 +230,26 @@ def test_what_ran_unsandboxed_can_not_be_certified(app: Any) -> None:
 
 
 def test_attempts_run_out_and_come_back_only_with_a_reason(app: Any) -> None:
-    first, second, third = (submission(app, state="running") for _ in range(3))
+    first, second, third = (submission(app, state="running", protocol=D2) for _ in range(3))
     spend = (
         "INSERT INTO touchstone.attempt (submission, family, cohort_id, cohort_version)"
-        " VALUES (%s, 'sme-a/p', 'c', '1')"
+        " VALUES (%s, 'sme-a/q', 'c', '1')"
     )
+    with pytest.raises(psycopg.errors.RestrictViolation, match="weights were compared"):
+        app.execute(spend, (first,))
+    compared = (
+        "INSERT INTO touchstone.fingerprint (submission, weights)"
+        """ VALUES (%s, '{"contents": null, "tensors": [], "complete": true}')"""
+    )
+    for name in (first, second, third):
+        app.execute(compared, (name,))
     app.execute(spend, (first,))
+    with pytest.raises(psycopg.errors.CheckViolation, match="the next waits"):
+        app.execute(spend, (second,))
+    ended = "UPDATE touchstone.submission SET state = 'technical_failure' WHERE id = %s"
+    app.execute(ended, (first,))
     app.execute(spend, (second,))
+    app.execute(ended, (second,))
     with pytest.raises(psycopg.errors.CheckViolation, match="all 2 attempts"):
         app.execute(spend, (third,))
     with pytest.raises(psycopg.errors.RestrictViolation, match="with a reason"):
@@ -254,9 +267,6 @@ def test_attempts_run_out_and_come_back_only_with_a_reason(app: Any) -> None:
     for name, party in ((first, "facility"), (second, "model")):
         with pytest.raises(psycopg.errors.RestrictViolation, match="found to be the facility"):
             app.execute(back, (name,))
-        app.execute(
-            f"UPDATE touchstone.submission SET state = 'technical_failure' WHERE id = '{name}'"
-        )
         app.execute(found, (name, party))
     app.execute(back, (first,))
     with pytest.raises(psycopg.errors.RestrictViolation, match="found to be the facility"):

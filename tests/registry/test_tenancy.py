@@ -20,7 +20,7 @@ SUBMIT = (
     f" VALUES (gen_random_uuid(), %s, %s, 1, '{D1}', 'c', '1', %s)"
 )
 TENANTS = ("organisation", "token", "signer", "submission", "attempt", "step", "decision",
-           "certificate", "registration", "event", "cohort", "protocol")  # fmt: skip
+           "certificate", "registration", "event", "cohort", "protocol", "kinship")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,14 @@ def filled(database: Databases) -> Databases:
             " VALUES (%s, 'm', 1, 's')", (name,),
         )  # fmt: skip
         acting(database, name, "innovator", name).execute(SUBMIT, (name, "m", name))
+    Role(database.worker).execute(
+        "INSERT INTO touchstone.fingerprint (submission, weights)"
+        " SELECT id, '{}' FROM touchstone.submission"
+    )
+    Role(database.worker).execute(
+        "INSERT INTO touchstone.kinship SELECT a.id, b.id, 0.6, false FROM touchstone.submission a"
+        " JOIN touchstone.submission b ON a.organisation < b.organisation"
+    )
     Role(database.worker).execute(
         "INSERT INTO touchstone.attempt (submission, family, cohort_id, cohort_version)"
         " SELECT id, organisation || '/p', 'c', '1' FROM touchstone.submission"

@@ -17,6 +17,7 @@ from validators.contract.schema import Strict
 
 Text = Annotated[str, Field(max_length=256, pattern=r"^[ -~]*$")]
 Count = Annotated[int, Field(ge=0, le=1 << 62)]
+Bits = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 Dimension = Annotated[int, Field(ge=0, le=1 << 40)] | Text | None
 
 
@@ -27,6 +28,26 @@ class TensorDescription(Strict):
     dtype: Text
     shape: Annotated[tuple[Dimension, ...], Field(max_length=16)] | None
     """None where the file declares no rank."""
+
+
+class WeightSketch(Strict):
+    """One tensor of weights in a few bits; made in `serving.sandbox.weights`."""
+
+    shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)]
+    """Without axes of length 1; a matrix with its short side first."""
+    bits: Bits
+    turned: Bits | None = None
+    """Of a square matrix: the bits of its transpose."""
+
+
+class Weights(Strict):
+    """What tells models of one family from others: see `validators.intake.weights`."""
+
+    contents: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None
+    """Digest of every number in the file; None where nobody looked."""
+    tensors: Annotated[tuple[WeightSketch, ...], Field(max_length=1024)]
+    complete: bool
+    """Whether no tensor was left out for their number."""
 
 
 class ModelDescription(Strict):
@@ -47,3 +68,5 @@ class ModelDescription(Strict):
     """Size after weights were inlined."""
     largest_tensor: Count
     """Elements of the largest tensor that shape inference found, at a batch of 256."""
+    weights: Weights | None = None
+    """Given by `inspect`; a model that is loaded is not sketched again."""

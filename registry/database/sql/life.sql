@@ -59,6 +59,9 @@ SELECT pg_advisory_xact_lock(7460008)
 -- name: candidates
 SELECT s.id, s.organisation, s.state, s.changed_at FROM touchstone.submission s
 WHERE s.state IN ('registered', 'intake', 'queued', 'running', 'assessed')
+  -- the next attempt of a family waits, unseen by workers, until the one under way is answered
+  AND NOT (s.state IN ('queued', 'running') AND touchstone.family_at_work(s.id)
+           AND NOT EXISTS (SELECT FROM touchstone.attempt a WHERE a.submission = s.id))
 ORDER BY (SELECT max(t.began_at) FROM touchstone.turn t WHERE t.organisation = s.organisation)
         NULLS FIRST,
     (SELECT max(t.began_at) FROM touchstone.turn t WHERE t.submission = s.id) NULLS FIRST,

@@ -54,10 +54,14 @@ SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.bo
         AND NOT touchstone.is_void(d)) AS decisions,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
         AND touchstone.is_void(d)) AS void_decisions,
-    (SELECT count(*) FROM touchstone.attempt a WHERE a.family = s.organisation || '/' || p.id
-        AND a.cohort_id = s.cohort_id AND a.cohort_version = s.cohort_version
-        AND a.returned_at IS NULL) AS attempts_spent,
-    (SELECT f.party FROM touchstone.finding f WHERE f.submission = s.id) AS fault
+    touchstone.attempts_spent(s.organisation, p.id, s.cohort_id, s.cohort_version)
+        AS attempts_spent,
+    (SELECT f.party FROM touchstone.finding f WHERE f.submission = s.id) AS fault,
+    (SELECT json_agg(json_build_object('submission', o.id, 'organisation', o.organisation,
+            'model', o.model_name || ' ' || o.model_version, 'share', k.share,
+            'same_family', k.same) ORDER BY k.share DESC, o.id)
+        FROM touchstone.kinship k JOIN touchstone.submission o ON o.id IN (k.submission, k.other)
+        WHERE s.id IN (k.submission, k.other) AND o.id <> s.id) AS alike
 FROM touchstone.submission s
 JOIN touchstone.protocol p ON p.digest = s.protocol_digest
 JOIN touchstone.cohort c ON c.id = s.cohort_id AND c.version = s.cohort_version
@@ -70,10 +74,14 @@ SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.bo
         AND NOT touchstone.is_void(d)) AS decisions,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
         AND touchstone.is_void(d)) AS void_decisions,
-    (SELECT count(*) FROM touchstone.attempt a WHERE a.family = s.organisation || '/' || p.id
-        AND a.cohort_id = s.cohort_id AND a.cohort_version = s.cohort_version
-        AND a.returned_at IS NULL) AS attempts_spent,
-    (SELECT f.party FROM touchstone.finding f WHERE f.submission = s.id) AS fault
+    touchstone.attempts_spent(s.organisation, p.id, s.cohort_id, s.cohort_version)
+        AS attempts_spent,
+    (SELECT f.party FROM touchstone.finding f WHERE f.submission = s.id) AS fault,
+    (SELECT json_agg(json_build_object('submission', o.id, 'organisation', o.organisation,
+            'model', o.model_name || ' ' || o.model_version, 'share', k.share,
+            'same_family', k.same) ORDER BY k.share DESC, o.id)
+        FROM touchstone.kinship k JOIN touchstone.submission o ON o.id IN (k.submission, k.other)
+        WHERE s.id IN (k.submission, k.other) AND o.id <> s.id) AS alike
 FROM touchstone.submission s
 JOIN touchstone.protocol p ON p.digest = s.protocol_digest
 JOIN touchstone.cohort c ON c.id = s.cohort_id AND c.version = s.cohort_version
@@ -115,20 +123,6 @@ WHERE NOT EXISTS (SELECT FROM touchstone.attempt WHERE submission = %(submission
 -- name: attempt_return
 UPDATE touchstone.attempt SET returned_at = now(), returned_reason = %(reason)s
 WHERE submission = %(submission)s AND returned_at IS NULL
-
--- name: family_lock
-SELECT pg_advisory_xact_lock(hashtextextended(%(family)s, 747))
-
--- name: attempts_taken
-SELECT (SELECT count(*) FROM touchstone.attempt a WHERE a.family = %(family)s
-            AND a.cohort_id = %(cohort_id)s AND a.cohort_version = %(cohort_version)s
-            AND a.returned_at IS NULL)
-     + (SELECT count(*) FROM touchstone.submission s
-            JOIN touchstone.protocol p ON p.digest = s.protocol_digest
-            WHERE s.organisation || '/' || p.id = %(family)s AND s.cohort_id = %(cohort_id)s
-            AND s.cohort_version = %(cohort_version)s
-            AND s.state IN ('registered', 'intake', 'queued', 'running')
-            AND NOT EXISTS (SELECT FROM touchstone.attempt a WHERE a.submission = s.id)) AS taken
 
 -- name: step_done
 INSERT INTO touchstone.step (submission, name, output, seconds)
