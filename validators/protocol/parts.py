@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from validators.contract.faults import fault
 from validators.contract.schema import Identifier, Strict, Version
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -59,6 +60,27 @@ class CohortRequirement(Strict):
     version: Version | None = None
     positives: Annotated[int, Field(ge=1)] = 1
     negatives: Annotated[int, Field(ge=1)] = 1
+
+
+class DevelopmentCohort(Strict):
+    """A second, smaller cohort on which innovators iterate. It decides nothing.
+
+    `trials` is how many submissions of a model family may be run on one version of it.
+    """
+
+    id: Identifier
+    version: Version | None = None
+    trials: Annotated[int, Field(ge=1, le=1000)] = 100
+
+    def check(self, gating: CohortRequirement | None) -> None:
+        """Raise a fault where it is the cohort that gates, or where none gates."""
+        if gating is None:
+            raise fault("development_cohort", "it stands beside a `cohort` that gates")
+        if gating.id == self.id:
+            raise fault(
+                "development_cohort.id",
+                f"{self.id} is the cohort that gates: what is shown there can't stay a test",
+            )
 
 
 class FailedCases(Strict):

@@ -39,6 +39,7 @@ from validators.protocol.endpoints import Endpoint, SubgroupRule, measure_named
 from validators.protocol.grown import Grown
 from validators.protocol.parts import (
     CohortRequirement,
+    DevelopmentCohort,
     Disclosure,
     FailedCases,
     IntendedUse,
@@ -76,7 +77,7 @@ class Protocol(Grown):
 
     added_later = (
         "conditions_days", "sampling", "classes", "detection", "segmentation", "regression",
-        "time_to_event", "decision_thresholds",
+        "time_to_event", "decision_thresholds", "development_cohort",
     )  # fmt: skip
 
     id: Identifier
@@ -88,6 +89,7 @@ class Protocol(Grown):
     reference_standard: str | ReferenceStandard
     contract: Contract | None = None
     cohort: CohortRequirement | None = None
+    development_cohort: DevelopmentCohort | None = None
     cluster: Literal["patient"] | None = None
     threshold: Share | None = None
     """Of a binary question; locked."""
@@ -128,6 +130,12 @@ class Protocol(Grown):
                 if self.task == "binary"
                 else f"a {self.task} question has no threshold of this kind",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _development_fits(self) -> Self:
+        if self.development_cohort is not None:
+            self.development_cohort.check(self.cohort)
         return self
 
     @model_validator(mode="after")
