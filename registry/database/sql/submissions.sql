@@ -43,9 +43,9 @@ ORDER BY p.locked_at DESC LIMIT 1
 
 -- name: submission_add
 INSERT INTO touchstone.submission (id, organisation, model_name, model_version, protocol_digest,
-    cohort_id, cohort_version, submitted_by, deadline)
+    cohort_id, cohort_version, submitted_by, deadline, development)
 VALUES (%(id)s, %(organisation)s, %(model_name)s, %(model_version)s, %(protocol_digest)s,
-    %(cohort_id)s, %(cohort_version)s, %(submitted_by)s, %(deadline)s)
+    %(cohort_id)s, %(cohort_version)s, %(submitted_by)s, %(deadline)s, %(development)s)
 
 -- name: submission_by_id
 SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
@@ -57,6 +57,8 @@ SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.bo
     (SELECT count(*) FROM touchstone.attempt a WHERE a.family = s.organisation || '/' || p.id
         AND a.cohort_id = s.cohort_id AND a.cohort_version = s.cohort_version
         AND a.returned_at IS NULL) AS attempts_spent,
+    (SELECT count(*) FROM touchstone.trial t WHERE t.family = s.organisation || '/' || p.id
+        AND t.cohort_id = s.cohort_id AND t.cohort_version = s.cohort_version) AS trials_spent,
     (SELECT f.party FROM touchstone.finding f WHERE f.submission = s.id) AS fault
 FROM touchstone.submission s
 JOIN touchstone.protocol p ON p.digest = s.protocol_digest
@@ -73,6 +75,8 @@ SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.bo
     (SELECT count(*) FROM touchstone.attempt a WHERE a.family = s.organisation || '/' || p.id
         AND a.cohort_id = s.cohort_id AND a.cohort_version = s.cohort_version
         AND a.returned_at IS NULL) AS attempts_spent,
+    (SELECT count(*) FROM touchstone.trial t WHERE t.family = s.organisation || '/' || p.id
+        AND t.cohort_id = s.cohort_id AND t.cohort_version = s.cohort_version) AS trials_spent,
     (SELECT f.party FROM touchstone.finding f WHERE f.submission = s.id) AS fault
 FROM touchstone.submission s
 JOIN touchstone.protocol p ON p.digest = s.protocol_digest
