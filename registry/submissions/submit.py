@@ -33,7 +33,7 @@ from registry.submissions.states import (
     overdue,
 )
 from registry.submissions.target import check_room, target_of
-from registry.trust.errors import Invalid, NotFound, Refused
+from registry.trust.errors import Invalid, NotFound
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import Protocol
 
