@@ -35,11 +35,13 @@ SUBMISSION: dict[str, Any] = {
     "cohort": {"id": "lidc-nodules", "version": "1"},
     "state": "in_review",
     "meaning": "two assessors are reviewing",
+    "development": False,
     "deadline": "2026-12-08T12:00:00Z",
     "overdue": False,
     "outcome": "pass",
     "failure": None,
     "attempts": {"allowed": 3, "spent": 1},
+    "trials": None,
     "created_at": "2026-11-20T09:00:00Z",
     "changed_at": "2026-11-20T09:04:10Z",
 }

@@ -47,6 +47,10 @@ class NewSubmission(BaseModel):
     cohort: Annotated[
         str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="Name of a locked cohort.")
     ]
+    development: Annotated[
+        bool,
+        Field(description="Whether this is the protocol's development cohort: it decides nothing."),
+    ] = False
 
 
 class ModelVersion(BaseModel):
@@ -97,6 +101,13 @@ class Alike(BaseModel):
     same_family: Annotated[bool, Field(description="Whether their attempts count together.")]
 
 
+class Trials(BaseModel):
+    """Runs on the development cohort."""
+
+    allowed: int
+    spent: int
+
+
 class Submission(BaseModel):
     """What the caller may know of a submission. The last eight fields are for the facility."""
 
@@ -108,6 +119,9 @@ class Submission(BaseModel):
     cohort: CohortVersion
     state: State
     meaning: Annotated[str, Field(description="The state in a few plain words.")]
+    development: Annotated[
+        bool, Field(description="On the development cohort: it decides nothing and ends as tried.")
+    ]
     deadline: Annotated[
         dt.datetime | None, Field(description="When the watchdog acts; null in a final state.")
     ]
@@ -115,6 +129,7 @@ class Submission(BaseModel):
     outcome: Literal["pass", "not_pass"] | None
     failure: Failure | None
     attempts: Attempts
+    trials: Annotated[Trials | None, Field(description="Null but on the development cohort.")]
     created_at: dt.datetime
     changed_at: dt.datetime
     verdict: Literal["pass", "conditional", "fail", "insufficient_evidence"] | None = None
@@ -183,7 +198,9 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     ) -> dict[str, Any]:
         """For innovators: bind one of your registered versions to a protocol and its cohort.
 
-        An attempt is spent when the first locked case is opened for the model, not before.
+        An attempt is spent when the first locked case is opened for the model, not before. On the
+        protocol's development cohort (`development`) a trial is spent in its place: it ends as
+        `tried`, is never reviewed, and its report holds numbers.
         """
         claim = current_claim()
         identity = None if claim is None else claim.identity
@@ -197,6 +214,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
                 version=new.version,
                 protocol=new.protocol,
                 cohort_name=new.cohort,
+                development=new.development,
                 identity=identity,
             )
         enqueue(facility, submission)
@@ -236,7 +254,8 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     def report(caller: Who, submission: Id) -> Response:
         """report.json as far as the caller may read it: complete, rounded, or pass / not pass.
 
-        409 while there is none.
+        Of a run on the development cohort, for its submitter: the best value of each metric so far,
+        by the Ladder. 409 while there is none.
         """
         return file_answer(review.report_for(facility, caller, submission), "application/json")
 

@@ -188,13 +188,20 @@ def submit(
     protocol: Annotated[str, typer.Option(help="Id or digest of a locked protocol.")],
     cohort: Annotated[str, typer.Option(help="Name of a locked cohort.")],
     name: Annotated[str | None, typer.Option(help="Model name, when registering a path.")] = None,
+    development: Annotated[
+        bool,
+        typer.Option(
+            "--development",
+            help="On the protocol's development cohort: numbers to iterate with, no attempt spent.",
+        ),
+    ] = False,
     wait: Annotated[bool, typer.Option(help="Wait until the run is assessed.")] = False,
     json: Json = False,
 ) -> None:
     """Submit a registered model to a locked cohort (innovators)."""
     from registry.cli import submissions
 
-    submissions.submit(model, protocol, cohort, name, wait, json)
+    submissions.submit(model, protocol, cohort, name, wait, json, development=development)
 
 
 @app.command()

@@ -12,12 +12,20 @@ from registry.settings import read_settings
 from registry.trust.canonical import parse_canonical, sha256_bytes
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered
 
+NOTICE = "development cohort; it decides nothing"
 _WAITING = ("registered", "intake", "queued", "running", "assessed")
 _MODEL_URI = re.compile(r"models:/([^/@]+)/([1-9][0-9]{0,8})\Z")
 
 
 def submit(
-    model: str, protocol: str, cohort: str, name: str | None, wait: bool, as_json: bool
+    model: str,
+    protocol: str,
+    cohort: str,
+    name: str | None,
+    wait: bool,
+    as_json: bool,
+    *,
+    development: bool,
 ) -> None:
     """Submit; registers a path first."""
     settings = read_settings()
@@ -37,10 +45,8 @@ def submit(
         version = register_path(path, model_name, settings.server, client.token)
     else:
         raise Invalid(f"there is no file {model}, and it is not models:/NAME/VERSION")
-    shown = client.post(
-        "/submissions",
-        {"model": model_name, "version": version, "protocol": protocol, "cohort": cohort},
-    )
+    asked = {"model": model_name, "version": version, "protocol": protocol, "cohort": cohort}
+    shown = client.post("/submissions", asked | ({"development": True} if development else {}))
     if wait:
         shown = wait_for(client, shown["id"], as_json)
     if as_json:
@@ -103,8 +109,12 @@ def _print_one(shown: dict[str, Any]) -> None:
     if shown["failure"]:
         lines.append(f"  failure   {shown['failure']['code']}: {shown['failure']['message']}")
         if shown["failure"]["fault"] == "facility":
-            lines.append("  fault     the facility's; an attempt that was spent came back")
-    lines.append(f"  attempts  {attempts['spent']} of {attempts['allowed']} spent")
+            back = "" if shown["development"] else "; an attempt that was spent came back"
+            lines.append(f"  fault     the facility's{back}")
+    if trials := shown["trials"]:
+        lines.append(f"  trials    {trials['spent']} of {trials['allowed']} spent; {NOTICE}")
+    else:
+        lines.append(f"  attempts  {attempts['spent']} of {attempts['allowed']} spent")
     for other in shown.get("alike") or []:
         kind = "the same family as" if other["same_family"] else "much like"
         lines.append(f"  alike     {kind} {other['model']} of {other['organisation']} "
@@ -120,6 +130,8 @@ def report(submission: str, out: Path | None, as_json: bool) -> None:
     if out is None:
         if as_json:
             print_json(value)
+        elif "notice" in value:
+            _print_trial(value)
         else:
             console.print(json.dumps(value, indent=2, ensure_ascii=False), markup=False)
         return
@@ -135,6 +147,34 @@ def report(submission: str, out: Path | None, as_json: bool) -> None:
         paths[1].write_bytes(page)
     show({"files": [str(path) for path in paths], "digest": sha256_bytes(data)}, as_json,
          "\n".join(str(path) for path in paths))  # fmt: skip
+
+
+def _print_trial(value: dict[str, Any]) -> None:
+    """What the ladder told of a run on the development cohort, a line a metric and group."""
+    rows = [
+        {
+            "metric": row["metric"],
+            "group": f"{row['attribute']} {row['group']}" if "group" in row else "all",
+            "value": "withheld" if row["value"] is None else f"{row['value']:g}",
+            "step": None if row["step"] is None else f"{row['step']:g}",
+            "new": "new" if row["improved"] else None,
+            "goal": _asked(row),
+        }
+        for row in (*value["endpoints"], *value["subgroups"])
+    ]
+    columns = {"metric": "metric", "group": "group", "value": "best so far", "step": "step",
+               "new": "", "goal": "asked for"}  # fmt: skip
+    show_table(rows, columns, value["notice"])
+    failed = "Some" if value["failures"] == "some" else "No"
+    console.print(f"{failed} predictions failed. {value['disclosure']['note']}", markup=False)
+
+
+def _asked(row: dict[str, Any]) -> str | None:
+    """The goal, band, or floor of a row, as its protocol has it."""
+    if band := row.get("band"):
+        return f"{band[0]:g} to {band[1]:g}"
+    limit = row.get("goal", row.get("floor"))
+    return None if limit is None else f"{limit:g}"
 
 
 def decide(submission: str, outcome: str, reason: str, key: str, as_json: bool) -> None:

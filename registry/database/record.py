@@ -39,6 +39,7 @@ _FOLDER = Path(__file__).parent / "sql"
 _CODES = {
     "attempts_left": "attempts_spent",
     "family_stops_at_pass": "family_passed",
+    "trials_left": "trials_spent",
     "quota_left": "quota_used_up",
     "storage_left": "quota_storage",
 }

@@ -9,6 +9,8 @@ Rules
 4. Before the first locked shard a canary runs: on a host that can't run our own model nothing
    is spent. Whose fault a failure was is decided in `submissions.fault`.
 5. Only what a hospital may see goes into the bundle.
+6. On the development cohort a trial is spent in place of an attempt, and nothing is prepared for
+   review (`trial`).
 """
 
 import datetime as dt
@@ -22,6 +24,7 @@ from registry.mlflow_gate.versions import model_directory
 from registry.pipeline import canary
 from registry.pipeline.certificate_draft import bundle_and_statement
 from registry.pipeline.predictions import case_table, predictions_file
+from registry.pipeline.trial import conclude, spend_trial
 from registry.pipeline.work import Work
 from registry.submissions import places
 from registry.submissions.families import note_weights
@@ -222,7 +225,13 @@ def run_and_assess(work: Work) -> None:
 
 
 def prepare(work: Work) -> None:
-    """assessed → in_review: the bundle and the statement that assessors are asked to sign."""
+    """assessed → in_review: the bundle and the statement that assessors are asked to sign.
+
+    On the development cohort: assessed → tried.
+    """
+    if work.row["development"]:
+        conclude(work)
+        return
     started = time.monotonic()
     digest = None
     if work.row["verdict"] in ("pass", "conditional") and work.row["certifiable"]:
@@ -269,6 +278,9 @@ def _log(work: Work) -> CertifiedLog:
 
 
 def _spend(work: Work) -> None:
+    if work.row["development"]:
+        spend_trial(work)
+        return
     with work.facility.record.transaction() as now:
         now.do(
             "attempt_spend",

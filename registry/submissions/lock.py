@@ -7,6 +7,9 @@ Rules
 2. A protocol is locked after the cohort it names, and the cohort must have the counts and the
    contract that the protocol asks for.
 3. Neither is ever changed. New content is a new version.
+4. A development cohort is locked before its protocol too, was sealed for the same contract, and has
+   enough cases that something may be shown. How far it is apart is in `submissions.apart`; that no
+   cohort both gates and is for development, the database holds (0013_development.sql).
 """
 
 import json
@@ -17,6 +20,7 @@ from registry.facility import Facility
 from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.policy import require
+from registry.submissions.apart import compare_inputs
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
 from validators.cohort.manifest import Manifest, parse_manifest
@@ -100,6 +104,7 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
             f"a {protocol.task} question can't be run on a locked cohort yet, only binary ones; "
             "score a table of its predictions with `touchstone assess`"
         )
+    beside = _development(facility, caller, protocol)
     with facility.record.transaction(caller) as now:
         row = now.maybe("cohort_latest", id=protocol.cohort.id, version=protocol.cohort.version)
         if row is None:
@@ -121,8 +126,33 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
                 locked_by=caller.person,
             )
             note(now, caller, "protocol-locked", f"{protocol.id}/{protocol.version}",
-                 {"digest": protocol.digest})  # fmt: skip
+                 {"digest": protocol.digest, **beside})  # fmt: skip
     return protocol
+
+
+def _development(facility: Facility, caller: Caller, protocol: Protocol) -> dict[str, object]:
+    """What the log is to say of the development cohort; Refused where it is not fit to be one."""
+    wanted = protocol.development_cohort
+    if wanted is None or protocol.cohort is None:
+        return {}
+    with facility.record.transaction(caller) as now:
+        if now.maybe("protocol_by_digest", digest=protocol.digest) is not None:
+            return {}
+    gating = cohort(facility, caller, protocol.cohort.id, protocol.cohort.version)
+    development = cohort(facility, caller, wanted.id, wanted.version)
+    check_contract(protocol, development)
+    least = protocol.disclosure.minimum_group
+    if min(development["positives"], development["negatives"]) < least:
+        raise Refused(
+            f"the development cohort {wanted.id} has fewer than {least} positives or negatives, so "
+            "nothing of a run on it could be shown"
+        )
+    return {
+        "development": f"{wanted.id}/{development['version']}",
+        "inputs": compare_inputs(
+            facility, caller, load_manifest(facility, gating), load_manifest(facility, development)
+        ),
+    }
 
 
 def _check_amendment(exposed: Row | None, protocol: Protocol) -> None:
@@ -141,6 +171,11 @@ def _check_amendment(exposed: Row | None, protocol: Protocol) -> None:
 def check_fit(protocol: Protocol, cohort_row: Row) -> None:
     """Raise Refused unless the cohort has the counts and the contract that the protocol needs."""
     check_counts(protocol, cohort_row["positives"], cohort_row["negatives"])
+    check_contract(protocol, cohort_row)
+
+
+def check_contract(protocol: Protocol, cohort_row: Row) -> None:
+    """Raise Refused unless the cohort was sealed for the protocol's contract."""
     if protocol.contract is None or protocol.contract.digest != cohort_row["contract_digest"]:
         raise Refused(
             f"the cohort {cohort_row['id']} was sealed for another contract than the protocol's"

@@ -6,7 +6,8 @@
 Rules
 -----
 1. Every state that is not final has a deadline. What happens at it is in `watchdog`.
-2. Pure: the arrows, and who may take each, are enforced in the database (0002 and 0008).
+2. Pure: the arrows, and who may take each, are enforced in the database (0002, 0008, 0013).
+3. `tried` is the end of a run on the development cohort, and of no other: it has no outcome.
 """
 
 import datetime as dt
@@ -27,6 +28,7 @@ State = Literal[
     "suspended",
     "revoked",
     "expired",
+    "tried",
 ]
 ASSESSED: frozenset[str] = frozenset(
     {
@@ -68,6 +70,11 @@ _MEANING = {
     "suspended": "the certificate is suspended",
     "revoked": "the certificate was revoked",
     "expired": "the certificate has expired",
+    "tried": "run on the development cohort; it decides nothing",
+}
+_IN_DEVELOPMENT = {
+    "running": "running on the development cohort",
+    "assessed": "the evidence is computed; what you may read is next",
 }
 
 
@@ -82,9 +89,9 @@ def overdue(until: dt.datetime | None, now: dt.datetime) -> bool:
     return until is not None and until <= now
 
 
-def meaning(state: str) -> str:
-    """The state in a few plain words."""
-    return _MEANING[state]
+def meaning(state: str, *, development: bool = False) -> str:
+    """The state in a few plain words; `development`: of a run on the development cohort."""
+    return _IN_DEVELOPMENT.get(state, _MEANING[state]) if development else _MEANING[state]
 
 
 def outcome(state: str, verdict: str | None) -> Literal["pass", "not_pass"] | None:

@@ -10,6 +10,8 @@ Rules
    of joined families count together, and a family stops at its first pass (0012_families.sql).
 3. A submitter sees pass or not pass, and nothing else about the locked cohort, until certified or
    out of attempts.
+4. A run on the development cohort is asked for by name and by `development`; what it may cost and
+   tell is in `submissions.target` and `pipeline.trial`.
 """
 
 import datetime as dt
@@ -21,7 +23,7 @@ from registry.database.record import Row
 from registry.facility import Facility
 from registry.identity.caller import Caller
 from registry.identity.policy import reach, require
-from registry.submissions.lock import check_fit, cohort, protocol_row
+from registry.submissions.lock import protocol_row
 from registry.submissions.states import (
     ASSESSED,
     CERTIFIED,
@@ -30,7 +32,8 @@ from registry.submissions.states import (
     outcome,
     overdue,
 )
-from registry.trust.errors import Invalid, NotFound, Refused
+from registry.submissions.target import check_room, target_of
+from registry.trust.errors import Invalid, NotFound
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import Protocol
 
@@ -46,26 +49,19 @@ def submit(
     protocol: str,
     cohort_name: str,
     identity: uuid.UUID | None = None,
+    development: bool = False,
 ) -> str:
     """Bind model, protocol and cohort; returns the submission's id. The pipeline takes it on.
 
-    `identity` is the id to give it, for a request that may come twice.
+    `identity` is the id to give it, for a request that may come twice. `development`: on the
+    protocol's development cohort, which decides nothing.
     """
     require(caller, "submission.add")
     if not MODEL_NAME.match(model):
         raise Invalid(f"{model[:80]!r} can't be a model's name: letters, digits, '.', '_' and '-'")
     chosen = protocol_row(facility, caller, protocol)
-    target = cohort(facility, caller, cohort_name)
     rules = protocol_of(chosen)
-    if rules.cohort is None or rules.cohort.id != target["id"]:
-        raise Refused(
-            f"the protocol {rules.id} was written for the cohort "
-            f"{rules.cohort.id if rules.cohort else 'of a table'}, not for {target['id']}"
-        )
-    if rules.cohort.version is not None and rules.cohort.version != target["version"]:
-        target = cohort(facility, caller, cohort_name, rules.cohort.version)
-    check_fit(rules, target)
-    kin = {"protocol": rules.id, "cohort_id": target["id"], "cohort_version": target["version"]}
+    target = target_of(facility, caller, rules, cohort_name, development=development)
     submission = str(identity or uuid.uuid4())
     with facility.record.transaction(caller) as now:
         if now.maybe("registered_version", organisation=caller.organisation, model_name=model,
@@ -74,22 +70,7 @@ def submit(
                 f"{caller.organisation} has no registered model {model!r} version {version}; "
                 "register it with the MLflow client first"
             )
-        now.one("families_hold", **kin)
-        standing = now.one("family_standing", organisation=caller.organisation, **kin)
-        if standing["passed"]:
-            raise Refused(
-                f"a model of this family has passed on the cohort {target['id']} "
-                f"{target['version']}, so no other attempt on it is taken: let that model "
-                "stand, or wait for a new version of the cohort",
-                code="family_passed",
-            )
-        if standing["taken"] >= rules.attempts:
-            raise Refused(
-                f"all {rules.attempts} attempts of {caller.organisation}'s models, and of others "
-                f"with almost the same weights, on the cohort {target['id']} {target['version']} "
-                "are spent or under way",
-                code="attempts_spent",
-            )
+        check_room(now, caller, rules, target, development=development)
         now.do(
             "submission_add",
             id=submission,
@@ -101,6 +82,7 @@ def submit(
             cohort_version=target["version"],
             submitted_by=caller.person,
             deadline=deadline("registered", dt.datetime.now(dt.UTC)),
+            development=development,
         )
     return submission
 
@@ -168,7 +150,8 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
         },
         "cohort": {"id": row["cohort_id"], "version": row["cohort_version"]},
         "state": row["state"],
-        "meaning": meaning(row["state"]),
+        "meaning": meaning(row["state"], development=row["development"]),
+        "development": row["development"],
         "deadline": row["deadline"].isoformat() if row["deadline"] else None,
         "overdue": overdue(row["deadline"], dt.datetime.now(dt.UTC)),
         "outcome": outcome(row["state"], row["verdict"]),
@@ -181,7 +164,11 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             if row["failure_code"]
             else None
         ),
-        "attempts": {"allowed": row["attempts"], "spent": row["attempts_spent"]},
+        "attempts": {
+            "allowed": 0 if row["development"] else row["attempts"],
+            "spent": row["attempts_spent"],
+        },
+        "trials": _trials(row),
         "created_at": row["created_at"].isoformat(),
         "changed_at": row["changed_at"].isoformat(),
     }
@@ -197,6 +184,12 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "alike": row["alike"] or [],
         }
     return shown
+
+
+def _trials(row: Row) -> dict[str, int] | None:
+    """Of a run on the development cohort: how many the family may do, and has done."""
+    named = protocol_of(row).development_cohort if row["development"] else None
+    return None if named is None else {"allowed": named.trials, "spent": row["trials_spent"]}
 
 
 def may_see_numbers(row: Row) -> bool:

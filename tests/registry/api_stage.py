@@ -240,20 +240,8 @@ class Stage:
     @contextlib.contextmanager
     def listening(self) -> Iterator[str]:
         """The address of a real server over this application."""
-        config = uvicorn.Config(
-            self._watched, interface="asgi3", host="127.0.0.1", port=0, log_level="warning"
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.should_exit = True
-            thread.join(10)
+        with listening(self._watched) as address:
+            yield address
 
     async def _watched(self, scope: Any, receive: Any, send: Any) -> None:
         """The application; remembers which route answered with which status."""
@@ -270,6 +258,23 @@ class Stage:
         return {"Authorization": f"Bearer {self.secrets[role]}"} | {
             key.replace("_", "-"): value for key, value in more.items()
         }
+
+
+@contextlib.contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """The address of a real server over `app`."""
+    config = uvicorn.Config(app, interface="asgi3", host="127.0.0.1", port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 def client(server: str, **more: Any) -> httpx.Client:

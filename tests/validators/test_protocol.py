@@ -239,3 +239,23 @@ def test_with_fewer_than_the_smallest_passable_count_even_perfection_fails(goal)
 def test_what_no_cohort_could_show_is_said(goal, expected, message):
     with pytest.raises(Invalid, match=message):
         required_counts(goal, expected, 0.025, 0.9)
+
+
+def test_a_development_cohort_is_another_one_than_the_cohort_that_gates() -> None:
+    body = yaml.safe_load(EXAMPLE)
+    beside = body | {"cohort": {"id": "locked"}, "development_cohort": {"id": "open"}}
+    chosen = parse_protocol(beside).development_cohort
+    assert chosen is not None
+    assert (chosen.id, chosen.version, chosen.trials) == ("open", None, 100)
+    for wrong, words in (
+        (beside | {"development_cohort": {"id": "locked", "version": "2"}}, "is the cohort that"),
+        (body | {"development_cohort": {"id": "open"}}, "beside a `cohort` that gates"),
+        (beside | {"development_cohort": {"id": "open", "trials": 0}}, "trials"),
+    ):
+        with pytest.raises(Invalid, match=words):
+            parse_protocol(wrong)
+
+
+def test_a_protocol_without_a_development_cohort_keeps_its_digest() -> None:
+    plain = parse_protocol(yaml.safe_load(EXAMPLE))
+    assert "development_cohort" not in plain.model_dump(mode="json")

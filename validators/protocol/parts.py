@@ -118,6 +118,27 @@ class Repeatability(Strict):
     cases: Annotated[int, Field(ge=1, le=10_000)] = 64
 
 
+class DevelopmentCohort(Strict):
+    """A second, smaller cohort on which innovators iterate. It decides nothing.
+
+    `trials` is how many submissions of a model family may be run on one version of it.
+    """
+
+    id: Identifier
+    version: Version | None = None
+    trials: Annotated[int, Field(ge=1, le=1000)] = 100
+
+    def check(self, gating: CohortRequirement | None) -> None:
+        """Raise a fault where it is the cohort that gates, or where none gates."""
+        if gating is None:
+            raise fault("development_cohort", "it stands beside a `cohort` that gates")
+        if gating.id == self.id:
+            raise fault(
+                "development_cohort.id",
+                f"{self.id} is the cohort that gates: what is shown there can't stay a test",
+            )
+
+
 class FailedCases(Strict):
     """What happens to cases without a usable prediction, and how many may be so."""
 

@@ -43,6 +43,7 @@ from validators.protocol.endpoints import Endpoint, SubgroupRule, measure_named
 from validators.protocol.grown import Grown
 from validators.protocol.parts import (
     CohortRequirement,
+    DevelopmentCohort,
     Disclosure,
     FailedCases,
     Indeterminate,
@@ -87,6 +88,7 @@ class Protocol(Grown):
         "conditions_days", "sampling", "classes", "detection", "segmentation", "regression",
         "time_to_event", "decision_thresholds", "indeterminate", "sites", "robustness",
         "repeatability", "drift", "leakage", "pilot_mode", "regulatory_references",
+        "development_cohort",
     )  # fmt: skip
 
     id: Identifier
@@ -98,6 +100,7 @@ class Protocol(Grown):
     reference_standard: str | ReferenceStandard
     contract: Contract | None = None
     cohort: CohortRequirement | None = None
+    development_cohort: DevelopmentCohort | None = None
     cluster: Literal["patient"] | None = None
     threshold: Share | None = None
     """Of a binary question; locked."""
@@ -150,6 +153,12 @@ class Protocol(Grown):
                 if self.task == "binary"
                 else f"a {self.task} question has no threshold of this kind",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _development_fits(self) -> Self:
+        if self.development_cohort is not None:
+            self.development_cohort.check(self.cohort)
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,8 @@ Rules
    digest, the repeatability run's numbers, free-text reasons (they quote exact numbers).
 6. Errors of a group that is shown (rate times n) are not protected when few: "2 of 110 missed" is
    what a hospital must know, and it says nothing of who is in the cohort.
+7. `development`, the submitter of a run on the development cohort: of what rule 2 to 5 let through,
+   what the Ladder tells (`validators.report.ladder`).
 """
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
@@ -29,10 +31,11 @@ from typing import Any, Literal
 from validators.evidence import EndpointEvidence, Interval, Report, SubgroupEvidence
 from validators.protocol.schema import Disclosure
 from validators.report.build import SIGNIFICANT_DIGITS
+from validators.report.ladder import Ladder, tried
 from validators.report.suppression import Cell, Class, Withheld, withheld
 from validators.report.words import rule_in_words
 
-Audience = Literal["innovator_open", "certified"]
+Audience = Literal["innovator_open", "certified", "development"]
 SUPPRESSED = "suppressed"
 _USES: dict[str, tuple[Class, ...]] = {
     "sensitivity": ("positives",),
@@ -40,8 +43,17 @@ _USES: dict[str, tuple[Class, ...]] = {
 }
 
 
-def release(report: Report, audience: Audience, disclosure: Disclosure) -> dict[str, Any]:
-    """The part of `report` that `audience` may read, as a JSON object."""
+def release(
+    report: Report, audience: Audience, disclosure: Disclosure, ladder: Ladder | None = None
+) -> dict[str, Any]:
+    """The part of `report` that `audience` may read, as a JSON object.
+
+    `ladder` is what the audience `development` was told before; it needs one, and no other has one.
+    """
+    if (audience == "development") != (ladder is not None):
+        raise ValueError("the development cohort's submitter, and nobody else, has a ladder")
+    if ladder is not None:
+        return tried(release(report, "certified", disclosure), report, ladder, _USES)
     if audience == "innovator_open":
         return {
             "schema_id": "touchstone/released-outcome/v1",

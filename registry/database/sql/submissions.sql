@@ -43,9 +43,9 @@ ORDER BY p.locked_at DESC LIMIT 1
 
 -- name: submission_add
 INSERT INTO touchstone.submission (id, organisation, model_name, model_version, protocol_digest,
-    cohort_id, cohort_version, submitted_by, deadline)
+    cohort_id, cohort_version, submitted_by, deadline, development)
 VALUES (%(id)s, %(organisation)s, %(model_name)s, %(model_version)s, %(protocol_digest)s,
-    %(cohort_id)s, %(cohort_version)s, %(submitted_by)s, %(deadline)s)
+    %(cohort_id)s, %(cohort_version)s, %(submitted_by)s, %(deadline)s, %(development)s)
 
 -- name: submission_by_id
 SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
@@ -56,6 +56,8 @@ SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.bo
         AND touchstone.is_void(d)) AS void_decisions,
     touchstone.attempts_spent(s.organisation, p.id, s.cohort_id, s.cohort_version)
         AS attempts_spent,
+    (SELECT count(*) FROM touchstone.trial t WHERE t.family = s.organisation || '/' || p.id
+        AND t.cohort_id = s.cohort_id AND t.cohort_version = s.cohort_version) AS trials_spent,
     (SELECT f.party FROM touchstone.finding f WHERE f.submission = s.id) AS fault,
     (SELECT json_agg(json_build_object('submission', o.id, 'organisation', o.organisation,
             'model', o.model_name || ' ' || o.model_version, 'share', k.share,
@@ -76,6 +78,8 @@ SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.bo
         AND touchstone.is_void(d)) AS void_decisions,
     touchstone.attempts_spent(s.organisation, p.id, s.cohort_id, s.cohort_version)
         AS attempts_spent,
+    (SELECT count(*) FROM touchstone.trial t WHERE t.family = s.organisation || '/' || p.id
+        AND t.cohort_id = s.cohort_id AND t.cohort_version = s.cohort_version) AS trials_spent,
     (SELECT f.party FROM touchstone.finding f WHERE f.submission = s.id) AS fault,
     (SELECT json_agg(json_build_object('submission', o.id, 'organisation', o.organisation,
             'model', o.model_name || ' ' || o.model_version, 'share', k.share,
