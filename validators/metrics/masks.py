@@ -28,7 +28,7 @@ Values are those of MONAI 1.6.1 (`SurfaceDiceMetric(use_subvoxels=True)`,
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import permutations, product
 
 import numpy as np
@@ -208,7 +208,7 @@ def _far(
     return _length((nearest[:, left] - at).T, spacing)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _steps(spacing: Spacing, window: int) -> tuple[NDArray[np.intp], NDArray[np.float64], float]:
     """Steps within the window by length, [k, axes]; their lengths; no other step is below `reach`.
 
