@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy import special
 
-from validators.comparators.model import Comparison, paired
 from validators.comparators.readers import ReaderComparison, against_readers
+from validators.intervals.bootstrap import Resampled
+from validators.intervals.paired import paired_statistics
 from validators.intervals.proportion import Pair
 from validators.intervals.share import Share, share
 from validators.metrics.measure import Undefined
@@ -95,14 +96,14 @@ def models_draw(patients: int, first: float, second: float) -> Draw:
             for p in (first, second)
         ]
         model, other = ((lambda drawn, of=of: drawn @ of / drawn.sum(axis=1)) for of in right)
-        found = paired(model, other, strata, n=patients, clusters=None, scale=(0.0, 1.0),
-                       tail=TAIL, replicates=500)  # fmt: skip
-        if not isinstance(found, Comparison):
+        found = paired_statistics(model, other, strata, n=patients, clusters=None,
+                                  scale=(0.0, 1.0), replicates=500)  # fmt: skip
+        if not isinstance(found, Resampled):
             return None
         difference = right[0] - right[1]
         half = 1.96 * float(difference.std()) / math.sqrt(patients)
-        plain = found.difference - half, found.difference + half
-        return first - second, (found.interval.low, found.interval.high), plain
+        plain = found.value - half, found.value + half
+        return first - second, found.gating(TAIL), plain
 
     return draw
 

@@ -188,16 +188,19 @@ def test_drawing_a_patient_twice_is_having_two_like_it():
 def _constant(value, patients, **options):
     found = resampled(
         lambda drawn: np.full(len(drawn), value), np.zeros(patients, dtype=np.int64), n=patients,
-        clusters=patients, **options,
+        clusters=patients, **{"guard": "highest", **options},
     )  # fmt: skip
     assert isinstance(found, Resampled)
     return found
 
 
-@pytest.mark.parametrize("higher", [True, False])
+GUARDS = ("highest", "lowest", "both")
+
+
+@pytest.mark.parametrize("guard", GUARDS)
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-def test_equal_replicates_have_an_interval_of_some_width(higher, value):
-    low, high = _constant(value, 50, scale=(0.0, 1.0), higher_is_better=higher).gating(TAIL)
+def test_equal_replicates_have_an_interval_of_some_width(guard, value):
+    low, high = _constant(value, 50, scale=(0.0, 1.0), guard=guard).gating(TAIL)
     assert 0 <= low <= value <= high <= 1
     assert high - low > 0.01
 
@@ -205,28 +208,53 @@ def test_equal_replicates_have_an_interval_of_some_width(higher, value):
 def test_perfect_patients_leave_open_what_is_exact():
     q = TAIL ** (1 / 50)
     assert _constant(1.0, 50, scale=(0.0, 1.0)).gating(TAIL) == pytest.approx((q, 1.0))
-    mirrored = _constant(0.0, 50, scale=(0.0, 1.0), higher_is_better=False)
+    mirrored = _constant(0.0, 50, scale=(0.0, 1.0), guard="lowest")
     assert mirrored.gating(TAIL) == pytest.approx((0.0, 1 - q))
 
 
 @examples(max_examples=60, deadline=None)
 @given(
     values=st.tuples(st.floats(0, 1), st.floats(0, 1)), tail=st.floats(0.001, 0.2),
-    higher=st.booleans(),
+    guard=st.sampled_from(GUARDS),
 )  # fmt: skip
-def test_a_worse_value_never_has_a_better_bound(values, tail, higher):
+def test_a_worse_value_never_has_a_better_bound(values, tail, guard):
     lower, upper = (
-        _constant(value, 40, scale=(0.0, 1.0), higher_is_better=higher).gating(tail)
-        for value in sorted(values)
+        _constant(value, 40, scale=(0.0, 1.0), guard=guard).gating(tail) for value in sorted(values)
     )
     assert lower[0] <= upper[0] + 1e-12
     assert lower[1] <= upper[1] + 1e-12
 
 
+def test_on_an_open_scale_percentiles_are_mirrored_or_left():
+    def skewed(drawn):
+        return np.linspace(0.0, 1.0, len(drawn)) ** 2 + (len(drawn) == 1) * 0.1
+
+    found = {
+        guard: resampled(skewed, np.zeros(50, dtype=np.int64), n=50, clusters=None, scale=None,
+                         guard=guard)
+        for guard in ("none", "mirror")
+    }  # fmt: skip
+    low, high = found["none"].gating(TAIL)
+    assert 0 < low < 0.1 < high < 1
+    assert found["mirror"].gating(TAIL) == pytest.approx((0.2 - high, high))
+    assert found["mirror"].value == 0.1
+
+
+def test_a_statistic_of_two_values_has_a_bound_of_each():
+    def both(drawn):
+        return np.stack([np.full(len(drawn), 0.4), np.full(len(drawn), 0.6)])
+
+    found = resampled(both, np.zeros(50, dtype=np.int64), n=50, clusters=None, scale=(0.0, 1.0),
+                      guard="both", value=0.5)  # fmt: skip
+    q = TAIL ** (1 / 50)
+    assert found.gating(TAIL) == pytest.approx((0.4 * q, 1 - 0.4 * q))
+    assert (found.value, found.ends) == (0.5, (0.4, 0.6))
+
+
 def test_few_patients_have_no_interval_and_unequal_ones_a_wider_one():
     few = resampled(
         lambda drawn: np.ones(len(drawn)), np.zeros(29, dtype=np.int64), n=29, clusters=29,
-        scale=(0.0, 1.0),
+        scale=(0.0, 1.0), guard="highest",
     )  # fmt: skip
     assert few == "29 patients are too few to draw from; at least 30 are needed"
     rng = np.random.default_rng(1)
@@ -237,7 +265,7 @@ def test_few_patients_have_no_interval_and_unequal_ones_a_wider_one():
 
     strata = np.zeros(40, dtype=np.int64)
     found = [
-        resampled(share, strata, n=40, clusters=40, scale=(0.0, 1.0), units=units)
+        resampled(share, strata, n=40, clusters=40, scale=(0.0, 1.0), guard="highest", units=units)
         for units in (None, 12.0)
     ]
     (low, high), (lower, higher) = (of.gating(TAIL) for of in found)
@@ -258,6 +286,7 @@ def test_no_concordance_is_surer_than_normal_cases_would_make_it():
     wide = resampled(
         lambda drawn: np.linspace(-0.9, 0.9, len(drawn)) if len(drawn) > 1 else np.array([0.6]),
         np.zeros(30, dtype=np.int64), n=30, clusters=30, scale=(-1.0, 1.0),
+        guard="highest",
     )  # fmt: skip
     assert isinstance(wide, Resampled)
     assert judged(wide).gating(TAIL) == wide.gating(TAIL)

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from registry.trust.errors import Invalid
 from tests.validators.made import table_of
 from validators.cases import CaseTable
+from validators.comparators.model import judge_comparison
+from validators.evidence import Interval
 from validators.intervals.auc import area, paired_difference
-from validators.intervals.paired import newcombe_paired, paired_areas, paired_shares
+from validators.intervals.bootstrap import Resampled
+from validators.intervals.paired import (
+    newcombe_paired,
+    paired_areas,
+    paired_shares,
+    paired_statistics,
+)
 from validators.metrics.binary_measures import BinarySettings
 from validators.metrics.binary_pairs import paired
 
@@ -190,3 +198,63 @@ def test_each_model_keeps_its_threshold():
     found = paired(table, table, "sensitivity", BinarySettings(0.5), comparator_threshold=0.1)
     at = [(table.score >= t)[table.positive].mean() for t in (0.5, 0.1)]
     assert found.value == pytest.approx(at[0] - at[1])
+
+
+def right_of(right: np.ndarray):
+    """A bootstrap statistic: the share of right decisions, one case a patient."""
+    return lambda drawn: drawn @ right / drawn.sum(axis=1)
+
+
+def models(first: np.ndarray, second: np.ndarray, **kwargs: object) -> Resampled | str:
+    n = len(first)
+    return paired_statistics(right_of(first), right_of(second), np.zeros(n, dtype=np.int64), n=n,
+                             clusters=None, scale=(0.0, 1.0), **kwargs)  # fmt: skip
+
+
+def test_a_pair_has_the_interval_of_its_differences():
+    rng = np.random.default_rng(8)
+    easy = rng.random(400)
+    first, second = (easy < 0.85).astype(float), (easy + 0.1 * rng.normal(size=400) < 0.8) * 1.0
+    found = models(first, second)
+    error = (first - second).std(ddof=1) / 20
+    low, high = found.gating(TAIL)
+    assert found.value == pytest.approx((first - second).mean())
+    assert low == pytest.approx(found.value - 1.97 * error, abs=0.006)
+    assert high == pytest.approx(found.value + 1.97 * error, abs=0.006)
+    unpaired = math.sqrt(first.var() / 400 + second.var() / 400)
+    assert high - low < 0.9 * 2 * 1.96 * unpaired
+
+
+def test_turning_the_pair_turns_the_interval():
+    rng = np.random.default_rng(9)
+    first, second = (rng.random((2, 80)) < [[0.9], [0.8]]).astype(float)
+    one, other = models(first, second), models(second, first)
+    assert one.value == pytest.approx(-other.value)
+    assert one.gating(TAIL)[0] == pytest.approx(-other.gating(TAIL)[1], abs=1e-9)
+    less = models(1 - first, 1 - second, higher_is_better=False)
+    assert less.value == pytest.approx(one.value)
+    assert less.gating(TAIL) == pytest.approx(one.gating(TAIL))
+
+
+@pytest.mark.parametrize(("patients", "outcome"), [(60, "insufficient_evidence"), (80, "pass")])
+def test_models_that_never_differed_are_alike_only_as_far_as_the_patients_tell(patients, outcome):
+    same = np.ones(patients)
+    found = models(same, same)
+    low, high = found.gating(TAIL)
+    assert (low, high) == pytest.approx((0.025 ** (1 / patients) - 1, 1 - 0.025 ** (1 / patients)))
+    interval = Interval(low=low, high=high, level=0.95, method=found.method)
+    assert judge_comparison(found.value, interval, 0.05)[0] == outcome
+
+
+def test_too_few_patients_and_absent_values_have_a_reason():
+    assert "too few to draw from" in models(np.ones(29), np.ones(29))
+    n = 40
+    rare = np.arange(n) == 0
+
+    def among_rare(drawn: np.ndarray) -> np.ndarray:
+        counted = (drawn * rare).sum(axis=1)
+        return np.where(counted > 0, 1.0, np.nan)
+
+    found = paired_statistics(among_rare, among_rare, np.zeros(n, dtype=np.int64), n=n, clusters=n,
+                              scale=(0.0, 1.0))  # fmt: skip
+    assert "bootstrap draws it has no value: too few cases of one kind" in found

@@ -38,6 +38,10 @@ class Box:
                             self.high * other.low, self.high * other.high])  # fmt: skip
         return Box(corners.min(axis=0), corners.max(axis=0))
 
+    def mirrored(self) -> "Box":
+        """The range of the values with the other sign."""
+        return Box(-self.high, -self.low)
+
     def scaled(self, factor: float) -> "Box":
         """The range times a positive number."""
         return Box(self.low * factor, self.high * factor)
@@ -49,6 +53,18 @@ class Box:
     def total(self) -> tuple[float, float]:
         """The range of the sum over all patients."""
         return float(self.low.sum()), float(self.high.sum())
+
+
+def long_tail(parts: Box, t: float) -> float:
+    """How much further a bound on the side of large parts reaches, at a quantile `t`.
+
+    Johnson (1978): by the third moment over the variance, which is never more than the largest
+    part.
+    """
+    third, least = float((parts.high**3).sum()), parts.squared().total()[0]
+    largest = max(0.0, float(parts.high.max()))
+    ratio = largest if least <= 0 else min(largest, max(0.0, third) / least)
+    return (2 * t * t + 1) / 6 * ratio
 
 
 def widening_correlation(first: Box | None, second: Box | None) -> tuple[float, float]:

@@ -17,8 +17,7 @@ Rules
    Newton step from the whole cohort's curve, with the replicate's own score and information: off by
    the order of 1 / n, and 2,000 take seconds where as many fits of 100,000 cases would take
    minutes. Above 1,000 distinct scores a replicate's ICI sums over 1,000 groups of neighbours.
-5. The ICI's interval is the wider one of the percentile interval and its mirror image: percentiles
-   alone would count the upward bias twice.
+5. The ICI's interval has the guard `mirror`: percentiles alone would count the upward bias twice.
 """
 
 import math
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 
 from validators.cases import CaseTable
-from validators.intervals.bootstrap import Resampled, Statistic, expanded_tail, resampled
+from validators.intervals.bootstrap import Statistic, expanded_tail, resampled
 from validators.intervals.estimated import by_patient
 from validators.intervals.influence import Floats
 from validators.metrics.calibration import CLIP, no_slope
@@ -111,12 +110,14 @@ def ici(table: CaseTable, level: float, weight: Floats | None = None) -> Estimat
         return Estimate(None, None, n, clusters, curve)
     value = float(curve.weight @ np.abs(curve.at(curve.score) - curve.score) / curve.weight.sum())
     found = resampled(
-        _replicated(curve), _strata(curve), n=n, clusters=clusters, scale=None,
-        higher_is_better=False,
+        _replicated(curve), _strata(curve), n=n, clusters=clusters, scale=None, guard="mirror",
+        value=value,
     )  # fmt: skip
     if isinstance(found, str):
         return Estimate(value, None, n, clusters, found)
-    return Estimate(value, _mirrored(found, value, level), n, clusters, _left_out(table))
+    low, high = found.gating((1 - level) / 2)
+    interval = Interval(low=max(0.0, low), high=min(1.0, high), level=level, method=_METHOD)
+    return Estimate(value, interval, n, clusters, _left_out(table))
 
 
 def band(curve: CalibrationCurve, score: Floats, tail: float) -> tuple[Floats, Floats] | None:
@@ -124,8 +125,9 @@ def band(curve: CalibrationCurve, score: Floats, tail: float) -> tuple[Floats, F
     found: list[Floats] = []
     statistic = _stored(curve, found)
     if isinstance(
-        resampled(statistic, _strata(curve), n=len(curve.score), clusters=None, scale=None), str
-    ):
+        resampled(statistic, _strata(curve), n=len(curve.score), clusters=None, scale=None,
+                  guard="none"), str
+    ):  # fmt: skip
         return None
     shares = curve.at(score, np.concatenate(found[1:], axis=1))
     outer = expanded_tail(tail, float(len(curve.gradient)))
@@ -159,13 +161,6 @@ def _replicated(curve: CalibrationCurve) -> Statistic:
         return np.asarray((held * apart).sum(axis=1) / held.sum(axis=1))
 
     return statistic
-
-
-def _mirrored(found: Resampled, value: float, level: float) -> Interval:
-    low, high = found.gating((1 - level) / 2)
-    low, high = min(low, value), max(high, value)
-    low, high = min(low, 2 * value - high), max(high, 2 * value - low)
-    return Interval(low=max(0.0, low), high=min(1.0, high), level=level, method=_METHOD)
 
 
 def _left_out(table: CaseTable) -> str:

@@ -159,7 +159,7 @@ def _ranked_side(
     worth = float(ranked.lesions.sum()) ** 2 / float((ranked.lesions**2).sum())
     found = resampled(
         statistic, _strata(ranked), n=len(table.lesion_scan), clusters=clusters,
-        scale=(0.0, 1.0), units=worth,
+        scale=(0.0, 1.0), guard="highest", units=worth,
     )  # fmt: skip
     if isinstance(found, str):
         value = float(statistic(np.ones((1, patients), dtype=np.int64))[0])

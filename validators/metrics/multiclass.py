@@ -157,7 +157,7 @@ def _kappa(table: MulticlassTable, *, failed_is_right: bool) -> Side | Undefined
     patients = _patients(table) or table.n
     found = resampled(
         statistic, np.zeros(patients, dtype=np.int64), n=table.n, clusters=_patients(table),
-        scale=(-1.0, 1.0), units=units_of(patient),
+        scale=(-1.0, 1.0), guard="highest", units=units_of(patient),
     )  # fmt: skip
     if isinstance(found, str):
         value = float(statistic(np.ones((1, patients), dtype=np.int64))[0])

@@ -214,14 +214,15 @@ def _resampled(
     patient = np.arange(table.n) if table.patient is None else table.patient
     patients = int(patient.max()) + 1
     clusters = None if table.patient is None else patients
+    scale, lower = _scale(metric, settings), MEASURES[metric].direction == "lower"
     found = resampled(
         statistic,
         np.zeros(patients, dtype=np.int64),
         n=table.n,
         clusters=clusters,
-        scale=_scale(metric, settings),
+        scale=scale,
+        guard="none" if scale is None else "lowest" if lower else "highest",
         units=units_of(patient),
-        higher_is_better=MEASURES[metric].direction != "lower",
     )
     if isinstance(found, str):
         value = float(statistic(np.ones((1, patients), dtype=np.int64))[0])

@@ -148,7 +148,7 @@ def _limit(
     clusters = int(patient.max()) + 1
     found = resampled(
         _limit_statistic(values, patient, sign), np.zeros(clusters, dtype=np.int64), n=table.n,
-        clusters=None if table.patient is None else clusters, scale=None,
+        clusters=None if table.patient is None else clusters, scale=None, guard="none",
     )  # fmt: skip
     if isinstance(found, str):
         shown = clusters if table.patient is not None else None

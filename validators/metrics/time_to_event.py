@@ -13,7 +13,7 @@ Rules
    contains, in each replicate, what any probability would have given, so silence only widens it.
    The slope has no such range: with a failed case whose status is known it has a value of the
    others, and no interval, so that it can't pass.
-5. Intervals: the patient bootstrap (validators.intervals.expanded), censoring estimated anew.
+5. Intervals: the patient bootstrap (validators.intervals.bootstrap), censoring estimated anew.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from validators.intervals.expanded import Bounds, expanded
+from validators.intervals.bootstrap import Bounds, by_case, resampled
 from validators.intervals.follow_up import FollowUp, follow_up
 from validators.intervals.proportion import Pair
 from validators.metrics import time_to_event_statistics as statistics
@@ -83,9 +83,12 @@ def side(
         return Undefined(asked.why_none, table.n, clusters)
     if why_open:
         return Undefined(why_open, table.n, clusters, value)
-    found = expanded(
-        asked.bounds, table.patient, table.n, units=asked.units, scale=asked.scale, value=value
-    )
+    found = resampled(
+        by_case(asked.bounds, table.patient, table.n), np.zeros(clusters or table.n, np.int64),
+        n=table.n, clusters=clusters, scale=asked.scale,
+        guard="mirror" if asked.scale is None else "both", units=asked.units, value=value,
+        rare="too few events, or too few cases are followed up for long enough",
+    )  # fmt: skip
     if isinstance(found, str):
         return Undefined(found, table.n, clusters, value)
     if found.scale is None and found.low[0] == found.high[-1]:

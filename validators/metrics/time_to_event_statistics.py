@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from validators.intervals.bootstrap import Bounds
 from validators.intervals.concordance import concordance, meeting
-from validators.intervals.expanded import Bounds
 from validators.intervals.follow_up import FollowUp
 from validators.intervals.influence import Floats
 

@@ -11,41 +11,36 @@ Rules
    wrong after) less the share gained; each has its exact interval on the effective sample size
    of its patients (`intervals.share`), joined by MOVER with their correlation where it is
    negative. Without one case lost or gained the upper bound is the exact one of no event in n, so
-   no interval has zero width. AUC: patients' differences of placements (DeLong, DeLong &
-   Clarke-Pearson 1988; Obuchowski 1997 with clusters), with Student's t on the smaller class.
-4. A model that does not move but on a few patients, where it collapses, has a skewed drop. So the
-   AUC's bounds reach further on the long side, by the third moment (Johnson 1978; without it a
-   simulated model passed with .073 instead of .025), its variance is stabilised by one patient
-   with the largest variance that the difference of two independent AUCs can have, and its upper
-   bound is no better than what K patients of whom none changed leave open: a share of
-   1 - alpha^(1/K) that collapse.
+   no interval has zero width. AUC: `intervals.paired`, the perturbed run as the candidate and the
+   run itself as the comparator.
+4. A model that does not move but on a few patients, where it collapses, has a skewed drop; the
+   third moment in `intervals.paired` is for this (without it a simulated model passed with .073
+   instead of .025). And the AUC's upper bound is no better than what K patients of whom none
+   changed leave open: a share of 1 - alpha^(1/K) that collapse.
 5. A failed prediction counts as right before and as wrong after, with bounds over what it could
-   have been: silence never narrows a drop. So `clean` here may exceed the endpoint's value,
-   where failures count as wrong.
+   have been: silence never lowers a bound of a drop. So `clean` here may exceed the endpoint's
+   value, where failures count as wrong.
 
-The patient bootstrap (`intervals.bootstrap`) was not taken: a bound of it has no width where no
-case changed, which is what a robust model looks like.
+The patient bootstrap (`intervals.bootstrap`) was not taken: where no case changed, which is what a
+robust model looks like, all replicates are equal and nothing but its guard gives a width.
 """
 
-import math
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from registry.trust.errors import Invalid
 from validators.cases import CaseTable
-from validators.intervals.auc import Area, area
-from validators.intervals.influence import Box, widening_correlation
+from validators.intervals.auc import area
+from validators.intervals.influence import widening_correlation
+from validators.intervals.paired import paired_areas
 from validators.intervals.proportion import Pair, clopper_pearson, mover
 from validators.intervals.share import Share, share
 from validators.outcome import Interval, Outcome
 from validators.robustness.evidence import DropEvidence
 
 Metric = Literal["sensitivity", "specificity", "auc"]
-_LARGEST_VARIANCE = 0.5
-"""Of the difference of two independent AUCs, times the units: 1/4 each (van Dantzig 1951)."""
 
 
 def judge_drop(
@@ -132,40 +127,10 @@ def _of_areas(
     """(AUC before, AUC after, interval of the drop, its method)."""
     before = area(clean.score, clean.positive, code, failed_is_right=True)
     after = area(changed.score, clean.positive, code)
-    drop = before.value - after.value
-    parts = _difference(before.influence, after.influence)
-    units = before.units
-    t = -float(special.stdtrit(before.freedom, alpha))
-    variance = parts.squared().total()
-    down, up = (
-        t * math.sqrt((of * units + _LARGEST_VARIANCE / units) / (units + 1)) for of in variance
-    )
-    down += _skew(Box(-parts.high, -parts.low), t)
-    up += _skew(parts, t)
-    high = max(drop + up, 1 - alpha ** (1 / units))
-    return before.value, after.value, (max(-1.0, drop - down), min(1.0, high)), _name(before)
-
-
-def _skew(parts: Box, t: float) -> float:
-    """How much further a bound on the side of large parts reaches (Johnson 1978).
-
-    The third moment over the variance, which is never more than the largest part.
-    """
-    third, least = float((parts.high**3).sum()), parts.squared().total()[0]
-    largest = max(0.0, float(parts.high.max()))
-    ratio = largest if least <= 0 else min(largest, max(0.0, third) / least)
-    return (2 * t * t + 1) / 6 * ratio
-
-
-def _difference(first: Box | None, second: Box | None) -> Box:
-    if first is None or second is None:
-        raise ValueError("an area without clusters has no influence")
-    return first.plus(Box(-second.high, -second.low))
-
-
-def _name(of: Area) -> str:
-    by = "DeLong" if of.clusters in (None, of.n) else "Obuchowski"
-    return f"paired {by}, t, stabilised"
+    gain = paired_areas(changed.score, clean.score, clean.positive, code)
+    low, high = (-end for end in reversed(gain.gating(alpha)))
+    high = max(high, 1 - alpha ** (1 / gain.units))
+    return before.value, after.value, (low, high), gain.method
 
 
 def _positive(table: CaseTable, threshold: float) -> NDArray[np.bool_]:
