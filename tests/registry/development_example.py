@@ -1,12 +1,16 @@
 """A facility whose protocol has a development cohort beside the one that gates."""
 
 import contextlib
+import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from registry.pipeline.carry import carry
 from registry.settings import Databases
-from registry.submissions.lock import lock_cohort
+from registry.submissions.lock import lock_cohort, lock_protocol
+from registry.submissions.review import report_for
 from tests.registry.facility_example import Example, facility_example
 from tests.validators.cohort_example import contract, few_scans
 from validators.cohort.ingest import ingest
@@ -56,3 +60,15 @@ def tried(life: Example, model: bytes, who: str = "Eva") -> str:
     with life.turn() as turn:
         assert carry(life.worker, turn) == "tried"
     return submission
+
+
+def read(life: Example, submission: str, who: str = "Eva") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(report_for(life.api, life.people[who], submission))
+    return found
+
+
+def locked(life: Example, **changes: Any) -> None:
+    """Another protocol than the example's."""
+    life.protocol = f"p-{uuid.uuid4().hex[:8]}"
+    body = life.body | {"id": life.protocol} | changes
+    lock_protocol(life.api, life.people["Sam"], {k: v for k, v in body.items() if v is not None})
