@@ -189,7 +189,10 @@ def test_a_trial_takes_no_attempt_and_an_attempt_no_trial(life: Example) -> None
     with pytest.raises(psycopg.errors.RestrictViolation, match="spends no attempt"):
         worker.execute(
             "INSERT INTO touchstone.attempt (submission, family, cohort_id, cohort_version)"
-            " VALUES (%s, 'sme-a/x', 'open', '1')", (submission,),
+            " SELECT s.id, s.organisation || '/' || p.id, s.cohort_id, s.cohort_version"
+            " FROM touchstone.submission s"
+            " JOIN touchstone.protocol p ON p.digest = s.protocol_digest"
+            " WHERE s.id = %s", (submission,),
         )  # fmt: skip
     with pytest.raises(psycopg.errors.RestrictViolation, match="no trial"):
         worker.execute("INSERT INTO touchstone.trial (submission) VALUES (%s)", (other,))

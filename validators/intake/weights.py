@@ -27,6 +27,8 @@ them), as the share of bits of the worst tensor, least to most:
 - one frozen backbone, heads from other cases .174 to .229, none joined, all shown;
 - hidden units scaled by .5 to 2 .145 to .178, all shown; permuted .502 to .545, not even shown.
 
+The two limits were set after these networks were measured: no independent test of them.
+
 What it does not see: a copy whose hidden units were permuted is a stranger to it, and so is one
 whose layers were factored, merged or distilled. It stops who asks for more attempts by registering
 the same model twice, not who works at hiding it.
