@@ -7,8 +7,10 @@ import datetime as dt
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from registry.api import paging
 from registry.api.answers import acted_before, file_answer
@@ -22,11 +24,25 @@ from registry.submissions import review, submit
 from registry.submissions.states import State
 from registry.trust.errors import Conflict, TouchstoneError
 from registry.trust.numbers import AS_JSON
+from validators.declaration import Declaration
 
 Id = Annotated[
     str,
     Path(max_length=100, description="The submission's id.", examples=[SUBMISSION["id"]]),
 ]
+
+Drift = Annotated[
+    bool, Query(description="The page on drift in place of the report. It shows single patients.")
+]
+
+
+class _WrittenAsDeclaration:
+    """Describes a JSON object as a declaration, which `submit` reads with better sentences."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(Declaration.__pydantic_core_schema__)
 
 
 class NewSubmission(BaseModel):
@@ -47,6 +63,10 @@ class NewSubmission(BaseModel):
     cohort: Annotated[
         str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="Name of a locked cohort.")
     ]
+    declaration: Annotated[
+        Annotated[dict[str, Any], _WrittenAsDeclaration()] | None,
+        Field(description="What the protocol asks the model's maker to declare."),
+    ] = None
 
 
 class ModelVersion(BaseModel):
@@ -88,7 +108,7 @@ class Attempts(BaseModel):
 
 
 class Submission(BaseModel):
-    """What the caller may know of a submission. The last seven fields are for the facility."""
+    """What the caller may know of a submission. The last eight fields are for the facility."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SUBMISSION]})
     id: str
@@ -96,6 +116,9 @@ class Submission(BaseModel):
     model: ModelVersion
     protocol: ProtocolVersion
     cohort: CohortVersion
+    declaration: Annotated[
+        str | None, Field(description="The digest of what its maker declared; null for nothing.")
+    ]
     state: State
     meaning: Annotated[str, Field(description="The state in a few plain words.")]
     deadline: Annotated[
@@ -116,6 +139,10 @@ class Submission(BaseModel):
     void_decisions: Annotated[
         int | None,
         Field(description="Those that a revoked key or another report made void."),
+    ] = None
+    held_for_review: Annotated[
+        str | None,
+        Field(description="What an assessor must have looked at, and say so, to certify it."),
     ] = None
 
 
@@ -183,6 +210,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
                 version=new.version,
                 protocol=new.protocol,
                 cohort_name=new.cohort,
+                declaration=new.declaration,
                 identity=identity,
             )
         enqueue(facility, submission)
@@ -230,9 +258,14 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         "/{submission}/report.html", summary="Read a report as a page", responses=_PAGE,
         response_class=Response, operation_id="read_report_page",
     )  # fmt: skip
-    def report_page(caller: Who, submission: Id) -> Response:
-        """The complete report, for the facility's people."""
-        return file_answer(review.report_page_for(facility, caller, submission), "text/html")
+    def report_page(caller: Who, submission: Id, drift: Drift = False) -> Response:
+        """The complete report, for the facility's people; or its page on single patients.
+
+        That page (Evidently's, of the cohort against the declared development data) must not leave
+        the facility. Save it and open the file: here it runs no script.
+        """
+        read = review.drift_page_for if drift else review.report_page_for
+        return file_answer(read(facility, caller, submission), "text/html")
 
     @routes.get(
         "/{submission}/statement", summary="Read what a certificate would say",

@@ -189,12 +189,15 @@ def submit(
     cohort: Annotated[str, typer.Option(help="Name of a locked cohort.")],
     name: Annotated[str | None, typer.Option(help="Model name, when registering a path.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the run is assessed.")] = False,
+    declaration: Annotated[
+        Path | None, typer.Option(help="File with what the protocol asks the maker to declare.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Submit a registered model to a locked cohort (innovators)."""
     from registry.cli import submissions
 
-    submissions.submit(model, protocol, cohort, name, wait, json)
+    submissions.submit(model, protocol, cohort, name, wait, json, declaration=declaration)
 
 
 @app.command()
@@ -215,12 +218,16 @@ def status(
 def report(
     id: Annotated[str, typer.Argument(help="Submission.")],  # noqa: A002
     out: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
+    drift: Annotated[
+        bool,
+        typer.Option("--drift", help="Also the page on drift: it shows single patients' values."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Fetch a report, as far as you may read it."""
     from registry.cli import submissions
 
-    submissions.report(id, out, json)
+    submissions.report(id, out, json, drift=drift)
 
 
 @app.command()
@@ -308,12 +315,15 @@ def assess(
     column: Annotated[
         list[str] | None, typer.Option(help="NAME=COLUMN, when the table uses another name.")
     ] = None,
+    declaration: Annotated[
+        Path | None, typer.Option(help="File with the development data, for protocols with drift.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score a table of predictions against a protocol. Needs no server."""
     from registry.cli import assessment
 
-    assessment.assess(table, protocol, out, column or [], json)
+    assessment.assess(table, protocol, out, column or [], json, declaration=declaration)
 
 
 life.attach(app)

@@ -38,6 +38,7 @@ _WRITES = re.compile(r"\b(INSERT INTO|(?<!FOR )UPDATE|DELETE FROM|append_event)\
 _FOLDER = Path(__file__).parent / "sql"
 _CODES = {
     "attempts_left": "attempts_spent",
+    "held_for_review": "held_for_review",
     "quota_left": "quota_used_up",
     "storage_left": "quota_storage",
 }

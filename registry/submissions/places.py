@@ -1,9 +1,12 @@
 """Where the objects of a submission lie in the store. Each is written once."""
 
 
-def predictions(submission: str) -> str:
-    """Raw predictions: read by the assess step alone."""
-    return f"submissions/{submission}/predictions.parquet"
+def predictions(submission: str, run: str = "") -> str:
+    """Raw predictions of the run itself, or of its `run` under a perturbation by that name.
+
+    The scores are read by the assess step alone.
+    """
+    return f"submissions/{submission}/predictions{f'/{run}' if run else ''}.parquet"
 
 
 def report(submission: str) -> str:
@@ -29,3 +32,13 @@ def bundle(submission: str) -> str:
 def model(digest: str) -> str:
     """The folder of a model's files, by the model's digest."""
     return f"models/{digest.removeprefix('sha256:')}/"
+
+
+def declaration(digest: str) -> str:
+    """What a model's maker declared, by its digest."""
+    return f"declarations/{digest.removeprefix('sha256:')}.json"
+
+
+def drift_page(submission: str) -> str:
+    """Evidently's page, which shows single patients' values: for the facility's people alone."""
+    return f"submissions/{submission}/facility-only/drift.html"

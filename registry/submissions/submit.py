@@ -7,7 +7,8 @@ Rules
 -----
 1. A submission binds one model version, one protocol (by digest) and one cohort version.
 2. Attempts under way count as taken, so that ten submissions at once are not ten attempts.
-3. A submitter sees pass or not pass, and nothing else about the locked cohort, until certified or
+3. What the protocol asks its maker to declare comes with the submission (`validators.declaration`).
+4. A submitter sees pass or not pass, and nothing else about the locked cohort, until certified or
    out of attempts.
 """
 
@@ -18,9 +19,11 @@ from typing import Any
 
 from registry.database.record import Row
 from registry.facility import Facility
+from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.policy import reach, require
-from registry.submissions.lock import check_fit, cohort, protocol_row
+from registry.submissions.declarations import keep
+from registry.submissions.lock import check_fit, check_manifest, cohort, protocol_row
 from registry.submissions.states import (
     ASSESSED,
     CERTIFIED,
@@ -31,6 +34,7 @@ from registry.submissions.states import (
     overdue,
 )
 from registry.trust.errors import Invalid, NotFound, Refused
+from validators.declaration import check_declared, parse_declaration
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import Protocol
 
@@ -46,10 +50,12 @@ def submit(
     protocol: str,
     cohort_name: str,
     identity: uuid.UUID | None = None,
+    declaration: Any = None,
 ) -> str:
     """Bind model, protocol and cohort; returns the submission's id. The pipeline takes it on.
 
-    `identity` is the id to give it, for a request that may come twice.
+    `identity` is the id to give it, for a request that may come twice. `declaration`: what the
+    maker declares, as JSON or YAML holds it.
     """
     require(caller, "submission.add")
     if not MODEL_NAME.match(model):
@@ -65,6 +71,9 @@ def submit(
     if rules.cohort.version is not None and rules.cohort.version != target["version"]:
         target = cohort(facility, caller, cohort_name, rules.cohort.version)
     check_fit(rules, target)
+    check_manifest(facility, rules, target)  # it may be a later version than when it was locked
+    declared = None if declaration is None else parse_declaration(declaration)
+    check_declared(rules, declared)
     kin = family(caller.organisation, rules.id)
     submission = str(identity or uuid.uuid4())
     with facility.record.transaction(caller) as now:
@@ -84,6 +93,7 @@ def submit(
                 f"{target['id']} {target['version']} are spent or under way",
                 code="attempts_spent",
             )
+        kept = keep(facility, declared)
         now.do(
             "submission_add",
             id=submission,
@@ -95,7 +105,10 @@ def submit(
             cohort_version=target["version"],
             submitted_by=caller.person,
             deadline=deadline("registered", dt.datetime.now(dt.UTC)),
+            declaration_digest=kept,
         )
+        if kept is not None:
+            note(now, caller, "declaration-given", submission, {"digest": kept})
     return submission
 
 
@@ -161,6 +174,7 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "digest": row["protocol_digest"],
         },
         "cohort": {"id": row["cohort_id"], "version": row["cohort_version"]},
+        "declaration": row["declaration_digest"],
         "state": row["state"],
         "meaning": meaning(row["state"]),
         "deadline": row["deadline"].isoformat() if row["deadline"] else None,
@@ -188,6 +202,7 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "certifiable": row["certifiable"],
             "decisions": row["decisions"],
             "void_decisions": row["void_decisions"],
+            "held_for_review": row["held_for_review"],
         }
     return shown
 
