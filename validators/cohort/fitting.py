@@ -6,8 +6,8 @@ Rules
 -----
 1. Every attribute that groups, hospitals, readers' ratings or sampling weights are read from must
    be in the cohort.
-2. Ratings and weights are numbers in every case; a rating may be missing, a weight may not, and it
-   is above 0.
+2. Ratings and weights are numbers in every case (each reader must have read each case), and a
+   weight is above 0.
 3. Hospitals are counted as the manifest groups them; an empty name is no hospital.
 4. A message names the attribute and counts cases; it never holds a value.
 """
@@ -39,20 +39,18 @@ def check_attributes(protocol: Protocol, manifest: Manifest) -> None:
                 code="attribute_missing",
             )
     for name in dict.fromkeys(readers):
-        _check_numbers(manifest, name, "a rating", missing=True)
+        _check_numbers(manifest, name, "a rating", above=-math.inf)
     if weights:
-        _check_numbers(manifest, weights, "a weight above 0", missing=False, above=0.0)
+        _check_numbers(manifest, weights, "a weight above 0", above=0.0)
     _check_sites(protocol, manifest)
 
 
-def _check_numbers(
-    manifest: Manifest, name: str, what: str, *, missing: bool, above: float = -math.inf
-) -> None:
-    odd = 0
-    for text, counts in manifest.attributes[name].items():
-        value = number_in(text)
-        right = value is not None and (missing if math.isnan(value) else value > above)
-        odd += 0 if right else counts.cases
+def _check_numbers(manifest: Manifest, name: str, what: str, *, above: float) -> None:
+    odd = sum(
+        counts.cases
+        for text, counts in manifest.attributes[name].items()
+        if (value := number_in(text)) is None or not value > above  # NaN, where it is empty
+    )
     if odd:
         raise Refused(
             f"the attribute {name!r} of the cohort {manifest.id} is not {what} in {odd} cases; "
