@@ -23,7 +23,7 @@ Rules
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -32,7 +32,9 @@ from registry.trust.errors import Refused
 from validators.contract.read import parse_document, read_document
 from validators.contract.schema import Strict
 from validators.drift.distribution import DevelopmentDistribution
-from validators.protocol.schema import Protocol
+
+if TYPE_CHECKING:  # a protocol needs numpy, whoever sends a declaration does not
+    from validators.protocol.schema import Protocol
 
 _ONE_LINE = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
 Line = Annotated[str, Field(max_length=500, pattern=_ONE_LINE)]
@@ -62,7 +64,7 @@ def parse_declaration(value: Any) -> Declaration:
     return parse_document(Declaration, value, "the declaration")
 
 
-def check_declared(protocol: Protocol, declaration: Declaration | None) -> None:
+def check_declared(protocol: "Protocol", declaration: Declaration | None) -> None:
     """Raise Refused where something is missing that the protocol asks the maker for."""
     given = declaration or Declaration()
     if protocol.drift is not None and given.development is None:

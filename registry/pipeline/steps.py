@@ -27,6 +27,7 @@ from registry.pipeline.perturbed_runs import BATCH, run_perturbed
 from registry.pipeline.predictions import predictions_file
 from registry.pipeline.work import Work
 from registry.submissions import places
+from registry.submissions.declarations import declaration_of
 from registry.submissions.states import deadline, family
 from registry.trust.canonical import digest_of, sha256_bytes
 from registry.trust.certificate import CertifiedLog
@@ -86,6 +87,7 @@ def run(work: Work) -> None:
     started = time.monotonic()
     manifest, input_key = open_inputs(work)
     check_comparators(work)
+    declaration_of(work.facility, work.row)  # whole, before an attempt is spent
     files, contract, protocol = work.model_files(), work.contract, work.protocol
     total = manifest.counts.cases * (1 + len(protocol.perturbations))
     seed = digest_of([work.row["model_digest"], protocol.digest, manifest.root])

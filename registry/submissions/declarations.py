@@ -9,7 +9,7 @@ What is asked for and what is allowed in it is in `validators.declaration`.
 from registry.database.record import Row
 from registry.facility import Facility
 from registry.submissions import places
-from registry.trust.canonical import canonical, parse_canonical
+from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
 from registry.trust.errors import Tampered
 from validators.declaration import Declaration, parse_declaration
 
@@ -28,7 +28,7 @@ def declaration_of(facility: Facility, row: Row) -> Declaration | None:
     digest = row["declaration_digest"]
     if digest is None:
         return None
-    found = parse_declaration(parse_canonical(facility.store.get(places.declaration(digest))))
-    if found.digest != digest:
+    data = facility.store.get(places.declaration(digest))
+    if sha256_bytes(data) != digest:
         raise Tampered("the stored declaration is not the one that came with the submission")
-    return found
+    return parse_declaration(parse_canonical(data))

@@ -71,7 +71,7 @@ def submit(
     if rules.cohort.version is not None and rules.cohort.version != target["version"]:
         target = cohort(facility, caller, cohort_name, rules.cohort.version)
     check_fit(rules, target)
-    check_manifest(facility, rules, target)  # it may be a later version than when it was locked
+    _check_attributes(facility, rules, target)
     declared = None if declaration is None else parse_declaration(declaration)
     check_declared(rules, declared)
     kin = family(caller.organisation, rules.id)
@@ -110,6 +110,21 @@ def submit(
         if kept is not None:
             note(now, caller, "declaration-given", submission, {"digest": kept})
     return submission
+
+
+def _check_attributes(facility: Facility, rules: Protocol, target: Row) -> None:
+    """Raise Refused where a later version of the cohort lacks what the protocol reads from it.
+
+    What exactly it lacks is for the facility: submitters learn nothing of a locked cohort.
+    """
+    try:
+        check_manifest(facility, rules, target)
+    except Refused:
+        raise Refused(
+            f"the cohort {target['id']} {target['version']} can't answer all that the protocol "
+            f"{rules.id} asks; tell the facility, which can lock another version of either",
+            code="cohort_unfit",
+        ) from None
 
 
 def protocol_of(row: Row) -> Protocol:

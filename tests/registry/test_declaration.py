@@ -128,7 +128,8 @@ def test_a_declaration_that_was_exchanged_is_noticed(life: Example) -> None:
         assert carried(life, submission) == "technical_failure"
     finally:
         exchange(life, place, before)
-    assert life.attempt(submission) == "returned"
+    assert life.row(submission)["failure_code"] == "tampered"
+    assert life.attempt(submission) is None, "it is looked at before anything is decrypted"
 
 
 def test_the_page_on_single_patients_is_for_the_facility_alone(life: Example) -> None:

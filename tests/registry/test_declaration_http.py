@@ -13,11 +13,14 @@ import yaml
 from registry.cli.main import app
 from registry.settings import Databases
 from registry.submissions import places
+from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Invalid, NotFound
 from tests.registry.api_stage import CONTRACT, Stage, client
 from tests.registry.further_example import DEVELOPMENT
+from tests.registry.made_manifest import made_manifest
 from tests.registry.test_api import problem
 from tests.validators import evidence_made
+from validators.cohort.manifest import manifest_bytes, manifest_path
 from validators.declaration import parse_declaration
 from validators.protocol.questions import Drift
 from validators.protocol.schema import CohortRequirement
@@ -153,3 +156,21 @@ def test_the_drift_page_is_fetched_by_the_facility_s_people(
     without = stage.submission()
     with pytest.raises(NotFound, match="no drift page"):
         app(["report", without, "--drift", "--out", str(tmp_path)], standalone_mode=False)
+
+
+def test_of_a_later_cohort_that_does_not_fit_a_submitter_learns_no_more_than_that(
+    stage: Stage, http: httpx.Client
+) -> None:
+    """Last in this file: from here on the cohort's latest version lacks an attribute."""
+    manifest = made_manifest("lidc-nodules", "3", RULES.contract.digest, {"site": {"head": 600}})
+    data, path = manifest_bytes(manifest), manifest_path("lidc-nodules", "3")
+    stage.facility.store.put(path, data)
+    stage.owner.execute(
+        "INSERT INTO touchstone.cohort SELECT id, '3', %s, %s, %s, title, positives, negatives,"
+        " patients, contract_digest, locked_by FROM touchstone.cohort WHERE version = '1'",
+        (manifest.root, sha256_bytes(data), path),
+    )
+    body = asked(stage, "late", declaration=WHOLE)
+    answer = http.post("/submissions", json=body, headers=stage.headers())
+    assert problem(answer, 403) == "cohort_unfit"
+    assert not {"'sex'", "sex", "site"} & set(answer.json()["detail"].split())
