@@ -92,13 +92,14 @@ def _run(
         except ModelFailure as failure:
             collapsed = failure.code
             data = _nothing_answered(work, failure)
-    work.facility.store.put(places.predictions(work.id, perturbation.name), data)
+    digest = sha256_bytes(data)
+    work.facility.store.put(places.perturbed_predictions(work.id, perturbation.name, digest), data)
     with work.facility.record.transaction() as now:
         now.do(
             "step_done",
             submission=work.id,
             name=step_of(perturbation),
-            output={"predictions": sha256_bytes(data), "sandbox": level, "collapsed": collapsed},
+            output={"predictions": digest, "sandbox": level, "collapsed": collapsed},
             seconds=time.monotonic() - started,
         )
         if not level.get("seccomp"):

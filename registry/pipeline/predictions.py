@@ -26,7 +26,12 @@ _KNOWN = ("case", "patient", "reference")
 
 def stored_predictions(facility: Facility, submission: str, digest: str, run: str = "") -> bytes:
     """The file of a run; Tampered unless it is the one that the run wrote down."""
-    data = facility.store.get(places.predictions(submission, run))
+    place = (
+        places.perturbed_predictions(submission, run, digest)
+        if run
+        else places.predictions(submission)
+    )
+    data = facility.store.get(place)
     if sha256_bytes(data) != digest:
         which = f"the run under {run}" if run else "the run"
         raise Tampered(f"the stored predictions are not those of {which}")

@@ -1,12 +1,18 @@
 """Where the objects of a submission lie in the store. Each is written once."""
 
 
-def predictions(submission: str, run: str = "") -> str:
-    """Raw predictions of the run itself, or of its `run` under a perturbation by that name.
+def predictions(submission: str) -> str:
+    """Raw predictions of the run itself; the scores are read by the assess step alone."""
+    return f"submissions/{submission}/predictions.parquet"
 
-    The scores are read by the assess step alone.
+
+def perturbed_predictions(submission: str, run: str, digest: str) -> str:
+    """Raw predictions of the `run` under a perturbation by that name.
+
+    The digest is part of the name: a run that was killed before its row was written, and was made
+    again with an answer late or in another last digit, is in nobody's way.
     """
-    return f"submissions/{submission}/predictions{f'/{run}' if run else ''}.parquet"
+    return f"submissions/{submission}/predictions/{run}/{digest.removeprefix('sha256:')}.parquet"
 
 
 def report(submission: str) -> str:

@@ -65,9 +65,14 @@ def events(life: Example, submission: str, kind: str) -> list[dict[str, Any]]:
     return [row[0] for row in rows]
 
 
+def place_of(life: Example, submission: str, run: str) -> str:
+    digest = step(life, submission, f"run/{run}")["predictions"]
+    return places.perturbed_predictions(submission, run, digest)
+
+
 def scores_in(life: Example, submission: str, run: str = "") -> Any:
-    data = life.worker.store.get(places.predictions(submission, run))
-    return pq.read_table(io.BytesIO(data))
+    place = place_of(life, submission, run) if run else places.predictions(submission)
+    return pq.read_table(io.BytesIO(life.worker.store.get(place)))
 
 
 # -- runs under perturbation -----------------------------------------------------------------------
@@ -103,7 +108,7 @@ def test_the_same_model_meets_the_same_noise_again(life: Example) -> None:
     twice = [life.queued(honest(0.2)), life.queued(honest(0.2))]
     for submission in twice:
         assert carried(life, submission) == "in_review"
-    first, second = (life.worker.store.get(places.predictions(s, NAMES[0])) for s in twice)
+    first, second = (life.worker.store.get(place_of(life, one, NAMES[0])) for one in twice)
     assert first == second
 
 
@@ -154,7 +159,7 @@ def test_a_perturbed_run_s_file_in_the_place_of_another_is_noticed(life: Example
     process = subprocess.run([sys.executable, "-c", KILLED, described(life)], timeout=120)
     assert process.returncode == -signal.SIGKILL
     clean = life.worker.store.get(places.predictions(submission))
-    before = exchange(life, places.predictions(submission, NAMES[0]), clean)
+    before = exchange(life, place_of(life, submission, NAMES[0]), clean)
     assert before != clean
     assert carried(life, submission) == "technical_failure"
     row = life.row(submission)
