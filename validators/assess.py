@@ -10,7 +10,9 @@ Rules
 1. The numbers are those that a facility would compute from the same predictions.
 2. It certifies nothing: nobody saw the predictions being made. The report says so, and names no
    model and no cohort.
-3. `report.json` and `report.html` appear whole or not at all; an earlier report is replaced.
+3. A declaration's attributes are read where the table has columns of those names; a patient (a
+   case, where there is no column `patient`) is described by its first row.
+4. `report.json` and `report.html` appear whole or not at all; an earlier report is replaced.
 """
 
 import os
@@ -23,22 +25,33 @@ from pathlib import Path
 from registry.trust.canonical import sha256_file
 from registry.trust.errors import Invalid, Unavailable
 from validators.cases import CaseTable
+from validators.declaration import Declaration
+from validators.drift.columns import asked_drift, patient_columns
+from validators.drift.evidence import DriftEvidence
 from validators.evaluate import evaluate
 from validators.evidence import Digests, Environment, Report
 from validators.protocol.read import check_counts
 from validators.protocol.schema import Protocol
 from validators.report.build import build_report, code_digest, environment_digest, report_bytes
 from validators.report.html import report_html
+from validators.table_file import open_table
 from validators.tables import read_cases
 
 _PACKAGES = ("touchstone-tef", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 
-def assess(table_path: Path, protocol: Protocol, out: Path, columns: Mapping[str, str]) -> Report:
+def assess(
+    table_path: Path,
+    protocol: Protocol,
+    out: Path,
+    columns: Mapping[str, str],
+    declaration: Declaration | None = None,
+) -> Report:
     """Score the table by the protocol and write `report.json` and `report.html` into `out`.
 
     `columns` maps `case`, `patient`, `reference`, `score`, `failure` and attributes (of other tasks
-    what their reader reads) to the table's own column names. Raises Invalid for a table that breaks
+    what their reader reads) to the table's own column names. `declaration`: what a protocol with
+    `drift` holds the table's patients against. Raises Invalid for a table that breaks
     the rules of its reader, Refused where it has fewer cases than the protocol needs, Unavailable
     where the files can't be written.
     """
@@ -60,11 +73,31 @@ def assess(table_path: Path, protocol: Protocol, out: Path, columns: Mapping[str
         ),
         environment,
         attribution="",
+        drift=_drift(table_path, protocol, columns, declaration),
     )
     write_files(
         out, {"report.html": report_html(report).encode(), "report.json": report_bytes(report)}
     )
     return report
+
+
+def _drift(
+    path: Path, protocol: Protocol, columns: Mapping[str, str], declaration: Declaration | None
+) -> DriftEvidence | None:
+    if protocol.drift is None or declaration is None or declaration.development is None:
+        return None
+    declared = declaration.development
+    file = open_table(path)
+    names = ["case", "patient", *(of.attribute for of in declared.attributes)]
+    wanted = {name: columns.get(name, name) for name in dict.fromkeys(names)}
+    texts = {
+        name: data.to_pylist()
+        for name, data in file.read(
+            {name: column for name, column in wanted.items() if column in file.names}
+        ).items()
+    }
+    patients = texts.get("patient", texts.get("case"))
+    return asked_drift(protocol, declared, patient_columns(declared, patients, texts))
 
 
 def write_files(directory: Path, files: Mapping[str, bytes], mode: int = 0o644) -> None:

@@ -1,5 +1,7 @@
 """A column of numbers in a table file, checked; a message holds counts, never a value."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +36,14 @@ def numbers(
         upper = f" to {highest:g}" if np.isfinite(highest) else " upwards"
         raise Invalid(f"{where} lies outside {lowest:g}{upper} in {outside} rows{hint}")
     return values
+
+
+def number_in(text: str) -> float | None:
+    """The number in a text: NaN where it is empty, None where it is no finite number."""
+    if text.strip().lower() in MISSING:
+        return float("nan")
+    value = float(text) if re.fullmatch(_NUMBER.strip("^$"), text, re.ASCII) else np.inf
+    return value if np.isfinite(value) else None
 
 
 def declared(

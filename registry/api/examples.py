@@ -33,6 +33,7 @@ SUBMISSION: dict[str, Any] = {
     "model": {"name": "nodule-net", "version": 3, "digest": "sha256:" + "a" * 64},
     "protocol": {"id": "nodule-malignancy", "version": "1", "digest": "sha256:" + "b" * 64},
     "cohort": {"id": "lidc-nodules", "version": "1"},
+    "declaration": None,
     "state": "in_review",
     "meaning": "two assessors are reviewing",
     "development": False,

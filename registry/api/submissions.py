@@ -7,8 +7,10 @@ import datetime as dt
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from registry.api import paging
 from registry.api.answers import acted_before, file_answer
@@ -22,11 +24,25 @@ from registry.submissions import review, submit
 from registry.submissions.states import State
 from registry.trust.errors import Conflict, TouchstoneError
 from registry.trust.numbers import AS_JSON
+from validators.declaration import Declaration
 
 Id = Annotated[
     str,
     Path(max_length=100, description="The submission's id.", examples=[SUBMISSION["id"]]),
 ]
+
+Drift = Annotated[
+    bool, Query(description="The page on drift in place of the report. It shows single patients.")
+]
+
+
+class _WrittenAsDeclaration:
+    """Describes a JSON object as a declaration, which `submit` reads with better sentences."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(Declaration.__pydantic_core_schema__)
 
 
 class NewSubmission(BaseModel):
@@ -51,6 +67,10 @@ class NewSubmission(BaseModel):
         bool,
         Field(description="Whether this is the protocol's development cohort: it decides nothing."),
     ] = False
+    declaration: Annotated[
+        Annotated[dict[str, Any], _WrittenAsDeclaration()] | None,
+        Field(description="What the protocol asks the model's maker to declare."),
+    ] = None
 
 
 class ModelVersion(BaseModel):
@@ -117,6 +137,9 @@ class Submission(BaseModel):
     model: ModelVersion
     protocol: ProtocolVersion
     cohort: CohortVersion
+    declaration: Annotated[
+        str | None, Field(description="The digest of what its maker declared; null for nothing.")
+    ]
     state: State
     meaning: Annotated[str, Field(description="The state in a few plain words.")]
     development: Annotated[
@@ -145,6 +168,10 @@ class Submission(BaseModel):
     alike: Annotated[
         list[Alike] | None,
         Field(description="Models of other organisations with much the same weights."),
+    ] = None
+    held_for_review: Annotated[
+        str | None,
+        Field(description="What an assessor must have looked at, and say so, to certify it."),
     ] = None
 
 
@@ -215,6 +242,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
                 protocol=new.protocol,
                 cohort_name=new.cohort,
                 development=new.development,
+                declaration=new.declaration,
                 identity=identity,
             )
         enqueue(facility, submission)
@@ -263,9 +291,14 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         "/{submission}/report.html", summary="Read a report as a page", responses=_PAGE,
         response_class=Response, operation_id="read_report_page",
     )  # fmt: skip
-    def report_page(caller: Who, submission: Id) -> Response:
-        """The complete report, for the facility's people."""
-        return file_answer(review.report_page_for(facility, caller, submission), "text/html")
+    def report_page(caller: Who, submission: Id, drift: Drift = False) -> Response:
+        """The complete report, for the facility's people; or its page on single patients.
+
+        That page (Evidently's, of the cohort against the declared development data) must not leave
+        the facility. Save it and open the file: here it runs no script.
+        """
+        read = review.drift_page_for if drift else review.report_page_for
+        return file_answer(read(facility, caller, submission), "text/html")
 
     @routes.get(
         "/{submission}/statement", summary="Read what a certificate would say",

@@ -7,9 +7,18 @@ from registry.settings import read_settings
 from registry.trust.errors import Invalid
 
 
-def assess(table: Path, protocol: str, out: Path, columns: list[str], as_json: bool) -> None:
+def assess(
+    table: Path,
+    protocol: str,
+    out: Path,
+    columns: list[str],
+    as_json: bool,
+    *,
+    declaration: Path | None = None,
+) -> None:
     """Score a table against a protocol file, or against one that is locked on the server."""
     from validators.assess import assess as score
+    from validators.declaration import read_declaration
     from validators.protocol.read import parse_protocol, read_protocol
 
     if Path(protocol).exists():
@@ -22,7 +31,8 @@ def assess(table: Path, protocol: str, out: Path, columns: list[str], as_json: b
         value = Client(read_settings()).get(f"/protocols/{protocol}")
         value.pop("digest")
         rules = parse_protocol(value)
-    report = score(table, rules, out, _mapping(columns))
+    declared = None if declaration is None else read_declaration(declaration)
+    report = score(table, rules, out, _mapping(columns), declared)
     if as_json:
         print_json(
             {

@@ -196,12 +196,18 @@ def submit(
         ),
     ] = False,
     wait: Annotated[bool, typer.Option(help="Wait until the run is assessed.")] = False,
+    declaration: Annotated[
+        Path | None, typer.Option(help="File with what the protocol asks the maker to declare.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Submit a registered model to a locked cohort (innovators)."""
     from registry.cli import submissions
 
-    submissions.submit(model, protocol, cohort, name, wait, json, development=development)
+    submissions.submit(
+        model, protocol, cohort, name, wait, json,
+        development=development, declaration=declaration,
+    )  # fmt: skip
 
 
 @app.command()
@@ -222,12 +228,16 @@ def status(
 def report(
     id: Annotated[str, typer.Argument(help="Submission.")],  # noqa: A002
     out: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
+    drift: Annotated[
+        bool,
+        typer.Option("--drift", help="Also the page on drift: it shows single patients' values."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Fetch a report, as far as you may read it."""
     from registry.cli import submissions
 
-    submissions.report(id, out, json)
+    submissions.report(id, out, json, drift=drift)
 
 
 @app.command()
@@ -315,12 +325,15 @@ def assess(
     column: Annotated[
         list[str] | None, typer.Option(help="NAME=COLUMN, when the table uses another name.")
     ] = None,
+    declaration: Annotated[
+        Path | None, typer.Option(help="File with the development data, for protocols with drift.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score a table of predictions against a protocol. Needs no server."""
     from registry.cli import assessment
 
-    assessment.assess(table, protocol, out, column or [], json)
+    assessment.assess(table, protocol, out, column or [], json, declaration=declaration)
 
 
 life.attach(app)

@@ -26,8 +26,10 @@ def submit(
     as_json: bool,
     *,
     development: bool,
+    declaration: Path | None = None,
 ) -> None:
-    """Submit; registers a path first."""
+    """Submit; registers a path first. A declaration is read before anything is sent."""
+    declared = {} if declaration is None else {"declaration": _declared(declaration)}
     settings = read_settings()
     client = Client(settings)
     match = _MODEL_URI.match(model)
@@ -46,13 +48,20 @@ def submit(
     else:
         raise Invalid(f"there is no file {model}, and it is not models:/NAME/VERSION")
     asked = {"model": model_name, "version": version, "protocol": protocol, "cohort": cohort}
-    shown = client.post("/submissions", asked | ({"development": True} if development else {}))
+    asked |= {"development": True} if development else {}
+    shown = client.post("/submissions", asked | declared)
     if wait:
         shown = wait_for(client, shown["id"], as_json)
     if as_json:
         print_json(shown)
     else:
         _print_one(shown)
+
+
+def _declared(path: Path) -> dict[str, Any]:
+    from validators.declaration import read_declaration
+
+    return read_declaration(path).model_dump(mode="json")
 
 
 def wait_for(client: Client, submission: str, as_json: bool) -> dict[str, Any]:
@@ -119,12 +128,21 @@ def _print_one(shown: dict[str, Any]) -> None:
         kind = "the same family as" if other["same_family"] else "much like"
         lines.append(f"  alike     {kind} {other['model']} of {other['organisation']} "
                      f"({other['share']:.0%} of the weights; {other['submission']})")  # fmt: skip
+    if shown["declaration"]:
+        lines.append(f"  declared  {shown['declaration']}")
+    if shown.get("held_for_review"):
+        lines.append(f"  held      for review: {shown['held_for_review']}")
     console.print("\n".join(lines), markup=False)
 
 
-def report(submission: str, out: Path | None, as_json: bool) -> None:
-    """report.json, and report.html for those who may read it, into `out` or on the screen."""
+def report(submission: str, out: Path | None, as_json: bool, *, drift: bool = False) -> None:
+    """report.json, and report.html for those who may read it, into `out` or on the screen.
+
+    drift: Evidently's page on single patients too, which must not leave the facility.
+    """
     client = Client(read_settings())
+    if drift and out is None:
+        raise Invalid("--drift writes a page for the facility's people; name a folder with --out")
     data = client.get_bytes(f"/submissions/{submission}/report")
     value = parse_canonical(data)
     if out is None:
@@ -145,6 +163,11 @@ def report(submission: str, out: Path | None, as_json: bool) -> None:
     else:
         paths.append(out / "report.html")
         paths[1].write_bytes(page)
+    if drift:
+        paths.append(out / "drift.html")
+        paths[-1].write_bytes(
+            client.get_bytes(f"/submissions/{submission}/report.html", drift="true")
+        )
     show({"files": [str(path) for path in paths], "digest": sha256_bytes(data)}, as_json,
          "\n".join(str(path) for path in paths))  # fmt: skip
 
@@ -204,6 +227,8 @@ def decide(submission: str, outcome: str, reason: str, key: str, as_json: bool) 
         if digest != shown["report_digest"]:
             raise Tampered("the report that came is not the one on record; nothing was signed")
         overall = parse_canonical(report_bytes)["verdict"]["overall"]
+        if not as_json:
+            _print_held(parse_canonical(report_bytes))
     statement = None
     if kind != "reject":
         statement = client.get_bytes(f"/submissions/{submission}/statement") or None
@@ -236,6 +261,15 @@ def decide(submission: str, outcome: str, reason: str, key: str, as_json: bool) 
     shown = client.post(f"/submissions/{submission}/decisions", body)
     show(shown, as_json, f"signed as {person}: {kind}. The submission is {shown['state']}: "
          f"{shown['meaning']}")  # fmt: skip
+
+
+def _print_held(report: dict[str, Any]) -> None:
+    """What an assessor must not overlook before certifying."""
+    from validators.leakage.evidence import LeakageEvidence, held_reasons
+
+    if leakage := report.get("leakage"):
+        for reason in held_reasons(LeakageEvidence.model_validate(leakage)):
+            console.print(f"held for review: {reason}", markup=False, soft_wrap=True)
 
 
 def _check_statement(statement: bytes, submission: str, report: str, overall: str) -> None:

@@ -40,6 +40,7 @@ _CODES = {
     "attempts_left": "attempts_spent",
     "family_stops_at_pass": "family_passed",
     "trials_left": "trials_spent",
+    "held_for_review": "held_for_review",
     "quota_left": "quota_used_up",
     "storage_left": "quota_storage",
 }

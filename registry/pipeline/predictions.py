@@ -1,44 +1,88 @@
-"""Raw predictions between the run step, which writes them, and the assess step, which reads them.
+"""Raw predictions between the runs, which write them, and the assess step, which reads them.
 
-The file never leaves the facility, and only the assess step joins it to the reference standard.
+The files never leave the facility, and only the assess step joins them to the reference standard.
+
+Rules
+-----
+1. A file is read by the digest that its run wrote down; another file in its place is Tampered.
+2. Every file has exactly the cases of the cohort. They are joined by case, never by position.
+3. Readers' ratings and sampling weights are attributes of the sealed cohort, which holds text:
+   that they are numbers was checked when the protocol was locked.
 """
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
+from registry.facility import Facility
+from registry.submissions import places
+from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Tampered
 from validators.cases import CaseTable
 from validators.protocol.schema import Protocol
 
+_KNOWN = ("case", "patient", "reference")
 
-def case_table(predictions: bytes, reference: Any, protocol: Protocol, manifest: Any) -> CaseTable:
-    """Predictions joined to the reference standard, case by case; Tampered unless they match."""
+
+def stored_predictions(facility: Facility, submission: str, digest: str, run: str = "") -> bytes:
+    """The file of a run; Tampered unless it is the one that the run wrote down."""
+    place = (
+        places.perturbed_predictions(submission, run, digest)
+        if run
+        else places.predictions(submission)
+    )
+    data = facility.store.get(place)
+    if sha256_bytes(data) != digest:
+        which = f"the run under {run}" if run else "the run"
+        raise Tampered(f"the stored predictions are not those of {which}")
+    return data
+
+
+def case_table(
+    predictions: bytes,
+    reference: Any,
+    protocol: Protocol,
+    manifest: Any,
+    further: Mapping[str, bytes] | None = None,
+) -> CaseTable:
+    """Predictions joined to the reference standard, case by case; Tampered unless they match.
+
+    `further`: files of others' or perturbed predictions of the same cases, by name.
+    """
     import numpy as np
     import pyarrow.parquet as pq
 
-    scored = pq.read_table(io.BytesIO(predictions))
-    position = {case: i for i, case in enumerate(scored["case"].to_pylist())}
     cases = reference["case"].to_pylist()
-    if len(position) != len(cases) or set(position) != set(cases):
-        raise Tampered("the predictions are not of the cases of this cohort")
-    order = np.array([position[case] for case in cases])
-    score = scored["score"].to_numpy(zero_copy_only=False)[order]
+    score = _scores(predictions, cases)
+    scored = pq.read_table(io.BytesIO(predictions), columns=["failure"])
     failures = [code for code in scored["failure"].to_pylist() if code]
     patients = reference["patient"].to_pylist()
     codes = {patient: i for i, patient in enumerate(sorted(set(patients)))}
-    known = {"case", "patient", "reference"}
+    weights = protocol.sampling.weights if protocol.sampling else None
+    readers = [n for n in protocol.further_columns if n in reference.column_names]
+    numbers = {*readers, *([weights] if weights else [])}
     return CaseTable(
         reference=reference["reference"].to_numpy().astype(np.int8),
-        score=score.astype(np.float64),
+        score=score,
         patient=np.array([codes[patient] for patient in patients]) if protocol.cluster else None,
         attributes={
             name: np.array(reference[name].to_pylist(), dtype=str)
             for name in reference.column_names
-            if name not in known
+            if name not in _KNOWN and name not in numbers
         },
         failed_by_code={code: failures.count(code) for code in sorted(set(failures))},
         excluded=dict(manifest.case_flow),
+        further={name: _scores(data, cases) for name, data in (further or {}).items()}
+        | {name: _numbers(reference, name) for name in readers},
+        weight=_numbers(reference, weights) if weights else None,
     )
+
+
+def cases_of(predictions: bytes) -> list[str]:
+    """The cases of a file, in its order."""
+    import pyarrow.parquet as pq
+
+    return list(pq.read_table(io.BytesIO(predictions), columns=["case"])["case"].to_pylist())
 
 
 def predictions_file(cases: Any, scores: Any, failures: Any) -> bytes:
@@ -58,3 +102,27 @@ def predictions_file(cases: Any, scores: Any, failures: Any) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _scores(predictions: bytes, cases: list[str]) -> Any:
+    """The scores of a file in the order of `cases`, NaN where a prediction failed."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    found = pq.read_table(io.BytesIO(predictions), columns=["case", "score"])
+    position = {case: i for i, case in enumerate(found["case"].to_pylist())}
+    if len(position) != len(cases) or set(position) != set(cases):
+        raise Tampered("the predictions are not of the cases of this cohort")
+    order = np.array([position[case] for case in cases])
+    return found["score"].to_numpy(zero_copy_only=False)[order].astype(np.float64)
+
+
+def _numbers(reference: Any, name: str) -> Any:
+    import numpy as np
+
+    from validators.numbers import number_in
+
+    values = [number_in(text) for text in reference[name].to_pylist()]
+    if None in values:
+        raise Tampered(f"the attribute {name} of the cohort is not of numbers any more")
+    return np.array(values, dtype=np.float64)

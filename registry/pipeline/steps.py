@@ -21,31 +21,26 @@ from typing import Any
 from registry.audit.checkpoints import certified_log
 from registry.audit.reads import note_read
 from registry.mlflow_gate.versions import model_directory
-from registry.pipeline import canary
+from registry.pipeline.assessment import assess
+from registry.pipeline.before import check_host, check_level, open_inputs
 from registry.pipeline.certificate_draft import bundle_and_statement
-from registry.pipeline.predictions import case_table, predictions_file
+from registry.pipeline.comparators import check_comparators
+from registry.pipeline.perturbed_runs import BATCH, run_perturbed
+from registry.pipeline.predictions import predictions_file
 from registry.pipeline.trial import conclude, spend_trial
 from registry.pipeline.work import Work
 from registry.submissions import places
+from registry.submissions.declarations import declaration_of
 from registry.submissions.families import note_weights
-from registry.submissions.lock import load_manifest
 from registry.submissions.states import deadline, family
 from registry.trust.canonical import digest_of, sha256_bytes
 from registry.trust.certificate import CertifiedLog
 from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
 from serving.client import predict, repeat
-from serving.sandbox.process import Sandbox
-from validators.cohort.keys import open_keys
-from validators.cohort.stream import read_reference, stream
-from validators.evaluate import evaluate
-from validators.evidence import Digests, Environment
+from validators.cohort.stream import stream
+from validators.evidence import Environment
 from validators.intake import decide, files_from_directory
-from validators.report.build import build_report, code_digest, environment_digest, report_bytes
-from validators.report.html import report_html
-
-BATCH = 64
-REPEATED_CASES = 64
 
 
 def begin(work: Work) -> None:
@@ -99,20 +94,20 @@ def run(work: Work) -> None:
     if work.output_of("run") is not None:
         return
     started = time.monotonic()
-    manifest = load_manifest(work.facility, work.row)
-    if manifest.root != work.row["cohort_root"]:
-        raise Tampered("the cohort's root is not the one that was locked")
-    input_key = open_keys(work.facility.settings.cohort_keys, manifest).inputs()
-    files, contract = work.model_files(), work.contract
-    seed = digest_of([work.row["model_digest"], work.protocol.digest, manifest.root])
+    manifest, input_key = open_inputs(work)
+    check_comparators(work)
+    declaration_of(work.facility, work.row)  # whole, before an attempt is spent
+    files, contract, protocol = work.model_files(), work.contract, work.protocol
+    total = manifest.counts.cases * (1 + len(protocol.perturbations))
+    seed = digest_of([work.row["model_digest"], protocol.digest, manifest.root])
 
     def shards() -> Any:
         note_read(work.facility, work.row, "cohort-read", part="inputs")
         return stream(manifest, work.facility.store, input_key, before_decrypt=lambda: _spend(work))
 
     with work.start_sandbox() as sandbox:
-        _check_level(work, sandbox)
-        _check_host(work)
+        check_level(work, sandbox)
+        check_host(work)
         work.trace.model_had_a_hand = True
         session = sandbox.load(files)
         predictions = predict(
@@ -121,7 +116,7 @@ def run(work: Work) -> None:
             contract,
             batch_size=BATCH,
             order_seed=seed,
-            on_progress=lambda done: work.progress(done, manifest.counts.cases),
+            on_progress=lambda done: work.progress(done, total),
         )
         level = dict(sandbox.level)
         again = repeat(  # in a fresh process, which it starts
@@ -129,8 +124,8 @@ def run(work: Work) -> None:
             shards(),
             contract,
             predictions,
-            threshold=work.protocol.threshold or 0.0,  # binary, as every locked protocol
-            cases=REPEATED_CASES,
+            threshold=protocol.decided_at or 0.0,  # binary, as every locked protocol
+            cases=protocol.repeatability.cases,
             order_seed=seed,
             batch_size=BATCH,
         )
@@ -167,60 +162,10 @@ def run(work: Work) -> None:
             now.do("submission_uncertifiable", id=work.id)
 
 
-def assess(work: Work) -> None:
-    """running → assessed: evidence, verdict and report from predictions and reference standard."""
-    started = time.monotonic()
-    ran = work.output_of("run")
-    if ran is None:
-        raise Refused("there are no predictions to assess")
-    work.trace.model_had_a_hand = True  # what it answered is about to be read
-    store, protocol = work.facility.store, work.protocol
-    manifest = load_manifest(work.facility, work.row)
-    note_read(work.facility, work.row, "predictions-read", digest=ran["predictions"])
-    note_read(work.facility, work.row, "reference-read", part="reference standard")
-    reference_key = open_keys(work.facility.settings.cohort_keys, manifest).reference()
-    data = store.get(places.predictions(work.id))
-    if sha256_bytes(data) != ran["predictions"]:
-        raise Tampered("the stored predictions are not those of the run")
-    table = case_table(data, read_reference(manifest, store, reference_key), protocol, manifest)
-    environment = Environment.model_validate(ran["environment"])
-    report = build_report(
-        evaluate(table, protocol),
-        protocol,
-        Digests(
-            model=work.row["model_digest"],
-            protocol=protocol.digest,
-            cohort_root=manifest.root,
-            predictions=ran["predictions"],
-            code=code_digest(),
-            environment=environment_digest(environment),
-        ),
-        environment,
-        manifest.citation,
-    )
-    document = report_bytes(report)
-    store.put(places.report(work.id), document)
-    store.put(places.report_page(work.id), report_html(report).encode())
-    with work.facility.record.transaction() as now:
-        now.do(
-            "step_done",
-            submission=work.id,
-            name="assess",
-            output={"report": sha256_bytes(document), "verdict": report.verdict.overall},
-            seconds=time.monotonic() - started,
-        )
-        now.do(
-            "submission_assessed",
-            id=work.id,
-            verdict=report.verdict.overall,
-            report_digest=sha256_bytes(document),
-            deadline=_due("assessed"),
-        )
-
-
 def run_and_assess(work: Work) -> None:
-    """running → assessed, in two steps that can each be resumed."""
+    """running → assessed, in steps that can each be resumed."""
     run(work)
+    run_perturbed(work)
     assess(work)
 
 
@@ -288,25 +233,6 @@ def _spend(work: Work) -> None:
             family=family(work.row["organisation"], work.row["protocol_id"]),
             cohort_id=work.row["cohort_id"],
             cohort_version=work.row["cohort_version"],
-        )
-
-
-def _check_level(work: Work, sandbox: Sandbox) -> None:
-    needed, found = work.protocol.minimum_landlock_abi, int(sandbox.level.get("landlock_abi", 0))
-    if found < needed:
-        raise Refused(
-            f"the protocol asks for Landlock ABI {needed}, this host offers {found}; "
-            "run the worker on a newer kernel",
-            code="sandbox_level",
-        )
-
-
-def _check_host(work: Work) -> None:
-    """Raise Unavailable on a host that can't run our own model."""
-    if not canary.sound(work.start_own_sandbox):
-        raise Unavailable(
-            "this host can't run the facility's own model; nothing was decrypted here",
-            code="host_unsound",
         )
 
 

@@ -48,6 +48,11 @@ class Watch:
         self._end.set()
         self._thread.join()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the sandboxes were killed: the submission was stopped, or this worker is."""
+        return self._stopped
+
     def over(self, sandbox: Sandbox) -> Sandbox:
         """Watch over this sandbox too; it is stopped at once if the submission was."""
         with self._lock:

@@ -56,6 +56,11 @@ class Work:
         return protocol_of(self.row)
 
     @property
+    def asked(self) -> Protocol:
+        """What of the protocol is asked on the submission's cohort."""
+        return self.protocol.for_development() if self.row["development"] else self.protocol
+
+    @property
     def contract(self) -> Contract:
         """The protocol's contract; a protocol that gates has one."""
         contract = self.protocol.contract

@@ -4,8 +4,9 @@ Rules
 -----
 1. A cohort is locked by its manifest: the server reads every object's digest from its own store
    before it writes the row, and never takes the caller's word.
-2. A protocol is locked after the cohort it names, and the cohort must have the counts and the
-   contract that the protocol asks for.
+2. A protocol is locked after the cohort it names, and the cohort must have the counts, the
+   contract and the attributes that the protocol asks for; the models that it compares with must
+   have run there (`submissions.comparators`).
 3. Neither is ever changed. New content is a new version.
 4. A development cohort is locked before its protocol too, was sealed for the same contract, and has
    enough cases that something may be shown. How far it is apart is in `submissions.apart`; that no
@@ -21,13 +22,16 @@ from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.policy import require
 from registry.submissions.apart import compare_inputs
+from registry.submissions.comparators import comparator_runs
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
+from validators.cohort.fitting import check_attributes
 from validators.cohort.manifest import Manifest, parse_manifest
 from validators.cohort.verify import verify
 from validators.protocol.amendment import looser
 from validators.protocol.read import check_counts, parse_protocol
 from validators.protocol.schema import Protocol
+from validators.table import asked_attributes
 
 
 def lock_cohort(facility: Facility, caller: Caller, manifest_path: str) -> Row:
@@ -113,6 +117,8 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
                 "lock the cohort first"
             )
         check_fit(protocol, row)
+        check_manifest(facility, protocol, row)
+        comparator_runs(now, protocol, row["id"], row["version"])
         if now.maybe("protocol_by_digest", digest=protocol.digest) is None:
             if now.maybe("protocol_latest", id=protocol.id, version=protocol.version) is None:
                 _check_amendment(now.maybe("protocol_exposed", id=protocol.id), protocol)
@@ -141,6 +147,7 @@ def _development(facility: Facility, caller: Caller, protocol: Protocol) -> dict
     gating = cohort(facility, caller, protocol.cohort.id, protocol.cohort.version)
     development = cohort(facility, caller, wanted.id, wanted.version)
     check_contract(protocol, development)
+    check_manifest(facility, protocol.for_development(), development)
     least = protocol.disclosure.minimum_group
     if min(development["positives"], development["negatives"]) < least:
         raise Refused(
@@ -180,6 +187,13 @@ def check_contract(protocol: Protocol, cohort_row: Row) -> None:
         raise Refused(
             f"the cohort {cohort_row['id']} was sealed for another contract than the protocol's"
         )
+
+
+def check_manifest(facility: Facility, protocol: Protocol, cohort_row: Row) -> None:
+    """Raise Refused unless the cohort has the attributes that the protocol names."""
+    weighted = protocol.sampling is not None and protocol.sampling.weights is not None
+    if asked_attributes(protocol) or protocol.further_columns or weighted:
+        check_attributes(protocol, load_manifest(facility, cohort_row))
 
 
 def protocol_row(facility: Facility, caller: Caller, name: str, version: str | None = None) -> Row:

@@ -2,8 +2,17 @@
 
 
 def predictions(submission: str) -> str:
-    """Raw predictions: read by the assess step alone."""
+    """Raw predictions of the run itself; the scores are read by the assess step alone."""
     return f"submissions/{submission}/predictions.parquet"
+
+
+def perturbed_predictions(submission: str, run: str, digest: str) -> str:
+    """Raw predictions of the `run` under a perturbation by that name.
+
+    The digest is part of the name: a run that was killed before its row was written, and was made
+    again with an answer late or in another last digit, is in nobody's way.
+    """
+    return f"submissions/{submission}/predictions/{run}/{digest.removeprefix('sha256:')}.parquet"
 
 
 def report(submission: str) -> str:
@@ -29,3 +38,13 @@ def bundle(submission: str) -> str:
 def model(digest: str) -> str:
     """The folder of a model's files, by the model's digest."""
     return f"models/{digest.removeprefix('sha256:')}/"
+
+
+def declaration(digest: str) -> str:
+    """What a model's maker declared, by its digest."""
+    return f"declarations/{digest.removeprefix('sha256:')}.json"
+
+
+def drift_page(submission: str) -> str:
+    """Evidently's page, which shows single patients' values: for the facility's people alone."""
+    return f"submissions/{submission}/facility-only/drift.html"

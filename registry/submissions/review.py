@@ -13,7 +13,9 @@ Rules
 4. Two assessors who agree finish a review. A fail can't be certified by anyone: the database
    refuses it too (0002_rules.sql, rules 4 and 5; 0007_duties.sql).
 5. The same signed decision sent again is kept once, and finishes a review that broke off.
-6. A rejection needs no report in the store, only its digest on record: where the store lost the
+6. Where the report holds the model for review (signs of leakage), who certifies it writes down in
+   the signed reason what was looked at (0014_declaration.sql).
+7. A rejection needs no report in the store, only its digest on record: where the store lost the
    report, two who reject end the review, and nothing else does.
 """
 
@@ -40,12 +42,15 @@ from registry.trust.certificate import STATEMENT_TYPE, verified
 from registry.trust.decision import DECISION_TYPE, Decision, parse_decision
 from registry.trust.dsse import payload_of, unsigned, verified_signers
 from registry.trust.enrolment import check_assessors, needed_for
-from registry.trust.errors import Conflict, Refused, Tampered
+from registry.trust.errors import Conflict, NotFound, Refused, Tampered
 from registry.trust.keys import parse_certificate
 from validators.evidence import Report
+from validators.leakage.evidence import LeakageEvidence, held_reasons
 from validators.report.disclosure import release
 
 _STATE_OF = {"certify": "certified", "conditional": "conditional", "reject": "not_certified"}
+LEAST_REASON = 20
+"""Characters in which an assessor says what was looked at in a model that is held for review."""
 _NEEDS = {"certify": "pass", "conditional": "conditional"}
 
 
@@ -118,6 +123,24 @@ def report_page_for(facility: Facility, caller: Caller, submission: str) -> byte
     return facility.store.get(places.report_page(submission))
 
 
+def drift_page_for(facility: Facility, caller: Caller, submission: str) -> bytes:
+    """Evidently's page of the cohort against the declared development data.
+
+    It shows single patients' values: for those who may read the complete report, and logged.
+    """
+    require(caller, "report.read_full")
+    row = load(facility, caller, submission)
+    place = places.drift_page(submission)
+    if row["report_digest"] is None or not facility.store.exists(place):
+        raise NotFound(
+            "there is no drift page: the protocol asks for none, the submission is not assessed "
+            "yet, or the worker that assessed it has no Evidently (touchstone-tef[drift])"
+        )
+    with facility.record.transaction(caller) as now:
+        note(now, caller, "drift-page-read", submission, {})
+    return facility.store.get(place)
+
+
 def documents(facility: Facility, caller: Caller, submission: str) -> Documents:
     """Report and statement of a submission in review."""
     require(caller, "submission.decide")
@@ -183,7 +206,7 @@ def _checked(
         )
     if decision.outcome == "reject":
         return decision, key
-    full_report(facility, row)
+    _check_held(full_report(facility, row), decision)
     if row["verdict"] != _NEEDS[decision.outcome] or not row["certifiable"]:
         raise Refused(
             f"the verdict is {row['verdict']}: it can't be turned into "
@@ -231,12 +254,12 @@ def issue(facility: Facility, caller: Caller, submission: str) -> None:
             if decision["outcome"] == outcome and not decision["void"]
         ]
         known = register_of(now)
-    full_report(facility, row)
+    report = full_report(facility, row)
     statement = _statement(facility, row)
     moment = dt.datetime.now(dt.UTC)
     leaves = [parse_certificate(decision["pem"].encode()) for decision in given]
     for decision, leaf in zip(given, leaves, strict=True):
-        _recheck(facility, row, decision, leaf, moment)
+        _check_held(report, _recheck(facility, row, decision, leaf, moment))
     known = needed_for(known, [decision["key_id"] for decision in given])
     check_assessors(known, leaves, facility.root)
     envelope = {
@@ -278,8 +301,8 @@ def _statement(facility: Facility, row: Row) -> bytes:
 
 def _recheck(
     facility: Facility, row: Row, given: Row, leaf: x509.Certificate, moment: dt.datetime
-) -> None:
-    """Raise Tampered unless a kept decision says, signed, what its row says about this report."""
+) -> Decision:
+    """The decision that was signed; Tampered unless it says what its row says of this report."""
     verified_signers(given["envelope"], DECISION_TYPE, [leaf], facility.root, moment)
     decision = parse_decision(payload_of(given["envelope"]))
     if (decision.submission, decision.report, decision.statement, decision.outcome) != (
@@ -289,6 +312,19 @@ def _recheck(
             f"the decision of {given['person']} is not the one that was signed; revoke the key, "
             "which makes it void, and let another be given",
             code="decision_void",
+        )
+    return decision
+
+
+def _check_held(report: bytes, decision: Decision) -> None:
+    """Raise Refused where the report holds the model and the reason says nothing of it."""
+    leakage = json.loads(report).get("leakage")
+    held = held_reasons(LeakageEvidence.model_validate(leakage)) if leakage else ()
+    if held and len(" ".join(decision.reason.split())) < LEAST_REASON:
+        raise Refused(
+            f"the report holds this model for review ({held[0]}): a decision to certify it says in "
+            f"its reason, in {LEAST_REASON} characters or more, what was looked at",
+            code="held_for_review",
         )
 
 

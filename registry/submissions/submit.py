@@ -8,10 +8,11 @@ Rules
 1. A submission binds one model version, one protocol (by digest) and one cohort version.
 2. Attempts under way count as taken, so that ten submissions at once are not ten attempts. Those
    of joined families count together, and a family stops at its first pass (0012_families.sql).
-3. A submitter sees pass or not pass, and nothing else about the locked cohort, until certified or
-   out of attempts.
+3. What the protocol asks its maker to declare comes with the submission (`validators.declaration`).
 4. A run on the development cohort is asked for by name and by `development`; what it may cost and
    tell is in `submissions.target` and `pipeline.trial`.
+5. A submitter sees pass or not pass, and nothing else about the locked cohort, until certified or
+   out of attempts.
 """
 
 import datetime as dt
@@ -21,8 +22,10 @@ from typing import Any
 
 from registry.database.record import Row
 from registry.facility import Facility
+from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.policy import reach, require
+from registry.submissions.declarations import keep
 from registry.submissions.lock import protocol_row
 from registry.submissions.states import (
     ASSESSED,
@@ -34,6 +37,7 @@ from registry.submissions.states import (
 )
 from registry.submissions.target import check_room, target_of
 from registry.trust.errors import Invalid, NotFound
+from validators.declaration import check_declared, parse_declaration
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import Protocol
 
@@ -50,11 +54,13 @@ def submit(
     cohort_name: str,
     identity: uuid.UUID | None = None,
     development: bool = False,
+    declaration: Any = None,
 ) -> str:
     """Bind model, protocol and cohort; returns the submission's id. The pipeline takes it on.
 
     `identity` is the id to give it, for a request that may come twice. `development`: on the
-    protocol's development cohort, which decides nothing.
+    protocol's development cohort, which decides nothing. `declaration`: what the maker declares,
+    as JSON or YAML holds it.
     """
     require(caller, "submission.add")
     if not MODEL_NAME.match(model):
@@ -62,6 +68,8 @@ def submit(
     chosen = protocol_row(facility, caller, protocol)
     rules = protocol_of(chosen)
     target = target_of(facility, caller, rules, cohort_name, development=development)
+    declared = None if declaration is None else parse_declaration(declaration)
+    check_declared(rules, declared)
     submission = str(identity or uuid.uuid4())
     with facility.record.transaction(caller) as now:
         if now.maybe("registered_version", organisation=caller.organisation, model_name=model,
@@ -71,6 +79,7 @@ def submit(
                 "register it with the MLflow client first"
             )
         check_room(now, caller, rules, target, development=development)
+        kept = keep(facility, declared)
         now.do(
             "submission_add",
             id=submission,
@@ -83,7 +92,10 @@ def submit(
             submitted_by=caller.person,
             deadline=deadline("registered", dt.datetime.now(dt.UTC)),
             development=development,
+            declaration_digest=kept,
         )
+        if kept is not None:
+            note(now, caller, "declaration-given", submission, {"digest": kept})
     return submission
 
 
@@ -149,6 +161,7 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "digest": row["protocol_digest"],
         },
         "cohort": {"id": row["cohort_id"], "version": row["cohort_version"]},
+        "declaration": row["declaration_digest"],
         "state": row["state"],
         "meaning": meaning(row["state"], development=row["development"]),
         "development": row["development"],
@@ -182,6 +195,7 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "decisions": row["decisions"],
             "void_decisions": row["void_decisions"],
             "alike": row["alike"] or [],
+            "held_for_review": row["held_for_review"],
         }
     return shown
 

@@ -13,7 +13,7 @@ Rules
 from registry.database.record import Row, Transaction
 from registry.facility import Facility
 from registry.identity.caller import Caller
-from registry.submissions.lock import check_contract, check_fit, cohort
+from registry.submissions.lock import check_contract, check_fit, check_manifest, cohort
 from registry.submissions.states import family
 from registry.trust.errors import Refused
 from validators.protocol.schema import Protocol
@@ -33,7 +33,23 @@ def target_of(
         check_contract(rules, target)
     else:
         check_fit(rules, target)
+    _check_attributes(facility, rules.for_development() if development else rules, target)
     return target
+
+
+def _check_attributes(facility: Facility, rules: Protocol, target: Row) -> None:
+    """Raise Refused where a later version of the cohort lacks what the protocol reads from it.
+
+    What exactly it lacks is for the facility: submitters learn nothing of a locked cohort.
+    """
+    try:
+        check_manifest(facility, rules, target)
+    except Refused:
+        raise Refused(
+            f"the cohort {target['id']} {target['version']} can't answer all that the protocol "
+            f"{rules.id} asks; tell the facility, which can lock another version of either",
+            code="cohort_unfit",
+        ) from None
 
 
 def _not_that_one(rules: Protocol, name: str, *, development: bool) -> str:

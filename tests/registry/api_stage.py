@@ -31,14 +31,16 @@ from registry.mlflow_gate.artifacts import open_artifacts
 from registry.settings import Databases, Settings
 from registry.storage.local import LocalStore
 from registry.submissions import places
-from registry.trust.canonical import canonical, digest_of, sha256_bytes
+from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.enrolment import EnrolledRole, founded, person_of
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of, save_identity
 from registry.trust.sign_in import new_sign_in
 from serving.bundle.layout import REQUIRED
+from tests.registry.made_manifest import made_manifest
 from tests.registry.registered import register
 from tests.registry.role import Role, acting, token_of
 from tests.validators import evidence_made
+from validators.cohort.manifest import manifest_bytes, manifest_path
 from validators.protocol.read import parse_protocol
 from validators.protocol.schema import CohortRequirement, Protocol
 
@@ -153,14 +155,17 @@ class Stage:
         ).secret
 
     def _lock_things(self) -> None:
-        digest = "sha256:" + "1" * 64
+        groups = {"site": {"head": 300, "trunk": 300}, "sex": {"female": 300, "male": 300}}
         for version in ("1", "2"):
+            manifest = made_manifest("lidc-nodules", version, CONTRACT.digest, groups)
+            data, path = manifest_bytes(manifest), manifest_path("lidc-nodules", version)
+            self.facility.store.put(path, data)
             self.owner.execute(
                 "INSERT INTO touchstone.cohort (id, version, root, manifest_digest,"
                 " manifest_path, title, positives, negatives, patients, contract_digest,"
-                " locked_by) VALUES ('lidc-nodules', %s, %s, %s, 'x', 'Nodules', 200, 400, 300,"
+                " locked_by) VALUES ('lidc-nodules', %s, %s, %s, %s, 'Nodules', 200, 400, 300,"
                 " %s, 'Sam')",
-                (version, digest_of({"v": version}), digest, CONTRACT.digest),
+                (version, manifest.root, sha256_bytes(data), path, CONTRACT.digest),
             )
         self.owner.execute(
             "INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)"

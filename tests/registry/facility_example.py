@@ -77,12 +77,7 @@ class Example:
             return now.one("submission_by_id", id=submission)
 
     def submitted(
-        self,
-        who: str = "Eva",
-        name: str | None = None,
-        *,
-        cohort: str = "nodules",
-        development: bool = False,
+        self, who: str = "Eva", name: str | None = None, *, cohort: str = "nodules", **more: Any
     ) -> str:
         """A submission as `submit` leaves it."""
         caller = self.people[who]
@@ -93,11 +88,11 @@ class Example:
             caller.organisation, name,
         )  # fmt: skip
         return submit(self.api, caller, model=name, version=1, protocol=self.protocol,
-                      cohort_name=cohort, development=development)  # fmt: skip
+                      cohort_name=cohort, **more)  # fmt: skip
 
-    def queued(self, model: bytes, who: str = "Eva", **where: Any) -> str:
+    def queued(self, model: bytes, who: str = "Eva", **more: Any) -> str:
         """A submission whose file passed intake."""
-        submission = self.submitted(who, **where)
+        submission = self.submitted(who, **more)
         self.pass_intake(submission, model)
         return submission
 
@@ -128,10 +123,10 @@ class Example:
         )
         self.fresh_protocol()
 
-    def fresh_protocol(self) -> None:
+    def fresh_protocol(self, **more: Any) -> None:
         """A protocol whose attempts nobody has spent."""
         self.protocol = f"p-{uuid.uuid4().hex[:8]}"
-        lock_protocol(self.api, self.people["Sam"], self.body | {"id": self.protocol})
+        lock_protocol(self.api, self.people["Sam"], self.body | {"id": self.protocol} | more)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[Any]:
@@ -141,9 +136,11 @@ class Example:
 
 
 @contextlib.contextmanager
-def facility_example(databases: Databases, home: Path, *, attempts: int = 6) -> Iterator[Example]:
-    """Build it in `home`; the cohort is six scans of LIDC-IDRI."""
-    sealed = sealed_example(home)
+def facility_example(
+    databases: Databases, home: Path, *, attempts: int = 6, add: Any = None
+) -> Iterator[Example]:
+    """Build it in `home`; the cohort is six scans of LIDC-IDRI, `add` gives further attributes."""
+    sealed = sealed_example(home, add)
     settings = Settings(
         home=home,
         server="http://127.0.0.1:1",

@@ -151,8 +151,13 @@ class House:
             enrolment.NewEnrolment(envelope=envelope, certificate=pem_of(leaf).decode()),
         )
 
-    def in_review(self, verdict: str = "pass", *, model: str | None = None) -> str:
-        """A submission with a report and, where it can be certified, a statement."""
+    def in_review(
+        self, verdict: str = "pass", *, model: str | None = None, leakage: Any = None
+    ) -> str:
+        """A submission with a report and, where it can be certified, a statement.
+
+        leakage: what the report says of it; it holds the model if its outcome says so.
+        """
         name = str(uuid.uuid4())
         model = model or f"m-{name[:8]}"
         self.owner.execute(
@@ -168,11 +173,14 @@ class House:
             " protocol_digest, cohort_id, cohort_version, submitted_by)"
             f" VALUES ('{name}','sme-a','{model}',1,'{D1}','c','1','Eva')"
         )
-        report = canonical({"submission": name, "verdict": {"overall": verdict}})
+        said = {"submission": name, "verdict": {"overall": verdict}, "leakage": leakage}
+        report = canonical(said)
         self.facility.store.put(places.report(name), report)
         digest = sha256_bytes(report)
         statement = self.statement(name, model, verdict, digest)
-        more = {"assessed": f", verdict='{verdict}', report_digest='{digest}'"}
+        held = "'too good'" if leakage and leakage["outcome"] != "clear" else "NULL"
+        more = {"assessed": f", verdict='{verdict}', report_digest='{digest}',"
+                            f" held_for_review={held}"}  # fmt: skip
         if statement is not None:
             self.facility.store.put(places.statement(name), statement)
             more["in_review"] = f", statement_digest='{sha256_bytes(statement)}'"

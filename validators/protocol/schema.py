@@ -255,6 +255,13 @@ class Protocol(Grown):
         given = self.reference_standard
         return given if isinstance(given, str) else given.in_words()
 
+    def for_development(self) -> Self:
+        """What is asked on the development cohort: all but comparators, which are of the locked
+        one, and its number of hospitals. For evaluating alone: its identity is none."""
+        cohort = self.cohort and self.cohort.model_copy(update={"sites": None})
+        kept = tuple(endpoint for endpoint in self.endpoints if endpoint.comparator is None)
+        return self.model_copy(update={"endpoints": kept, "cohort": cohort})
+
     @cached_property
     def digest(self) -> str:
         """The digest of the protocol's canonical JSON: its identity."""

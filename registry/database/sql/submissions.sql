@@ -43,9 +43,10 @@ ORDER BY p.locked_at DESC LIMIT 1
 
 -- name: submission_add
 INSERT INTO touchstone.submission (id, organisation, model_name, model_version, protocol_digest,
-    cohort_id, cohort_version, submitted_by, deadline, development)
+    cohort_id, cohort_version, submitted_by, deadline, development, declaration_digest)
 VALUES (%(id)s, %(organisation)s, %(model_name)s, %(model_version)s, %(protocol_digest)s,
-    %(cohort_id)s, %(cohort_version)s, %(submitted_by)s, %(deadline)s, %(development)s)
+    %(cohort_id)s, %(cohort_version)s, %(submitted_by)s, %(deadline)s, %(development)s,
+    %(declaration_digest)s)
 
 -- name: submission_by_id
 SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
@@ -105,7 +106,8 @@ UPDATE touchstone.submission SET certifiable = false WHERE id = %(id)s
 
 -- name: submission_assessed
 UPDATE touchstone.submission SET state = 'assessed', verdict = %(verdict)s,
-    report_digest = %(report_digest)s, deadline = %(deadline)s WHERE id = %(id)s
+    report_digest = %(report_digest)s, held_for_review = %(held_for_review)s,
+    deadline = %(deadline)s WHERE id = %(id)s
 
 -- name: submission_in_review
 UPDATE touchstone.submission SET state = 'in_review', statement_digest = %(statement_digest)s,
@@ -131,6 +133,16 @@ WHERE submission = %(submission)s AND returned_at IS NULL
 -- name: step_done
 INSERT INTO touchstone.step (submission, name, output, seconds)
 VALUES (%(submission)s, %(name)s, %(output)s, %(seconds)s) ON CONFLICT DO NOTHING
+
+-- name: comparator_run
+-- The first submission of a model that was run on this cohort version, and what its run wrote down.
+SELECT s.id, t.output FROM touchstone.submission s
+JOIN touchstone.step t ON t.submission = s.id AND t.name = 'run'
+WHERE s.model_digest = %(model)s AND s.cohort_id = %(cohort_id)s
+  AND s.cohort_version = %(cohort_version)s
+  AND s.state IN ('assessed', 'in_review', 'certified', 'conditional', 'not_certified',
+                  'suspended', 'revoked', 'expired')
+ORDER BY s.created_at, s.id LIMIT 1
 
 -- name: step_output
 SELECT output FROM touchstone.step WHERE submission = %(submission)s AND name = %(name)s

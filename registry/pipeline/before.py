@@ -1,0 +1,45 @@
+"""What must hold before a locked cohort's inputs are opened for a model.
+
+    >>> manifest, key = open_inputs(work)
+    >>> with work.start_sandbox() as sandbox:
+    ...     check_level(work, sandbox)
+    ...     check_host(work)
+
+Each is asked again by every run, since another worker on another host may make the next one.
+"""
+
+from registry.pipeline import canary
+from registry.pipeline.work import Work
+from registry.submissions.lock import load_manifest
+from registry.trust.errors import Refused, Tampered, Unavailable
+from serving.sandbox.process import Sandbox
+from validators.cohort.keys import InputKey, open_keys
+from validators.cohort.manifest import Manifest
+
+
+def open_inputs(work: Work) -> tuple[Manifest, InputKey]:
+    """The manifest whose root is the one in the record, and the key of its inputs."""
+    manifest = load_manifest(work.facility, work.row)
+    if manifest.root != work.row["cohort_root"]:
+        raise Tampered("the cohort's root is not the one that was locked")
+    return manifest, open_keys(work.facility.settings.cohort_keys, manifest).inputs()
+
+
+def check_level(work: Work, sandbox: Sandbox) -> None:
+    """Raise Refused where this host locks a process down less than the protocol asks."""
+    needed, found = work.protocol.minimum_landlock_abi, int(sandbox.level.get("landlock_abi", 0))
+    if found < needed:
+        raise Refused(
+            f"the protocol asks for Landlock ABI {needed}, this host offers {found}; "
+            "run the worker on a newer kernel",
+            code="sandbox_level",
+        )
+
+
+def check_host(work: Work) -> None:
+    """Raise Unavailable on a host that can't run our own model."""
+    if not canary.sound(work.start_own_sandbox):
+        raise Unavailable(
+            "this host can't run the facility's own model; nothing was decrypted here",
+            code="host_unsound",
+        )
