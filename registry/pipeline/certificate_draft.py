@@ -91,7 +91,7 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
         conditions=conditions,
         conditions_due=conditions_due,
         intended_use=dict(report.intended_use),
-        pilot_mode="shadow",
+        pilot_mode=protocol.pilot_mode,
         issued=issued,
         not_after=not_after,
         golden_tolerance=contract.tolerance,
