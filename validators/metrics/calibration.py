@@ -12,7 +12,6 @@ import numpy as np
 from scipy import special
 
 from validators.cases import CaseTable
-from validators.evidence import CalibrationBin
 from validators.intervals.estimated import Estimated, by_patient, robust_error, within
 from validators.intervals.influence import Box, Floats
 from validators.metrics.estimate import Estimate, checked_weight, number_of_patients, shown
@@ -89,6 +88,15 @@ def freedom_of(table: CaseTable) -> int:
 def calibration_slope(table: CaseTable, level: float) -> Estimate:
     """`slope` with its interval at `level`, or why there is none."""
     return shown(slope(table), level)
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Mean score against observed share in one bin of cases ordered by score."""
+
+    n: int
+    mean_score: float
+    observed: float
 
 
 def calibration_bins(table: CaseTable) -> tuple[CalibrationBin, ...]:

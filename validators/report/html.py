@@ -39,7 +39,6 @@ from validators.report.forests import (
     hospital_plot,
     subgroup_tables,
 )
-from validators.report.plots import OperatingPoint, calibration_plot, roc_plot
 
 _HERE = Path(__file__).parent
 
@@ -69,8 +68,6 @@ def report_html(report: Report) -> str:
         hospitals=[(found, hospital_plot(found)) for found in report.sites],
         drops=drop_plot(report.robustness),
         pilot=words.PILOT_MODES.get(report.pilot_mode, report.pilot_mode),
-        roc=_roc(report),
-        calibration=_calibration(report),
         complete=_complete(report),
         figures=[(drawn(figure_plot(one)), one) for one in _figures(report)],
         matrices=report.curves.matrices if report.curves else (),
@@ -99,31 +96,8 @@ def _templates() -> Templates:
     return templates
 
 
-def _roc(report: Report) -> Markup | None:
-    if report.curves is None or len(report.curves.roc) < 2:
-        return None
-    found = {endpoint.metric: endpoint for endpoint in report.endpoints}
-    up, across = found.get("sensitivity"), found.get("specificity")
-    point = None
-    locked = report.threshold
-    if (
-        locked is not None
-        and (up and across)
-        and up.estimate is not None
-        and across.estimate is not None
-    ):
-        point = OperatingPoint(locked, up.estimate, up.interval, across.estimate, across.interval)
-    return drawn(roc_plot(report.curves.roc, point))
-
-
 def _figures(report: Report) -> Sequence[Figure]:
     return report.curves.figures if report.curves else ()
-
-
-def _calibration(report: Report) -> Markup | None:
-    if report.curves is None or not report.curves.calibration:
-        return None
-    return drawn(calibration_plot(report.curves.calibration))
 
 
 def _complete(report: Report) -> list[dict[str, Any]]:
