@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from registry.submissions import places
+from registry.submissions.lock import other_versions
 from registry.trust.canonical import canonical
 from registry.trust.certificate import (
     CertifiedCohort,
@@ -38,11 +39,14 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
     """
     row, protocol, contract = work.row, work.protocol, work.contract
     report = Report.model_validate(json.loads(work.facility.store.get(places.report(work.id))))
-    released = release(report, "certified", protocol.disclosure)
+    # The moment of assessment, from the record: preparing again gives the same statement, also
+    # where another version of the cohort was locked meanwhile. Its releases look at this one.
+    assessed: dt.datetime = row["changed_at"]
+    others = other_versions(work.facility, None, row, until=assessed)
+    released = release(report, "certified", protocol.disclosure, others)
     # The facility's own conditions quote exact numbers; a certificate travels.
     conditions = tuple(released["verdict"]["conditions"])
-    # The moment of assessment, from the record: preparing again gives the same statement.
-    issued: dt.datetime = row["changed_at"].astimezone(dt.UTC).replace(microsecond=0)
+    issued = assessed.astimezone(dt.UTC).replace(microsecond=0)
     not_after = issued + dt.timedelta(days=protocol.validity_days)
     conditions_due = None
     if report.verdict.overall == "conditional":
@@ -91,7 +95,7 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
         conditions=conditions,
         conditions_due=conditions_due,
         intended_use=dict(report.intended_use),
-        pilot_mode="shadow",
+        pilot_mode=protocol.pilot_mode,
         issued=issued,
         not_after=not_after,
         golden_tolerance=contract.tolerance,
