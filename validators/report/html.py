@@ -4,8 +4,8 @@
 
 Rules
 -----
-1. One file: no script, no font, no image, nothing fetched. The Content-Security-Policy forbids
-   everything but this page's own style sheet, named by its hash.
+1. One file: no script, no font, no image, no link but within the page, nothing fetched. The
+   Content-Security-Policy forbids everything but this page's own style sheet, named by its hash.
 2. Every text is escaped (Jinja2 with autoescape); the figures escape their own.
 3. The same report gives the same bytes: no clock, no random id.
 4. What an assessor must not overlook stands first: an unsandboxed run, a table instead of a run,
@@ -39,6 +39,7 @@ from validators.report.forests import (
     hospital_plot,
     subgroup_tables,
 )
+from validators.report.standards import NOT_ASSESSED, mapped
 
 _HERE = Path(__file__).parent
 
@@ -69,6 +70,8 @@ def report_html(report: Report) -> str:
         drops=drop_plot(report.robustness),
         pilot=words.PILOT_MODES.get(report.pilot_mode, report.pilot_mode),
         complete=_complete(report),
+        standards=mapped(report),
+        not_assessed=NOT_ASSESSED,
         figures=[(drawn(figure_plot(one)), one) for one in _figures(report)],
         matrices=report.curves.matrices if report.curves else (),
     )
