@@ -33,9 +33,7 @@ from validators.evidence import (
 from validators.fairness.gaps import side_among, subgroup_evidence
 from validators.indeterminate import marked, number_of
 from validators.leakage.evidence import LeakageEvidence, leakage_evidence, of_implausible_result
-from validators.metrics import binary, binary_measures
-from validators.metrics.calibration import calibration_bins
-from validators.metrics.decision_curve import decision_curve
+from validators.metrics import binary_measures
 from validators.metrics.estimate import Estimate, shown
 from validators.metrics.figure import Figure, Matrix
 from validators.metrics.measure import Cases, Side, Undefined
@@ -176,10 +174,10 @@ def _complete_case(table: Cases, protocol: Protocol) -> tuple[CompleteCase, ...]
 
 def _curves(table: Cases, protocol: Protocol) -> Curves:
     if isinstance(table, CaseTable):
-        drawn = decision_curve(table, protocol.decision_thresholds, protocol.each_alpha)
-        return Curves(
-            roc=binary.roc_curve(table), calibration=calibration_bins(table), figures=drawn
+        settings = binary_measures.BinarySettings(
+            protocol.decided_at or 0.0, decision_thresholds=protocol.decision_thresholds
         )
+        return Curves(figures=binary_measures.figures(table, settings, protocol.each_alpha))
     others = module_of(protocol.task).figures(table, protocol.settings)
     return Curves(
         figures=tuple(one for one in others if isinstance(one, Figure)),

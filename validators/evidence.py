@@ -132,14 +132,6 @@ class Verdict(Strict):
     """What a conditional certificate must state: one sentence an insufficient rule."""
 
 
-class CalibrationBin(Strict):
-    """Mean score against observed share in one bin of cases ordered by score."""
-
-    n: int
-    mean_score: float
-    observed: float
-
-
 class Evidence(Strict):
     """All that rules are held against."""
 
@@ -154,8 +146,6 @@ class Evidence(Strict):
 class Curves(Strict):
     """What the plots draw. Facility-internal: never released."""
 
-    roc: tuple[tuple[float, float], ...] = ()
-    calibration: tuple[CalibrationBin, ...] = ()
     figures: tuple[Figure, ...] = ()
     matrices: tuple[Matrix, ...] = ()
 

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from registry.submissions import places
+from registry.submissions.lock import other_versions
 from registry.trust.canonical import canonical
 from registry.trust.certificate import (
     CertifiedCohort,
@@ -21,6 +22,7 @@ from registry.trust.certificate import (
 from serving.bundle.golden import make_inputs, record
 from serving.bundle.pack import bundle_files, subjects
 from validators.evidence import Report
+from validators.report.card import applied_model_card, card_bytes
 from validators.report.disclosure import release
 from validators.report.label import model_label
 
@@ -38,11 +40,14 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
     """
     row, protocol, contract = work.row, work.protocol, work.contract
     report = Report.model_validate(json.loads(work.facility.store.get(places.report(work.id))))
-    released = release(report, "certified", protocol.disclosure)
+    # The moment of assessment, from the record: preparing again gives the same statement, also
+    # where another version of the cohort was locked meanwhile. Its releases look at this one.
+    assessed: dt.datetime = row["changed_at"]
+    others = other_versions(work.facility, None, row, until=assessed)
+    released = release(report, "certified", protocol.disclosure, others)
     # The facility's own conditions quote exact numbers; a certificate travels.
     conditions = tuple(released["verdict"]["conditions"])
-    # The moment of assessment, from the record: preparing again gives the same statement.
-    issued: dt.datetime = row["changed_at"].astimezone(dt.UTC).replace(microsecond=0)
+    issued = assessed.astimezone(dt.UTC).replace(microsecond=0)
     not_after = issued + dt.timedelta(days=protocol.validity_days)
     conditions_due = None
     if report.verdict.overall == "conditional":
@@ -65,6 +70,16 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
             not_after=not_after,
         ),
         golden=golden,
+        card=card_bytes(
+            applied_model_card(
+                released,
+                model=row["model_name"],
+                version=str(row["model_version"]),
+                developer=row["organisation"],
+                issued=issued,
+                not_after=not_after,
+            )
+        ),
     )
     overall = report.verdict.overall
     assert overall in ("pass", "conditional"), "nothing else is prepared for signing"

@@ -16,6 +16,7 @@ import json
 import time
 
 from registry.pipeline.work import Work
+from registry.submissions.lock import other_versions
 from registry.submissions.review import full_report
 from registry.submissions.states import family
 from validators.evidence import Report
@@ -34,6 +35,7 @@ def conclude(work: Work) -> None:
     started = time.monotonic()
     row, protocol = work.row, work.protocol
     report = Report.model_validate(json.loads(full_report(work.facility, row)))
+    others = other_versions(work.facility, None, row, until=row["changed_at"])
     which = {name: row[name] for name in
              ("organisation", "protocol_digest", "cohort_id", "cohort_version")}  # fmt: skip
     with work.facility.record.transaction() as now:
@@ -42,7 +44,7 @@ def conclude(work: Work) -> None:
         last = now.maybe("ladder_before", **which)
         before = {} if last is None else told(last["output"]["released"])
         ladder = Ladder(protocol.measures, before)
-        released = release(report, "development", protocol.disclosure, ladder)
+        released = release(report, "development", protocol.disclosure, others, ladder)
         now.do(
             "step_done",
             submission=work.id,

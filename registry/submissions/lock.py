@@ -13,6 +13,7 @@ Rules
    cohort both gates and is for development, the database holds (0013_development.sql).
 """
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -95,6 +96,21 @@ def load_manifest(facility: Facility, row: Row) -> Manifest:
     if sha256_bytes(data) != row["manifest_digest"]:
         raise Tampered(f"the manifest {row['manifest_path']} is not the one that was locked")
     return parse_manifest(data)
+
+
+def other_versions(
+    facility: Facility, caller: Caller | None, row: Row, until: dt.datetime | None = None
+) -> list[Manifest]:
+    """The manifests of the other locked versions of a submission's cohort, each checked.
+
+    What is released of this version must not tell by subtraction who is in one and not in another.
+    `until`: those locked by then, for what must come out the same when it is made again.
+    """
+    with facility.record.transaction(caller) as now:
+        rows = now.all(
+            "cohort_versions", id=row["cohort_id"], version=row["cohort_version"], until=until
+        )
+    return [load_manifest(facility, other) for other in rows]
 
 
 def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:

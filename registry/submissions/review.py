@@ -35,6 +35,7 @@ from registry.identity.caller import Caller
 from registry.identity.enrolment import assessor_key, register_of
 from registry.identity.policy import reach, require
 from registry.submissions import places
+from registry.submissions.lock import other_versions
 from registry.submissions.states import ASSESSED
 from registry.submissions.submit import load, may_see_numbers, protocol_of, view
 from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
@@ -99,7 +100,8 @@ def report_for(facility: Facility, caller: Caller, submission: str) -> bytes:
     report = Report.model_validate(json.loads(data))
     disclosure = protocol_of(row).disclosure
     if may_see_numbers(row):
-        return canonical(release(report, "certified", disclosure))
+        others = other_versions(facility, caller, row)
+        return canonical(release(report, "certified", disclosure, others))
     return canonical(release(report, "innovator_open", disclosure))
 
 

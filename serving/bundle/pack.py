@@ -21,6 +21,7 @@ from registry.trust.errors import Conflict, Invalid, Refused, Unavailable
 from serving.bundle.download import download
 from serving.bundle.files import settle
 from serving.bundle.layout import (
+    CARD,
     CONTRACT,
     GOLDEN_EXPECTED,
     GOLDEN_INPUTS,
@@ -45,23 +46,24 @@ def bundle_files(
     report: bytes,
     label: str | bytes,
     golden: Mapping[str, bytes],
+    card: bytes | None = None,
 ) -> dict[str, bytes]:
     """Every file that is signed over, by its path.
 
-    `contract`, `protocol` and `report` (the released form) are canonical JSON; `golden` is what
-    `golden.record` gave. Raises Invalid or Refused when something is not what a bundle holds.
+    `contract`, `protocol`, `report` (the released form) and `card` are canonical JSON; `golden` is
+    what `golden.record` gave. Raises Invalid or Refused when something is not what a bundle holds.
     """
     if set(golden) != {GOLDEN_INPUTS, GOLDEN_EXPECTED}:
         raise Invalid("the golden vectors are the two files that golden.record gives")
-    for name, data in ((CONTRACT, contract), (PROTOCOL, protocol), (REPORT, report)):
+    given = {CONTRACT: contract, PROTOCOL: protocol, REPORT: report}
+    given |= {} if card is None else {CARD: card}
+    for name, data in given.items():
         if not isinstance(parse_canonical(data), dict):
             raise Invalid(f"{name} must hold a JSON object")
     if parse_canonical(report).get("schema_id") != RELEASED_REPORT:
         raise Refused("only a report in its released form may leave the facility in a bundle")
     files = {
-        CONTRACT: contract,
-        PROTOCOL: protocol,
-        REPORT: report,
+        **given,
         LABEL: label.encode() if isinstance(label, str) else label,
         **golden,
         **{MODEL_PREFIX + name: data for name, data in model_files.items()},

@@ -92,7 +92,11 @@ def test_what_a_bundle_does_not_hold_is_not_packed(signed_over: Files) -> None:
         "contract.json", "protocol.json", "report.json", "model-label.txt", "model/model.onnx",
         "model/w-1.data", "golden/inputs.bin", "golden/expected.json",
     }  # fmt: skip
+    with_card = pack(card=canonical({"AppliedModelCard": {}}))
+    assert with_card["model-card.json"] == b'{"AppliedModelCard":{}}'
+    assert "model-card.json" in subjects(with_card)
     refused: list[dict[str, Any]] = [
+        {"card": b"[]"},
         {"model_files": {}},
         {"model_files": {"model.onnx": b"m", "model.pkl": b"p"}},
         {"model_files": {"model.onnx": b"m", "../x.data": b"d"}},

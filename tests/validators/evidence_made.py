@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from validators.cases import CaseTable
+from validators.drift.evidence import AttributeDrift, DriftCell, DriftEvidence
 from validators.evaluate import evaluate
 from validators.evidence import Digests, Environment, Report
 from validators.protocol.schema import Endpoint, IntendedUse, Protocol, SubgroupRule
@@ -70,6 +71,7 @@ def report(
     sandbox: dict[str, int | bool | str] | None = None,
     model: str | None = MODEL,
     attribution: str = "Made-up cases",
+    drift: DriftEvidence | None = None,
 ) -> Report:
     """The report of `table` under `rules`."""
     rules = rules or protocol()
@@ -88,4 +90,95 @@ def report(
         environment=environment_digest(environment),
     )
     evaluation = evaluate(cases() if table is None else table, rules)
-    return build_report(evaluation, rules, digests, environment, attribution)
+    return build_report(evaluation, rules, digests, environment, attribution, drift)
+
+
+PERTURBATIONS: tuple[dict[str, Any], ...] = (
+    {"kind": "noise", "modality": "CT", "severity": 3, "tensor": "image"},
+    {"kind": "blur", "modality": "CT", "severity": 2, "tensor": "image"},
+)
+
+
+def asking_everything(**fields: Any) -> Protocol:
+    """A protocol that asks every question a binary one may ask."""
+    model = {"name": "clinic_model", "kind": "model", "margin": 0.05}
+    readers = {"name": "the_readers", "kind": "readers", "margin": 0.05,
+               "readers": ("reader_1", "reader_2", "reader_3")}  # fmt: skip
+    noise, blur = PERTURBATIONS
+    asked: dict[str, Any] = {
+        "endpoints": (
+            Endpoint(metric="sensitivity", goal=0.6),
+            Endpoint(metric="auc", goal=0.6),
+            {"metric": "auc", "comparator": model, "role": "secondary", "rule": "reported"},
+            {"metric": "auc", "comparator": readers, "role": "secondary", "rule": "reported"},
+            Endpoint(metric="specificity", role="secondary", rule="reported"),
+            Endpoint(metric="failure_rate", role="secondary", rule="reported"),
+        ),
+        "subgroups": tuple(
+            SubgroupRule(attribute="sex", metric=metric, margin=0.2, rule="reported")
+            for metric in ("sensitivity", "specificity", "auc")
+        ),
+        "sites": {"attribute": "hospital",
+                  "metrics": ({"metric": "auc", "floor": 0.55}, {"metric": "sensitivity"})},
+        "robustness": (
+            {"perturbation": noise, "metric": "sensitivity", "maximum_drop": 0.2},
+            {"perturbation": noise, "metric": "auc", "maximum_drop": 0.2, "rule": "reported"},
+            {"perturbation": blur, "metric": "auc", "maximum_drop": 0.2, "rule": "reported"},
+        ),
+        "indeterminate": {"low": 0.45, "high": 0.55, "counts_as": "positive",
+                          "maximum_share": 0.3},
+        "leakage": {"ceilings": ({"metric": "auc", "value": 0.8},)},
+        "sampling": {"design": "enriched", "description": "all positives of two years"},
+        "pilot_mode": "assistive",
+        "regulatory_references": ("approval by an ethics committee",),
+    }  # fmt: skip
+    return protocol(**{**asked, **fields})
+
+
+def cases_for_everything(
+    n: int = 900, *, failed: int = 0, failed_perturbed: int = 0, hospitals: int = 6, seed: int = 4
+) -> CaseTable:
+    """Cases with a second model, three readers, perturbed runs (blur was not made), hospitals."""
+    random = np.random.default_rng(seed)
+    base = cases(n, failed=failed, seed=seed)
+    kept = np.where(np.isnan(base.score), 0.5, base.score)
+
+    def noisy(spread: float) -> np.ndarray[Any, Any]:
+        return np.asarray(np.clip(kept + spread * random.normal(size=n), 0, 1))
+
+    perturbed = noisy(0.05)
+    perturbed[random.choice(n, failed_perturbed, replace=False)] = np.nan
+    further = {
+        "clinic_model": noisy(0.2),
+        **{f"reader_{i}": np.round(5 * noisy(0.25)) for i in (1, 2, 3)},
+        "noise_3_image": perturbed,
+    }
+    names = np.array([f"hospital {i}" for i in range(hospitals)])
+    return cases(
+        n, failed=failed, seed=seed, further=further,
+        attributes={"hospital": names[random.integers(0, hospitals, n)]},
+    )  # fmt: skip
+
+
+def drifted(cells: tuple[tuple[str, int, int], ...] = (("a", 120, 300), ("b", 80, 600))) -> Any:
+    """Drift of one attribute that was found and one that could not be measured."""
+    shifted = AttributeDrift(
+        attribute="age", declared=200, cohort=900,
+        cells=tuple(DriftCell(label=a, declared=d, cohort=c) for a, d, c in cells),
+        population_stability_index=0.31, limit=0.1, jensen_shannon_distance=0.2,
+        standardized_mean_difference=0.4, shifted=True, reason="",
+    )  # fmt: skip
+    unknown = AttributeDrift(
+        attribute="stage", declared=200, cohort=900, cells=(), population_stability_index=None,
+        limit=None, jensen_shannon_distance=None, standardized_mean_difference=None, shifted=None,
+        reason="fewer than two cells are left",
+    )  # fmt: skip
+    return DriftEvidence(
+        distribution="sha256:" + "d" * 64, minimum_group=10, alpha=0.025, smallest_index=0.1,
+        attributes=(shifted, unknown), absent=("smoking",),
+    )  # fmt: skip
+
+
+def everything(**sizes: Any) -> Report:
+    """A report with every part that a report can have."""
+    return report(cases_for_everything(**sizes), asking_everything(), drift=drifted())

@@ -164,4 +164,5 @@ def test_a_protocol_says_at_which_prevalence_and_threshold():
         table_of(np.random.default_rng(4), 400), rules.model_copy(update={"subgroups": ()})
     )
     assert found.endpoints[1].metric == "net_benefit"
-    assert [figure.name for figure in found.curves.figures] == ["decision-curve"]
+    drawn = [figure.name for figure in found.curves.figures]
+    assert drawn == ["roc", "calibration", "decision-curve", "scores"]

@@ -16,7 +16,14 @@ from validators.cases import CaseTable
 from validators.intervals.bootstrap import draws
 from validators.intervals.estimated import Estimated
 from validators.metrics.calibration import slope
-from validators.metrics.calibration_curve import KNOTS, band, fitted, ici
+from validators.metrics.calibration_curve import (
+    KNOTS,
+    band,
+    drawn_band,
+    fitted,
+    ici,
+    robust_band,
+)
 from validators.metrics.measure import Undefined
 from validators.metrics.recalibration import in_the_large, observed_expected
 
@@ -116,6 +123,18 @@ def test_a_calibrated_model_has_a_small_index_and_a_tilted_one_a_large_one():
         assert found.interval is not None
         assert 0 <= found.interval.low <= found.value <= found.interval.high <= 1
     assert good.interval.high < poor.interval.low
+
+
+def test_the_band_of_many_patients_is_that_of_the_draws_without_them():
+    curve, at = fitted(scored(8, 12_000)), np.linspace(0.05, 0.95, 19)
+    assert not isinstance(curve, str)
+    robust, drawn = robust_band(curve, at, TAIL), drawn_band(curve, at, TAIL)
+    assert robust is not None
+    assert drawn is not None
+    assert np.array_equal(band(curve, at, TAIL), robust)
+    width = drawn[1] - drawn[0]
+    for mine, other in zip(robust, drawn, strict=True):
+        assert np.abs((mine - other) / width).max() < 0.06
 
 
 def test_the_band_holds_the_curve_and_narrows_with_the_cohort():

@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 
 from registry.trust.canonical import parse_canonical, sha256_bytes
 from tests.validators.evidence_made import cases, protocol, report
-from validators.evidence import Curves, Interval, Report
+from validators.evidence import Curves, Report
+from validators.metrics.figure import Figure, Series
 from validators.protocol.schema import Disclosure, Endpoint, IntendedUse
-from validators.report.build import ROC_STEP, code_digest, report_bytes, thin, thinned
+from validators.report.build import STEP, code_digest, report_bytes, thin, thinned
 from validators.report.disclosure import release
+from validators.report.drawing import figure_plot
 from validators.report.forest import Mark, Row, forest_plot, scale_for
 from validators.report.html import report_html
 from validators.report.label import model_label
-from validators.report.plots import OperatingPoint, roc_plot
 from validators.report.schema import SCHEMA_FILE, report_schema, schema_text
 
 
@@ -145,15 +146,24 @@ def test_a_thinned_curve_keeps_its_ends_and_stays_within_half_a_pixel(
     kept = thin(points)
     assert (kept[0], kept[-1]) == (points[0], points[-1])
     for x, y in points:
-        assert any(abs(x - a) <= ROC_STEP and abs(y - b) <= ROC_STEP for a, b in kept)
+        assert any(abs(x - a) <= STEP and abs(y - b) <= STEP for a, b in kept)
 
 
 def test_a_curve_of_many_points_is_thinned_to_about_a_thousand() -> None:
     steps = np.linspace(0, 1, 200_001)
     curve = tuple(zip(steps.tolist(), np.sqrt(steps).tolist(), strict=True))
-    found = thinned(Curves(roc=curve, calibration=()))
+    points = Series(label="groups", points=((0.2, 0.3), (0.2003, 0.3003)), style="points")
+    band = Series(label="b", points=curve[:9], low=(0.0,) * 9, high=(1.0,) * 9)
+    series = (Series(label="model", points=curve), points, band)
+    figure = Figure(name="roc", title="t", x_label="x", y_label="y", series=series,
+                    x_range=(0, 1), y_range=(0, 1))  # fmt: skip
+    wide = Series(label="w", points=tuple((x, 500 * y) for x, y in curve))
+    far = figure.model_copy(update={"series": (wide,), "y_range": None})
+    found = thinned(Curves(figures=(figure, far)))
     assert found is not None
-    assert len(found.roc) <= 1002
+    assert len(found.figures[0].series[0].points) <= 1002
+    assert found.figures[0].series[1:] == (points, band)
+    assert 400 < len(found.figures[1].series[0].points) <= 1002
 
 
 @pytest.mark.parametrize(
@@ -162,11 +172,14 @@ def test_a_curve_of_many_points_is_thinned_to_about_a_thousand() -> None:
 def test_the_page_needs_nothing_else_and_runs_nothing(made: Report) -> None:
     page = _Page(report_html(made))
     tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "link", "img", "iframe", "object", "embed", "form", "base", "a"}
+    assert not tags & {"script", "link", "img", "iframe", "object", "embed", "form", "base"}
     for _, attributes in page.elements:
         assert "style" not in attributes
         assert not any(name.startswith("on") for name in attributes)
-        assert not attributes.keys() & {"src", "href", "xlink:href", "srcset", "action"}
+        assert not attributes.keys() & {"src", "xlink:href", "srcset", "action"}
+    links = [(tag, of["href"] or "") for tag, of in page.elements if "href" in of]
+    anchors = {f"#{of['id']}" for _, of in page.elements if "id" in of}
+    assert all(tag == "a" and to in anchors for tag, to in links)
     css = report_html(made).split("<style>")[1].split("</style>")[0]
     assert "@import" not in css
     assert re.findall(r"url\((?!#)", css) == []
@@ -228,7 +241,7 @@ def test_text_from_outside_stays_text() -> None:
 def test_every_figure_is_well_formed_and_has_a_title_for_those_who_hear_it() -> None:
     page = report_html(report(cases(failed=9, excluded={"rated 3": 40})))
     figures = re.findall(r'<svg class="(?!hidden).*?</svg>', page, re.DOTALL)
-    assert len(figures) == 1 + 1 + 2 + 6  # flow, endpoints, ROC and calibration, six gaps
+    assert len(figures) == 1 + 1 + 3 + 6  # flow, endpoints; ROC, calibration, scores; six gaps
     for figure in figures:
         root = ElementTree.fromstring(figure)  # noqa: S314  our own text
         assert root.attrib["role"] == "img"
@@ -251,14 +264,39 @@ def test_the_flow_adds_up() -> None:
 
 
 def test_the_threshold_stands_on_the_curve_where_it_was_measured() -> None:
-    across = Interval(low=0.7, high=0.9, level=0.95, method="m")
-    svg = roc_plot([(0, 0), (0.2, 0.8), (1, 1)], OperatingPoint(0.5, 0.75, across, 0.8, across))
-    root = ElementTree.fromstring(svg)  # noqa: S314  our own text
+    found = {of.metric: of for of in report().endpoints}
+    curves = report().curves
+    assert curves is not None
+    roc = next(figure for figure in curves.figures if figure.name == "roc")
+    at, across = roc.series[1], roc.series[2]
+    up, down = found["sensitivity"], found["specificity"]
+    assert up.estimate is not None
+    assert down.estimate is not None
+    assert up.interval is not None
+    assert down.interval is not None
+    assert at.points[0] == pytest.approx((1 - down.estimate, up.estimate))
+    assert (at.low[0], at.high[0]) == pytest.approx((up.interval.low, up.interval.high))
+    assert [x for x, _ in across.points] == pytest.approx(
+        [1 - down.interval.high, 1 - down.interval.low]
+    )
+    root = ElementTree.fromstring(figure_plot(roc))  # noqa: S314  our own text
     point = root.find("circle[@class='point']")
     assert point is not None
-    # 52 + .2 * 300 across; 14 + .25 * 300 down.
-    assert (point.attrib["cx"], point.attrib["cy"]) == ("112.00", "89.00")
-    assert "sensitivity is 0.750" in (root.findtext("desc") or "")
+    # 52 and 14 are where the square of 300 begins.
+    assert float(point.attrib["cx"]) == pytest.approx(52 + 300 * at.points[0][0], abs=0.01)
+    assert float(point.attrib["cy"]) == pytest.approx(314 - 300 * at.points[0][1], abs=0.01)
+    assert len(root.findall("polyline[@class='whisker']")) == 2
+    assert f"{up.estimate:.3f} ({up.interval.low:.3f} to" in (root.findtext("desc") or "")
+
+
+def test_the_calibration_curve_is_drawn_with_its_band_and_groups() -> None:
+    page = report_html(report())
+    figure = next(of for of in re.findall(r"<svg class=\"figure.*?</svg>", page, re.DOTALL)
+                  if "<title>Calibration</title>" in of)  # fmt: skip
+    root = ElementTree.fromstring(figure)  # noqa: S314  our own text
+    assert root.find("polygon[@class='band']") is not None
+    assert len(root.findall("polyline[@class='whisker']")) == 10
+    assert "cases in groups: 0." in (root.findtext("desc") or "")
 
 
 def test_a_group_that_cannot_be_judged_is_seen_in_the_forest() -> None:

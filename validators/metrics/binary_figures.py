@@ -1,6 +1,7 @@
 """What a binary question wants drawn. Facility-internal: never released.
 
-- ROC curve. Failed predictions rank at the wrong end.
+- ROC curve, and the locked threshold with the intervals of both rates. Failed predictions rank at
+  the wrong end.
 - Calibration: the flexible curve with its pointwise band, and ten bins with Wilson's intervals (of
   independent cases: they are read, they decide nothing). Failed predictions are left out.
 - Decision curve: `validators.metrics.decision_curve`.
@@ -14,7 +15,7 @@ import numpy as np
 from validators.cases import CaseTable
 from validators.intervals.influence import Floats
 from validators.intervals.proportion import wilson
-from validators.metrics.binary import roc_curve
+from validators.metrics.binary import roc_curve, share_right
 from validators.metrics.calibration import calibration_bins
 from validators.metrics.calibration_curve import band, fitted
 from validators.metrics.decision_curve import decision_curve
@@ -30,24 +31,31 @@ def drawn(
 ) -> tuple[Figure, ...]:
     """All figures of the table; a calibration or decision curve only where there is one."""
     return (
-        _roc(table, threshold),
+        _roc(table, threshold, tail),
         *_calibration(table, tail),
         *decision_curve(table, decision_thresholds, tail),
         _scores(table),
     )
 
 
-def _roc(table: CaseTable, threshold: float) -> Figure:
-    decided = np.where(table.failed, ~table.positive, table.score >= threshold)
-    at = float(decided[~table.positive].mean()), float(decided[table.positive].mean())
+def _roc(table: CaseTable, threshold: float, tail: float) -> Figure:
+    up = share_right(table, threshold, table.positive)
+    across = share_right(table, threshold, ~table.positive)
+    at = (1 - across.value, up.value)
+    low, high = up.gating(tail)
+    right, left = (1 - end for end in across.gating(tail))
     return Figure(
         name="roc", title="ROC curve", x_label="1 - specificity", y_label="sensitivity",
         series=(
             Series(label="model", points=roc_curve(table)),
-            Series(label="at the locked threshold", points=(at,), style="points"),
+            Series(label="at the locked threshold", points=(at,), low=(low,), high=(high,),
+                   style="points"),
+            Series(label="", points=((left, at[1]), (right, at[1])), style="whisker"),
         ),
         guide="diagonal", x_range=_UNIT, y_range=_UNIT,
-        explanation="The nearer to the upper left corner the better; the diagonal is chance.",
+        explanation="The nearer to the upper left corner the better; the diagonal is chance. The "
+        "cross is the interval of both rates at the locked threshold. The curve is thinned for "
+        "drawing; nothing is computed from it.",
     )  # fmt: skip
 
 

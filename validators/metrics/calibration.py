@@ -12,7 +12,6 @@ import numpy as np
 from scipy import special
 
 from validators.cases import CaseTable
-from validators.evidence import CalibrationBin
 from validators.intervals.estimated import Estimated, by_patient, robust_error, within
 from validators.intervals.influence import Box, Floats
 from validators.metrics.estimate import checked_weight, number_of_patients
@@ -84,6 +83,15 @@ def freedom_of(table: CaseTable) -> int:
     code = np.arange(table.n) if table.patient is None else table.patient
     fewer = min(len(np.unique(code[of])) for of in (table.positive, ~table.positive))
     return max(fewer - 1, 1)
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Mean score against observed share in one bin of cases ordered by score."""
+
+    n: int
+    mean_score: float
+    observed: float
 
 
 def calibration_bins(table: CaseTable) -> tuple[CalibrationBin, ...]:

@@ -17,6 +17,8 @@ Rules
    Newton step from the whole cohort's curve, with the replicate's own score and information: off by
    the order of 1 / n, and 2,000 take seconds where as many fits of 100,000 cases would take
    minutes. Above 1,000 distinct scores a replicate's ICI sums over 1,000 groups of neighbours.
+   The band of more than 10,000 patients is the robust one of the same step on the logit scale
+   (White 1982): there the two agree within a few hundredths of its width, and it takes no draws.
 5. The ICI's interval has the guard `mirror`: percentiles alone would count the upward bias twice.
 """
 
@@ -38,6 +40,7 @@ from validators.outcome import Interval
 
 KNOTS = (0.05, 0.35, 0.65, 0.95)
 _CELLS = 1000
+_MANY = 10_000
 _STEPS, _ARRIVED = 60, 1e-9
 _METHOD = "patient bootstrap, one-step"
 
@@ -122,6 +125,27 @@ def ici(table: CaseTable, level: float, weight: Floats | None = None) -> Estimat
 
 def band(curve: CalibrationCurve, score: Floats, tail: float) -> tuple[Floats, Floats] | None:
     """Pointwise bounds of the curve at each score ([m]); None for fewer than 30 patients."""
+    if len(curve.gradient) > _MANY:
+        return robust_band(curve, score, tail)
+    return drawn_band(curve, score, tail)
+
+
+def robust_band(
+    curve: CalibrationCurve, score: Floats, tail: float
+) -> tuple[Floats, Floats] | None:
+    """The band from the spread of the patients' gradients: no draws."""
+    p, basis = len(curve.beta), _basis(_logit(score), curve.knots)
+    information = curve.information.sum(axis=0).reshape(p, p)
+    if np.linalg.cond(information) >= 1e12:
+        return None
+    influence = np.linalg.solve(information, curve.gradient.T)
+    half = -special.ndtri(tail) * np.sqrt(((basis @ influence) ** 2).sum(axis=1))
+    linear = basis @ curve.beta
+    return np.asarray(special.expit(linear - half)), np.asarray(special.expit(linear + half))
+
+
+def drawn_band(curve: CalibrationCurve, score: Floats, tail: float) -> tuple[Floats, Floats] | None:
+    """The band from the bootstrap."""
     found: list[Floats] = []
     statistic = _stored(curve, found)
     if isinstance(

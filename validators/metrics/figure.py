@@ -9,13 +9,16 @@ from validators.contract.schema import Strict
 
 
 class Series(Strict):
-    """Points in the order they are drawn in; `low` and `high` a band around them, if any."""
+    """Points in the order they are drawn in; `low` and `high` a band around them, if any.
+
+    Of single points they are whiskers; a `whisker` is one that lies across.
+    """
 
     label: str
     points: tuple[tuple[float, float], ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    style: Literal["line", "steps", "points", "bars"] = "line"
+    style: Literal["line", "steps", "points", "bars", "whisker"] = "line"
 
 
 class Figure(Strict):

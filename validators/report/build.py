@@ -8,9 +8,9 @@ Rules
 1. A report holds no clock, no random number and no path: it is a function of its arguments.
 2. Every floating-point number is rounded to 12 significant digits. Sums may differ in the last
    two or three of 16 digits between processors; twelve are far beyond what any cohort resolves.
-3. The ROC curve is thinned for the plot: a point closer than 0.002 in both axes to the last one
-   kept is left out (half a pixel in the figure, at most about 1,000 points). Nothing is computed
-   from the thinned curve.
+3. Curves are thinned for the plot: a point closer than 0.002 of both axes to the last one kept is
+   left out (half a pixel in the figure, at most about 1,000 points). Nothing is computed from a
+   thinned curve. Curves with a band have few points and stay whole.
 4. A report carries numbers about groups alone. It is the facility's copy: what leaves the
    facility passes `validators.report.disclosure.release`.
 """
@@ -24,13 +24,14 @@ import validators
 from registry.trust.canonical import canonical, digest_of, sha256_file
 from validators.drift.evidence import DriftEvidence
 from validators.evidence import Curves, Digests, Environment, Report
+from validators.metrics.figure import Figure
 from validators.protocol.schema import Protocol
 
 if TYPE_CHECKING:
     from validators.evaluate import Evaluation
 
 SIGNIFICANT_DIGITS = 12
-ROC_STEP = 0.002
+STEP = 0.002
 _SOURCES = (".py", ".j2", ".css", ".json")
 Point = tuple[float, float]
 
@@ -88,15 +89,34 @@ def thinned(curves: Curves | None) -> Curves | None:
     """The curves with no more points than the figure can show (rule 3)."""
     if curves is None:
         return None
-    return curves.model_copy(update={"roc": tuple(thin(curves.roc))})
+    return curves.model_copy(update={"figures": tuple(_thinned(one) for one in curves.figures)})
 
 
-def thin(points: Sequence[Point], step: float = ROC_STEP) -> list[Point]:
-    """`points` without those closer than `step` in both axes to the last kept; both ends stay."""
+def _thinned(figure: Figure) -> Figure:
+    lines = [of for of in figure.series if of.style == "line" and not of.low]
+    points = [point for of in lines for point in of.points]
+    if not points:
+        return figure
+    ends = (figure.x_range or _ends([x for x, _ in points]),
+            figure.y_range or _ends([y for _, y in points]))  # fmt: skip
+    steps = (STEP * (ends[0][1] - ends[0][0]), STEP * (ends[1][1] - ends[1][0]))
+    series = tuple(
+        of.model_copy(update={"points": tuple(thin(of.points, steps))}) if of in lines else of
+        for of in figure.series
+    )
+    return figure.model_copy(update={"series": series})
+
+
+def _ends(values: Sequence[float]) -> Point:
+    return min(values), max(values)
+
+
+def thin(points: Sequence[Point], steps: Point = (STEP, STEP)) -> list[Point]:
+    """`points` without those closer than the steps in both axes to the last kept; ends stay."""
     kept: list[Point] = []
-    for point in points:
-        if not kept or abs(point[0] - kept[-1][0]) >= step or abs(point[1] - kept[-1][1]) >= step:
-            kept.append(point)
+    for x, y in points:
+        if not kept or abs(x - kept[-1][0]) >= steps[0] or abs(y - kept[-1][1]) >= steps[1]:
+            kept.append((x, y))
     if points and kept[-1] != points[-1]:
         kept.append(points[-1])
     return kept

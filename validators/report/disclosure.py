@@ -12,48 +12,63 @@ Rules
 2. `certified`: estimates rounded to `decimals`, intervals rounded outward, so that rounding never
    makes a result look better than it is.
 3. Counts of groups below `minimum_group` are withheld, and as many more as keep subtraction from
-   giving them away (`validators.report.suppression`). With a count go the rate, the interval and
-   the gap that were computed on it, and what was decided on it: rate and interval give n away.
+   giving them away, within the cohort and from another version of it
+   (`validators.report.suppression`). With a count go the rate, the interval and the gap that were
+   computed on it, and what was decided on it: rate and interval give n away.
 4. Failures are one number under one code; 1 to k - 1 are withheld, and so is the failure rate.
-   Where any case failed no gap is shown: gaps count failures against the model on both sides, so
-   gap plus rate would give them away.
-5. Never: curves, p-values, complete-case results, counts of patients per group, the predictions'
+   Where any case failed no gap is shown, also not within hospitals: gaps count failures against
+   the model on both sides, so gap plus rate would give them away. Of perturbed runs the drop's
+   interval goes where the run, or the one before it, had 1 to k - 1 failures.
+5. Hospitals hold the data: no row of a hospital leaves, no group that is made of hospitals, no
+   rule that names one. What they share leaves where each of at least five has k of each class.
+6. Of drift one bit an attribute, where all cells can be counted. Of the search for leakage nothing.
+   Indeterminate answers are counted by rule 3.
+7. Never: curves, p-values, complete-case results, counts of patients per group, the predictions'
    digest, the repeatability run's numbers, free-text reasons (they quote exact numbers).
-6. Errors of a group that is shown (rate times n) are not protected when few: "2 of 110 missed" is
+8. Errors of a group that is shown (rate times n) are not protected when few: "2 of 110 missed" is
    what a hospital must know, and it says nothing of who is in the cohort.
-7. `development`, the submitter of a run on the development cohort: of what rule 2 to 5 let through,
-   what the Ladder tells (`validators.report.ladder`).
+9. A question without two classes is counted by cases (`validators.report.withheld`, rule 3).
+10. `development`, the submitter of a run on the development cohort: of what these rules let through,
+    what the Ladder tells (`validators.report.ladder`).
 """
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from validators.evidence import EndpointEvidence, Interval, Report, SubgroupEvidence
+from validators.evidence import EndpointEvidence, Report, RuleVerdict, SubgroupEvidence
 from validators.protocol.schema import Disclosure
-from validators.report.build import SIGNIFICANT_DIGITS
+from validators.report.disclosed_parts import (
+    comparison_released,
+    drift_released,
+    run_released,
+    sites_released,
+    within_released,
+)
 from validators.report.ladder import Ladder, tried
-from validators.report.suppression import Cell, Class, Withheld, withheld
-from validators.report.words import rule_in_words
+from validators.report.rounding import nearest, outward
+from validators.report.withheld import USES, CountTable, Hidden, is_binary
+from validators.report.words import metric_in_words, rule_in_words
 
 Audience = Literal["innovator_open", "certified", "development"]
 SUPPRESSED = "suppressed"
-_USES: dict[str, tuple[Class, ...]] = {
-    "sensitivity": ("positives",),
-    "specificity": ("negatives",),
-}
 
 
 def release(
-    report: Report, audience: Audience, disclosure: Disclosure, ladder: Ladder | None = None
+    report: Report,
+    audience: Audience,
+    disclosure: Disclosure,
+    others: Sequence[CountTable] = (),
+    ladder: Ladder | None = None,
 ) -> dict[str, Any]:
     """The part of `report` that `audience` may read, as a JSON object.
 
-    `ladder` is what the audience `development` was told before; it needs one, and no other has one.
+    `others` are the manifests of the other locked versions of the same cohort. `ladder` is what the
+    audience `development` was told before; it needs one, and no other has one.
     """
     if (audience == "development") != (ladder is not None):
         raise ValueError("the development cohort's submitter, and nobody else, has a ladder")
     if ladder is not None:
-        return tried(release(report, "certified", disclosure), report, ladder, _USES)
+        return tried(release(report, "certified", disclosure, others), report, ladder, USES)
     if audience == "innovator_open":
         return {
             "schema_id": "touchstone/released-outcome/v1",
@@ -64,104 +79,111 @@ def release(
         }
     if audience != "certified":
         raise ValueError(f"there is no audience {audience!r}")
-    k, decimals = disclosure.minimum_group, disclosure.decimals
-    flow = report.case_flow
-    if flow.positives is None or flow.negatives is None:
-        raise ValueError(f"the release of a {report.task} question is not defined yet")
-    if min(flow.positives, flow.negatives) < k:
-        hidden: Withheld | None = None
-    else:
-        hidden = withheld(_cells(report), k)
-    failures = 0 < flow.failed < k
+    hidden, decimals = Hidden.of(report, disclosure, others), disclosure.decimals
     return {
         "schema_id": "touchstone/released-report/v1",
         "protocol_id": report.protocol_id,
         "protocol_version": report.protocol_version,
         "title": report.title,
+        "task": report.task,
         "intended_use": report.intended_use,
         "reference_standard": report.reference_standard,
+        "sampling": report.sampling,
+        "indeterminate": report.indeterminate,
+        "pilot_mode": report.pilot_mode,
+        "regulatory_references": list(report.regulatory_references),
         "threshold": report.threshold,
         "alpha": report.alpha,
         "digests": report.digests.model_dump(mode="json", exclude={"predictions"}),
-        "cases": _cases(report, k, hidden is None),
-        "endpoints": [
-            _endpoint(found, decimals, hidden is None or (failures and _counts_failures(found)))
-            for found in report.endpoints
-        ],
+        "cases": _cases(report, hidden),
+        "endpoints": [_endpoint(found, decimals, hidden) for found in report.endpoints],
         "subgroups": [
-            _subgroup(found, decimals, hidden, gaps=flow.failed == 0) for found in report.subgroups
+            _subgroup(found, decimals, hidden)
+            for found in report.subgroups
+            if not hidden.is_of_hospitals(found.attribute)
         ],
+        "sites": [sites_released(found, hidden, decimals) for found in report.sites],
+        "robustness": [run_released(run, hidden, decimals) for run in report.robustness],
+        "drift": drift_released(hidden),
         "verdict": _verdict(report, hidden),
         "environment": report.environment.model_dump(mode="json", exclude={"repeatability"}),
         "attribution": report.attribution,
         "statement": report.statement,
         "disclosure": {
-            "minimum_group": k,
+            "minimum_group": hidden.k,
             "decimals": decimals,
             "note": (
-                f"Groups of fewer than {k}, and those that would give them away, are withheld. "
-                "Intervals are rounded outward."
+                f"Groups of fewer than {hidden.k}, and those that would give them away, are "
+                "withheld. Intervals are rounded outward."
             ),
         },
     }
 
 
-def _cells(report: Report) -> dict[str, dict[str, Cell]]:
-    cells: dict[str, dict[str, Cell]] = {}
-    for found in report.subgroups:
-        cell = Cell(found.positives or 0, found.negatives or 0)
-        cells.setdefault(found.attribute, {})[found.group] = cell
-    return cells
-
-
-def _cases(report: Report, k: int, all_hidden: bool) -> dict[str, Any]:
-    flow = report.case_flow
+def _cases(report: Report, hidden: Hidden) -> dict[str, Any]:
+    flow, k = report.case_flow, hidden.k
     # Patients beyond the first case of each are a count too: 200 cases of 197 patients.
     several = flow.patients is not None and flow.sealed - flow.patients >= k
+    counted = several and (flow.patients or 0) >= k and not hidden.patients
+    classes = {
+        side: None if side in hidden.classes else getattr(flow, side)
+        for side in ("positives", "negatives")
+        if is_binary(report)
+    }
     return {
-        "n": flow.sealed if not all_hidden and flow.sealed >= k else None,
-        "positives": None if all_hidden else flow.positives,
-        "negatives": None if all_hidden else flow.negatives,
-        "patients": flow.patients if several and (flow.patients or 0) >= k else None,
-        "failed": None if 0 < flow.failed < k else flow.failed,
+        "n": None if hidden.classes else flow.sealed,
+        **classes,
+        "patients": flow.patients if counted else None,
+        "failed": None if hidden.few_failed else flow.failed,
+        **_indeterminate(flow.indeterminate, flow.sealed, hidden),
         "excluded": {
             reason: count if count >= k else None for reason, count in flow.excluded.items()
         },
     }
 
 
-def _counts_failures(found: EndpointEvidence) -> bool:
-    return found.metric == "failure_rate"
+def _indeterminate(count: int | None, n: int, hidden: Hidden) -> dict[str, int | None]:
+    """Nothing where the protocol knows no such answers; few, or all but few, are withheld."""
+    if count is None:
+        return {}
+    return {"indeterminate": None if hidden.few(count) or hidden.few(n - count) else count}
 
 
-def _endpoint(found: EndpointEvidence, decimals: int, hide: bool) -> dict[str, Any]:
+def _endpoint(found: EndpointEvidence, decimals: int, hidden: Hidden) -> dict[str, Any]:
+    hide = hidden.hides_endpoint(found)
+    compared = found.comparison
     return {
         "metric": found.metric,
-        "estimate": None if hide else _nearest(found.estimate, decimals),
-        "interval": None if hide else _outward(found.interval, decimals),
+        "estimate": None if hide else nearest(found.estimate, decimals),
+        "interval": None if hide else outward(found.interval, decimals),
         "goal": found.goal,
         **({} if found.band is None else {"band": list(found.band)}),
+        **(
+            {}
+            if compared is None
+            else {"comparison": comparison_released(compared, decimals, hide=hide)}
+        ),
         "role": found.role,
         "rule": found.rule,
         "outcome": found.outcome,
     }
 
 
-def _subgroup(
-    found: SubgroupEvidence, decimals: int, hidden: Withheld | None, *, gaps: bool
-) -> dict[str, Any]:
-    hide = _is_hidden(found, hidden)
-    used = _USES.get(found.metric, ("positives", "negatives"))
-    gap = None if hide or not gaps else _nearest(found.gap, decimals)
+def _subgroup(found: SubgroupEvidence, decimals: int, hidden: Hidden) -> dict[str, Any]:
+    hide = hidden.hides_group(found)
+    gaps = not hide and hidden.report.case_flow.failed == 0
+    within = within_released(found, decimals) if gaps else None
+    counts = hidden.uses(found.metric) if is_binary(hidden.report) else ("n",)
     return {
         "attribute": found.attribute,
         "group": found.group,
         "metric": found.metric,
-        **{side: None if hide else getattr(found, side) for side in used},
-        "estimate": None if hide else _nearest(found.estimate, decimals),
-        "interval": None if hide else _outward(found.interval, decimals),
-        "gap": gap,
-        "gap_interval": None if hide or not gaps else _outward(found.gap_interval, decimals),
+        **{count: None if hide else getattr(found, count) for count in counts},
+        "estimate": None if hide else nearest(found.estimate, decimals),
+        "interval": None if hide else outward(found.interval, decimals),
+        "gap": nearest(found.gap, decimals) if gaps else None,
+        "gap_interval": outward(found.gap_interval, decimals) if gaps else None,
+        **({} if within is None else {"within_sites": within}),
         "margin": found.margin,
         "floor": found.floor,
         "rule": found.rule,
@@ -169,20 +191,17 @@ def _subgroup(
     }
 
 
-def _is_hidden(found: SubgroupEvidence, hidden: Withheld | None) -> bool:
-    used = _USES.get(found.metric, ("positives", "negatives"))
-    return hidden is None or any((found.attribute, found.group, side) in hidden for side in used)
-
-
-def _verdict(report: Report, hidden: Withheld | None) -> dict[str, Any]:
+def _verdict(report: Report, hidden: Hidden) -> dict[str, Any]:
     """The verdict with its rules, in words without exact numbers.
 
     A conditional certificate must name what was not shown, also for a group whose numbers are
     withheld. That says "insufficient evidence" and not why: too few cases or too wide an interval.
     """
-    secret = {
-        _rule_id(found) for found in report.subgroups if _is_hidden(found, hidden)
-    }  # fmt: skip
+    groups = {_rule_id(found): found for found in report.subgroups}
+    of_hospitals = {
+        name for name, found in groups.items() if hidden.is_of_hospitals(found.attribute)
+    }
+    secret = {name for name, found in groups.items() if hidden.hides_group(found)}
     rules = [
         {
             "id": rule.id,
@@ -190,36 +209,27 @@ def _verdict(report: Report, hidden: Withheld | None) -> dict[str, Any]:
             "outcome": SUPPRESSED if rule.id in secret else rule.outcome,
         }
         for rule in report.verdict.rules
+        if rule.id not in of_hospitals
     ]
-    conditional = report.verdict.overall == "conditional"
-    conditions = [
-        f"{rule_in_words(rule.id)}: not shown; the evidence is insufficient"
-        for rule in report.verdict.rules
-        if conditional and rule.gating and rule.outcome == "insufficient_evidence"
-    ]
-    return {"overall": report.verdict.overall, "rules": rules, "conditions": conditions}
+    conditions = dict.fromkeys(
+        f"{in_words}: not shown; the evidence is insufficient"
+        for in_words in _open_rules(report, of_hospitals)
+    )
+    return {"overall": report.verdict.overall, "rules": rules, "conditions": list(conditions)}
+
+
+def _open_rules(report: Report, of_hospitals: set[str]) -> Iterator[str]:
+    """The gating rules that a conditional verdict leaves open, none of which names a hospital."""
+    if report.verdict.overall != "conditional":
+        return
+    for rule in report.verdict.rules:
+        if rule.gating and rule.outcome == "insufficient_evidence":
+            yield _of_a_hospital(rule) if rule.id in of_hospitals else rule_in_words(rule.id)
+
+
+def _of_a_hospital(rule: RuleVerdict) -> str:
+    return f"{metric_in_words(rule.id.rpartition(':')[2])} within single hospitals"
 
 
 def _rule_id(found: SubgroupEvidence) -> str:
     return f"subgroup:{found.attribute}={found.group}:{found.metric}"
-
-
-def _outward(interval: Interval | None, decimals: int) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    return {
-        "low": _quantized(interval.low, decimals, ROUND_FLOOR),
-        "high": _quantized(interval.high, decimals, ROUND_CEILING),
-        "level": interval.level,
-        "method": interval.method,
-    }
-
-
-def _nearest(value: float | None, decimals: int) -> float | None:
-    return None if value is None else _quantized(value, decimals, ROUND_HALF_EVEN)
-
-
-def _quantized(value: float, decimals: int, rounding: str) -> float:
-    """`value` at `decimals`; noise beyond the report's own precision does not round outward."""
-    exact = Decimal(f"{value:.{SIGNIFICANT_DIGITS}g}")
-    return float(exact.quantize(Decimal(1).scaleb(-decimals), rounding=rounding)) + 0.0

@@ -1,6 +1,15 @@
-"""Any `Figure` of a task type as SVG text, and any `Matrix` as rows; rules as in `plots`.
+"""Any `Figure` of a task type as SVG text: a pure function of numbers, no drawing library.
 
->>> svg = figure_plot(figure)
+    >>> svg = figure_plot(figure)
+
+Rules
+-----
+1. Each figure carries a title and a description for those who hear the page: of single points
+   where they lie, of curves how many points they have.
+2. Nothing rests on colour alone: series differ in dash and mark too. Colours are Okabe and Ito's,
+   told apart with every kind of colour vision, and in grey on paper.
+3. Text is escaped; coordinates have two decimals, so that the same numbers give the same bytes.
+4. A figure holds no style of its own: classes are defined once, in the page.
 """
 
 import math
@@ -9,8 +18,10 @@ from html import escape
 from itertools import pairwise
 
 from validators.metrics.figure import Figure, Series
-from validators.report.plots import LEFT, RIGHT, SIDE, TOP
 
+SIDE = 300.0
+LEFT, TOP, RIGHT = 52.0, 14.0, 14.0
+_MOST_TOLD = 20
 _LEGEND, _BOTTOM = 16.0, 46.0
 _KINDS = ("curve", "second", "third", "thin")
 _ALMOST = 1e-12
@@ -32,10 +43,13 @@ def figure_plot(figure: Figure) -> str:
     for place, one in enumerate(named if len(named) > 1 else []):
         kind = _KINDS[min(figure.series.index(one), len(_KINDS) - 1)]
         y = base + place * _LEGEND
-        body.append(f'<polyline class="{kind}" points="{LEFT},{y - 4} {LEFT + 22},{y - 4}"/>')
+        if one.style == "points":
+            body.append(_dot(one, LEFT + 11, y - 4))
+        else:
+            body.append(f'<polyline class="{kind}" points="{LEFT},{y - 4} {LEFT + 22},{y - 4}"/>')
         body.append(f'<text class="tick" x="{LEFT + 28}" y="{y}">{escape(one.label)}</text>')
     height = base + (len(named) * _LEGEND if len(named) > 1 else 0)
-    described = "; ".join(f"{one.label or 'series'}: {len(one.points)} points" for one in named)
+    described = "; ".join(_told(one) for one in named)
     return (
         f'<svg class="figure" viewBox="0 0 {LEFT + SIDE + RIGHT:.0f} {height:.0f}" role="img">'
         f"<title>{escape(figure.title)}</title><desc>{escape(described or figure.title)}</desc>"
@@ -43,15 +57,32 @@ def figure_plot(figure: Figure) -> str:
     )
 
 
+def _told(one: Series) -> str:
+    """A series in words."""
+    if one.style != "points" or len(one.points) > _MOST_TOLD:
+        return f"{one.label}: {len(one.points)} points"
+    at = [f"{x:.3f}, {y:.3f}" for x, y in one.points]
+    if one.low and one.high:
+        whiskers = zip(at, one.low, one.high, strict=True)
+        at = [f"{place} ({low:.3f} to {high:.3f})" for place, low, high in whiskers]
+    return f"{one.label}: {'; '.join(at)}"
+
+
 def _series(one: Series, kind: str, across: Ends, upward: tuple[float, float]) -> str:
     at = [(_x(x, across), _y(y, upward)) for x, y in one.points]
     parts = []
-    if one.low and one.high:
+    if one.style == "points" and one.low and one.high:
+        for (x, _), low, high in zip(at, one.low, one.high, strict=True):
+            ends = _joined([(x, _y(low, upward)), (x, _y(high, upward))])
+            parts.append(f'<polyline class="whisker" points="{ends}"/>')
+    elif one.low and one.high:
         edge = [(x, _y(y, upward)) for (x, _), y in zip(at, one.high, strict=True)]
         edge += [(x, _y(y, upward)) for (x, _), y in reversed(list(zip(at, one.low, strict=True)))]
         parts.append(f'<polygon class="band" points="{_joined(edge)}"/>')
-    if one.style == "points":
-        parts += [f'<circle class="bin" cx="{x:.2f}" cy="{y:.2f}" r="3.5"/>' for x, y in at]
+    if one.style == "whisker":
+        parts.append(f'<polyline class="whisker" points="{_joined(at)}"/>')
+    elif one.style == "points":
+        parts += [_dot(one, x, y) for x, y in at]
     elif one.style == "bars":
         floor = _y(max(upward[0], 0.0), upward)
         width = max(2.0, 0.7 * SIDE / max(len(at), 1))
@@ -65,6 +96,12 @@ def _series(one: Series, kind: str, across: Ends, upward: tuple[float, float]) -
             at = [p for here, there in pairwise(at) for p in (here, (there[0], here[1]))] + at[-1:]
         parts.append(f'<polyline class="{kind}" points="{_joined(at)}"/>')
     return "".join(parts)
+
+
+def _dot(one: Series, x: float, y: float) -> str:
+    """A single point stands out; of several each is a bin."""
+    kind, radius = ("point", 4.5) if len(one.points) == 1 else ("bin", 3.5)
+    return f'<circle class="{kind}" cx="{x:.2f}" cy="{y:.2f}" r="{radius}"/>'
 
 
 def _guide(figure: Figure, across: Ends, upward: Ends) -> str:

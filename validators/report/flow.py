@@ -3,6 +3,7 @@
 >>> svg = flow_diagram(report)
 """
 
+import re
 from collections.abc import Sequence
 from html import escape
 from textwrap import wrap
@@ -36,6 +37,10 @@ def flow_diagram(report: Report) -> str:
     if flow.failed:
         aside = [f"{flow.failed} without a usable prediction", *_listed(flow.failed_by_code)]
         below = max(below, _aside(box, [*aside, "kept, and counted as wrong"], parts))
+    if flow.indeterminate is not None:
+        aside = [f"{flow.indeterminate} indeterminate answers", *_counted_as(report)]
+        next_to = below + _PAD if flow.failed else box[1]
+        below = max(below, _aside(box, aside, parts, next_to))
     last = max(box[1] + box[3], below) + _GAP
     bottoms = []
     for left, lines in _classes(report):
@@ -86,6 +91,12 @@ def _right(endpoints: Sequence[EndpointEvidence], metric: str, n: int) -> int | 
     return None
 
 
+def _counted_as(report: Report) -> list[str]:
+    """How they count, from the protocol's sentence; they stay among the classes below."""
+    found = re.search(r"count as (positive|negative|wrong)", report.indeterminate)
+    return [found[0].replace("count", "counted")] if found else []
+
+
 def _listed(counts: dict[str, int]) -> list[str]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     lines = [f"{count} {reason.replace('_', ' ')}" for reason, count in ordered[:_MOST_LINES]]
@@ -113,11 +124,15 @@ def _box(place: tuple[float, float], top: float, lines: Sequence[str], parts: li
     return (left, top, width, height)
 
 
-def _aside(box: Box, lines: Sequence[str], parts: list[str]) -> float:
-    """A box to the right of `box`, joined to it; returns where it ends."""
-    made = _box(_ASIDE, box[1], lines, parts)
-    y = box[1] + min(box[3], made[3]) / 2
-    parts.append(_path(f"M{box[0] + box[2]:.0f} {y:.0f}H{made[0] - 1:.0f}"))
+def _aside(box: Box, lines: Sequence[str], parts: list[str], top: float | None = None) -> float:
+    """A box to the right of `box`, joined to it; returns where it ends. `top`: below another."""
+    made = _box(_ASIDE, box[1] if top is None else top, lines, parts)
+    y = made[1] + min(box[3], made[3]) / 2
+    end = box[0] + box[2]
+    if y < box[1] + box[3]:
+        parts.append(_path(f"M{end:.0f} {y:.0f}H{made[0] - 1:.0f}"))
+    else:
+        parts.append(_path(f"M{end - 20:.0f} {box[1] + box[3]:.0f}V{y:.0f}H{made[0] - 1:.0f}"))
     return made[1] + made[3]
 
 

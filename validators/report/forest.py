@@ -2,7 +2,7 @@
 
     >>> svg = forest_plot(rows, title="Gaps", axis="gap", marks=[Mark(0.1, "margin 0.1")])
 
-The rules are those of `validators.report.plots`. A row without an interval is drawn as text, so
+The rules are those of `validators.report.drawing`. A row without an interval is drawn as text, so
 that a group that can't be judged is seen and not overlooked.
 """
 

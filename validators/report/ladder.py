@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from validators.evidence import Report
+from validators.evidence import Report, SubgroupEvidence
 from validators.metrics.measure import Measure
 from validators.report.build import SIGNIFICANT_DIGITS
 
@@ -132,7 +132,7 @@ def tried(
             of["estimate"] is not None, [of.get("positives"), of.get("negatives")],
         )
         | {n: of[n] for n in ("positives", "negatives", "margin", "floor", "rule") if n in of}
-        for of, found in zip(shown["subgroups"], report.subgroups, strict=True)
+        for of, found in zip(shown["subgroups"], _shown_groups(shown, report), strict=True)
     ]  # fmt: skip
     return {
         "schema_id": "touchstone/released-trial/v1",
@@ -152,6 +152,12 @@ def tried(
             ),
         },
     }
+
+
+def _shown_groups(shown: Mapping[str, Any], report: Report) -> list[SubgroupEvidence]:
+    """The report's groups that have a row in `shown`: those of hospitals have none."""
+    there = {(row["attribute"], row["group"], row["metric"]) for row in shown["subgroups"]}
+    return [of for of in report.subgroups if (of.attribute, of.group, of.metric) in there]
 
 
 def told(document: Mapping[str, Any] | None) -> dict[Key, float]:

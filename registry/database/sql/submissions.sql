@@ -15,6 +15,13 @@ SELECT * FROM touchstone.cohort
 WHERE id = %(id)s AND (%(version)s::text IS NULL OR version = %(version)s)
 ORDER BY locked_at DESC LIMIT 1
 
+-- name: cohort_versions
+-- The other versions of a cohort, those that were locked by a moment where one is given.
+SELECT * FROM touchstone.cohort
+WHERE id = %(id)s AND version <> %(version)s
+AND (%(until)s::timestamptz IS NULL OR locked_at <= %(until)s)
+ORDER BY locked_at, version
+
 -- name: protocol_add
 INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)
 VALUES (%(digest)s, %(id)s, %(version)s, %(body)s, %(attempts)s, %(locked_by)s)
