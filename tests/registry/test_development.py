@@ -96,7 +96,10 @@ def test_a_later_model_is_told_by_the_ladder_and_the_same_again(life: Example) -
         before = {(a, g, m): value for a, g, m, value in output["before"]}
         assert before == (states[number - 1] if number else {})
         again = release(
-            whole(life, submission), "development", rules.disclosure, Ladder(rules.measures, before)
+            whole(life, submission),
+            "development",
+            rules.disclosure,
+            ladder=Ladder(rules.measures, before),
         )
         assert canonical(again) == report_for(life.api, life.people["Eva"], submission)
 

@@ -89,12 +89,12 @@ def test_only_the_development_cohort_has_a_ladder() -> None:
         release(report(), "development", Disclosure())
     for audience in ("innovator_open", "certified"):
         with pytest.raises(ValueError, match="ladder"):
-            release(report(), audience, Disclosure(), Ladder(RULES.measures))
+            release(report(), audience, Disclosure(), ladder=Ladder(RULES.measures))
 
 
 def test_the_document_says_what_it_is_and_holds_no_exact_number() -> None:
     made = report(cases(failed=12), RULES)
-    shown = release(made, "development", RULES.disclosure, Ladder(RULES.measures))
+    shown = release(made, "development", RULES.disclosure, ladder=Ladder(RULES.measures))
     assert shown["notice"] == NOTICE
     assert shown["failures"] == "some"
     text = json.dumps(shown)
@@ -112,7 +112,7 @@ def test_what_is_withheld_from_a_hospital_moves_no_ladder() -> None:
     rules = RULES.model_copy(update={"disclosure": Disclosure(minimum_group=60)})
     made = report(cases(), rules)
     hospital = release(made, "certified", rules.disclosure)
-    shown = release(made, "development", rules.disclosure, Ladder(rules.measures))
+    shown = release(made, "development", rules.disclosure, ladder=Ladder(rules.measures))
     hidden = [row["estimate"] is None for row in hospital["subgroups"]]
     assert any(hidden)
     assert not all(hidden)
@@ -126,7 +126,7 @@ def test_what_is_withheld_from_a_hospital_moves_no_ladder() -> None:
 def test_a_small_cohort_shows_nothing() -> None:
     rules = RULES.model_copy(update={"disclosure": Disclosure(minimum_group=300)})
     shown = release(report(cases(), rules), "development", rules.disclosure,
-                    Ladder(rules.measures))  # fmt: skip
+                    ladder=Ladder(rules.measures))  # fmt: skip
     assert told(shown) == {}
     assert shown["cases"]["positives"] is None
 
@@ -138,10 +138,11 @@ def test_told_again_is_told_the_same(seeds: list[int]) -> None:
     for seed in seeds:
         made = report(cases(seed=seed), RULES)
         ladder = Ladder(RULES.measures, before)
-        shown = release(made, "development", RULES.disclosure, ladder)
-        assert shown == release(made, "development", RULES.disclosure, ladder)
+        shown = release(made, "development", RULES.disclosure, ladder=ladder)
+        assert shown == release(made, "development", RULES.disclosure, ladder=ladder)
         after = told(json.loads(json.dumps(shown)))
-        again = release(made, "development", RULES.disclosure, Ladder(RULES.measures, after))
+        climbed = Ladder(RULES.measures, after)
+        again = release(made, "development", RULES.disclosure, ladder=climbed)
         assert told(again) == after
         assert not any(row["improved"] for row in (*again["endpoints"], *again["subgroups"]))
         before = after
@@ -149,6 +150,6 @@ def test_told_again_is_told_the_same(seeds: list[int]) -> None:
 
 def test_failed_predictions_move_the_failure_rate_as_a_hospital_would_read_it() -> None:
     few = report(cases(failed=3), RULES)
-    shown = release(few, "development", RULES.disclosure, Ladder(RULES.measures))
+    shown = release(few, "development", RULES.disclosure, ladder=Ladder(RULES.measures))
     (rate,) = [row for row in shown["endpoints"] if row["metric"] == "failure_rate"]
     assert (rate["value"], rate["step"], shown["failures"]) == (None, None, "some")

@@ -264,8 +264,9 @@ def test_the_flow_adds_up() -> None:
 
 
 def test_the_threshold_stands_on_the_curve_where_it_was_measured() -> None:
-    found = {of.metric: of for of in report().endpoints}
-    curves = report().curves
+    gating = tuple(Endpoint(metric=name, goal=0.6) for name in ("sensitivity", "specificity"))
+    made = report(rules=protocol(endpoints=gating))
+    found, curves = {of.metric: of for of in made.endpoints}, made.curves
     assert curves is not None
     roc = next(figure for figure in curves.figures if figure.name == "roc")
     at, across = roc.series[1], roc.series[2]

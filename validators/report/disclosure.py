@@ -28,8 +28,8 @@ Rules
 8. Errors of a group that is shown (rate times n) are not protected when few: "2 of 110 missed" is
    what a hospital must know, and it says nothing of who is in the cohort.
 9. A question without two classes is counted by cases (`validators.report.withheld`, rule 3).
-10. `development`, the submitter of a run on the development cohort: of what these rules let through,
-    what the Ladder tells (`validators.report.ladder`).
+10. `development`, the submitter of a run on the development cohort: of what these rules let
+    through, what the Ladder tells (`validators.report.ladder`).
 """
 
 from collections.abc import Iterator, Sequence
