@@ -112,6 +112,11 @@ class Settings:
         return self.keys / "admin.token"
 
     @property
+    def linking_key(self) -> Path:
+        """The key under which the facility finds the same patient in two lists."""
+        return self.home / "linking.key"
+
+    @property
     def cohort_keys(self) -> Path:
         """The key-encryption key of the locked cohorts."""
         return self.home / "cohort-keys"

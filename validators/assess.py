@@ -67,7 +67,7 @@ def assess(table_path: Path, protocol: Protocol, out: Path, columns: Mapping[str
     return report
 
 
-def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+def write_files(directory: Path, files: Mapping[str, bytes], mode: int = 0o644) -> None:
     """Write `files` into `directory`, made if need be: all are on the disk before one is named.
 
     Raises Invalid when `directory` is a file, Unavailable when the disk is full or not ours.
@@ -85,7 +85,7 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
         for path, final in waiting.items():
-            path.chmod(0o644)
+            path.chmod(mode)
             path.replace(final)
     except OSError as error:
         raise Unavailable(

@@ -28,15 +28,13 @@ from validators.evidence import (
     Curves,
     EndpointEvidence,
     Evidence,
-    Interval,
     Verdict,
 )
 from validators.fairness.gaps import side_among, subgroup_evidence
 from validators.indeterminate import marked, number_of
 from validators.leakage.evidence import LeakageEvidence, leakage_evidence, of_implausible_result
-from validators.metrics import binary, binary_clinical, binary_measures
-from validators.metrics.calibration import calibration_slope
-from validators.metrics.estimate import Estimate
+from validators.metrics import binary_measures
+from validators.metrics.estimate import Estimate, shown
 from validators.metrics.figure import Figure, Matrix
 from validators.metrics.measure import Cases, Side, Undefined
 from validators.metrics.tasks import module_of, side_of
@@ -108,32 +106,19 @@ def _check(table: Cases, protocol: Protocol) -> None:
         raise Invalid("the protocol weights the cases, and they have no weights")
 
 
-def estimate(table: Cases, metric: str, protocol: Protocol) -> Estimate:
+def estimate(table: Cases, metric: str, protocol: Protocol, *, judged: bool = True) -> Estimate:
     """One metric with its interval at the level of one attempt."""
-    level = 1 - 2 * protocol.each_alpha
+    tail = protocol.each_alpha
     if isinstance(table, CaseTable):
-        threshold = protocol.decided_at or 0.0
-        if metric == "calibration_slope":
-            return calibration_slope(table, level)
-        if metric in binary_clinical.MEASURES:
-            return binary_clinical.estimate(
-                table, metric, threshold=threshold, level=level,
-                prevalence=protocol.intended_use.prevalence,
-                decision_threshold=next(iter(protocol.decision_thresholds), None),
-            )  # fmt: skip
-        return binary.estimate(table, metric, threshold, level)
+        return binary_measures.estimate(table, metric, protocol.binary, tail, judged=judged)
     settings = protocol.settings
     assert settings is not None, "the protocol's own check"
-    found = side_of(table, metric, protocol.task, settings)
-    if isinstance(found, Undefined):
-        return Estimate(found.value, None, found.n, found.clusters, found.reason)
-    low, high = found.gating(protocol.each_alpha)
-    interval = Interval(low=low, high=high, level=level, method=found.method)
-    return Estimate(found.value, interval, found.n, found.clusters)
+    return shown(side_of(table, metric, protocol.task, settings), tail, judged=judged)
 
 
 def _endpoint(table: Cases, endpoint: Endpoint, protocol: Protocol) -> EndpointEvidence:
-    found = estimate(table, endpoint.metric, protocol)
+    judged = endpoint.rule == "gating"
+    found = estimate(table, endpoint.metric, protocol, judged=judged)
     measure = protocol.measures[endpoint.metric]
     comparison = None
     if endpoint.comparator is not None and isinstance(table, CaseTable):
@@ -177,9 +162,10 @@ def _complete_case(table: Cases, protocol: Protocol) -> tuple[CompleteCase, ...]
     if isinstance(table, CaseTable) and len(np.unique(table.reference[kept])) < 2:
         return ()
     complete = table.subset(kept)
-    asked = dict.fromkeys(of.metric for of in protocol.endpoints)
-    metrics = [metric for metric in asked if metric != _OF_PREDICTIONS]
-    found = [(metric, estimate(complete, metric, protocol)) for metric in metrics]
+    asked = {of.metric: of.rule == "gating" for of in protocol.endpoints}
+    asked.pop(_OF_PREDICTIONS, None)
+    found = [(metric, estimate(complete, metric, protocol, judged=judged))
+             for metric, judged in asked.items()]  # fmt: skip
     return tuple(
         CompleteCase(metric=metric, estimate=of.value, interval=of.interval, n=of.n)
         for metric, of in found
@@ -188,10 +174,9 @@ def _complete_case(table: Cases, protocol: Protocol) -> tuple[CompleteCase, ...]
 
 def _curves(table: Cases, protocol: Protocol) -> Curves:
     if isinstance(table, CaseTable):
-        settings = binary_measures.BinarySettings(
-            protocol.decided_at or 0.0, decision_thresholds=protocol.decision_thresholds
+        return Curves(
+            figures=binary_measures.figures(table, protocol.binary, protocol.each_alpha)
         )
-        return Curves(figures=binary_measures.figures(table, settings, protocol.each_alpha))
     others = module_of(protocol.task).figures(table, protocol.settings)
     return Curves(
         figures=tuple(one for one in others if isinstance(one, Figure)),

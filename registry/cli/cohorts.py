@@ -34,7 +34,7 @@ def seal_staged(staged: Path, cohort: str, version: str, as_json: bool) -> None:
 
     settings = read_settings()
     client = Client(settings)
-    _on_facility_machine(settings.home)
+    on_facility_machine(settings.home)
     store = open_store(settings)
     with progress_bar(f"sealing {cohort}", as_json) as advance:
         keys = create_keys(settings.cohort_keys, cohort, version)
@@ -52,7 +52,8 @@ def seal_staged(staged: Path, cohort: str, version: str, as_json: bool) -> None:
     )
 
 
-def _on_facility_machine(home: Path) -> None:
+def on_facility_machine(home: Path) -> None:
+    """Raise Invalid unless `home` is the facility's data directory."""
     if not (home / "root.pem").exists():
         raise Invalid(
             f"{home} is not the facility's data directory; set TOUCHSTONE_HOME to it "
@@ -72,7 +73,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
     settings = read_settings()
     client = Client(settings)
     row = _find(client.items("/cohorts"), cohort, version)
-    _on_facility_machine(settings.home)
+    on_facility_machine(settings.home)
     client.post("/audit/reads", {"cohort": cohort, "version": row["version"]})
     store = open_store(settings)
     data = store.get(row["manifest_path"])

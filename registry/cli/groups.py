@@ -156,6 +156,21 @@ def cohort_ingest(
     cohorts.ingest_source(source, contract, out, half.value, json)
 
 
+@cohort_app.command("leakage")
+def cohort_leakage(
+    staged: Annotated[Path, typer.Argument(help="Folder that `cohort ingest` wrote.")],
+    against: Annotated[
+        Path, typer.Option(help="Another staged folder, or a text file: one patient a line.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the evidence and the pairs to look at.")],
+    json: Json = False,
+) -> None:
+    """Look for patients, pixels and look-alikes seen before (on the facility's machine)."""
+    from registry.cli import leakage
+
+    leakage.search_staged(staged, against, out, json)
+
+
 @cohort_app.command("seal")
 def cohort_seal(
     staged: Annotated[Path, typer.Argument(help="Folder that `cohort ingest` wrote.")],

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from registry.cli.output import print_json, show_table
+from registry.cli.output import console, print_json, show_table
 from registry.trust.errors import Invalid
 
 
@@ -10,10 +10,12 @@ def protocol_power(
     file: Path, expect: list[str], power: float, design_effect: float, as_json: bool
 ) -> None:
     """Say what a protocol file needs. Reads nothing but that file."""
-    from validators.protocol.planning import plan
+    from validators.protocol.planning import plan, unplanned
     from validators.protocol.read import read_protocol
 
-    needs = plan(read_protocol(file), _expected(expect), power=power, design_effect=design_effect)
+    protocol = read_protocol(file)
+    needs = plan(protocol, _expected(expect), power=power, design_effect=design_effect)
+    left = unplanned(protocol)
     rows = [
         {
             "question": need.question,
@@ -25,11 +27,15 @@ def protocol_power(
         for need in needs
     ]
     if as_json:
-        print_json({"power": power, "design_effect": design_effect, "needs": rows})
+        print_json({"power": power, "design_effect": design_effect, "needs": rows,
+                    "not_planned": list(left)})  # fmt: skip
         return
     columns = {"question": "question", "expected": "true value", "count": "needed", "of": "of",
                "simulated_power": "passes in simulation"}  # fmt: skip
     show_table(rows, columns, f"cases for a power of {power:g}, each question alone")
+    if left:
+        console.print(f"not planned, simulate from development data: {'; '.join(left)}",
+                      markup=False)  # fmt: skip
 
 
 def _expected(pairs: list[str]) -> dict[str, float]:

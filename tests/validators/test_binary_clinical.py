@@ -13,7 +13,7 @@ from registry.trust.errors import Invalid
 from tests.validators.made import protocol, table_of
 from validators.cases import CaseTable
 from validators.evaluate import evaluate
-from validators.metrics import binary_clinical
+from validators.metrics.binary_measures import BinarySettings, estimate
 from validators.metrics.decision_curve import decision_curve
 from validators.metrics.estimate import Estimate
 from validators.protocol.read import parse_protocol
@@ -29,9 +29,7 @@ def counted(right1: int, n1: int, right0: int, n0: int) -> CaseTable:
 
 
 def of(table: CaseTable, metric: str, prevalence: float | None = 0.1, at: float = 0.25) -> Estimate:
-    return binary_clinical.estimate(
-        table, metric, threshold=0.5, level=0.95, prevalence=prevalence, decision_threshold=at
-    )
+    return estimate(table, metric, BinarySettings(0.5, prevalence, (at,)), 0.025)
 
 
 def test_predictive_values_are_bayes_at_the_declared_prevalence():

@@ -7,7 +7,8 @@ from tests.validators.made import protocol, table_of
 from validators.cases import CaseTable
 from validators.evaluate import estimate
 from validators.metrics.binary import right, roc_curve
-from validators.metrics.calibration import calibration_bins, calibration_slope
+from validators.metrics.calibration import calibration_bins, slope
+from validators.metrics.estimate import shown
 
 
 def test_brier_and_auc_are_scikit_learn_s():
@@ -54,7 +55,7 @@ def test_the_calibration_slope_is_that_of_logistic_regression():
     table = table_of(np.random.default_rng(4), 400, auc=0.8)
     logit = np.log(table.score / (1 - table.score))[:, None]
     fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(logit, table.reference)
-    found = calibration_slope(table, 0.95)
+    found = shown(slope(table), 0.025)
     assert found.value == pytest.approx(fitted.coef_[0, 0], rel=1e-4)
     assert found.interval is not None
     assert found.interval.low < found.value < found.interval.high
@@ -66,7 +67,7 @@ def test_the_slope_of_a_calibrated_model_is_one_and_its_interval_covers():
     for _ in range(200):
         score = rng.beta(1.5, 1.5, 200)
         table = CaseTable(reference=rng.random(200) < score, score=score)
-        interval = calibration_slope(table, 0.95).interval
+        interval = shown(slope(table), 0.025).interval
         assert interval is not None
         covered += interval.low <= 1 <= interval.high
     assert covered >= 180
@@ -96,16 +97,14 @@ def test_repeating_each_case_widens_nothing_once_patients_are_known():
 )
 def test_a_slope_that_does_not_exist_is_none_with_its_reason(score, why):
     table = CaseTable(reference=np.array([0, 0, 1, 1]), score=np.array(score))
-    found = calibration_slope(table, 0.95)
+    found = shown(slope(table), 0.025)
     assert (found.value, found.interval) == (None, None)
     assert why in found.note
 
 
 def test_scores_of_exactly_0_and_1_have_a_slope():
     table = table_of(np.random.default_rng(7), 200)
-    found = calibration_slope(
-        CaseTable(reference=table.reference, score=np.round(table.score)), 0.95
-    )  # fmt: skip
+    found = slope(CaseTable(reference=table.reference, score=np.round(table.score)))
     assert found.value is not None
     assert 0 < found.value < 1
 
@@ -117,3 +116,20 @@ def test_calibration_bins_hold_every_scored_case_once_and_split_no_ties():
     assert [of.mean_score for of in bins] == sorted(of.mean_score for of in bins)
     tied = CaseTable(reference=table.reference, score=np.round(table.score * 2) / 2)
     assert [of.mean_score for of in calibration_bins(tied)] == [0.0, 0.5, 1.0]
+
+
+def test_a_share_that_decides_nothing_is_shown_with_wilsons_interval():
+    """Wilson's own numbers for 81 of 263 (Newcombe 1998); where it gates, Clopper-Pearson."""
+    table = CaseTable(
+        reference=np.r_[np.ones(263, dtype=int), 0],
+        score=np.r_[np.where(np.arange(263) < 81, 0.9, 0.1), 0.1],
+    )
+    interval = estimate(table, "sensitivity", protocol(), judged=False).interval
+    assert interval is not None
+    assert interval.method == "Wilson"
+    assert (round(interval.low, 4), round(interval.high, 4)) == (0.2553, 0.3662)
+    judged = estimate(table, "sensitivity", protocol()).interval
+    assert judged is not None
+    assert judged.method == "Clopper-Pearson"
+    assert judged.low < interval.low
+    assert judged.high > interval.high

@@ -12,7 +12,7 @@ import yaml
 from registry.trust.errors import Invalid
 from validators.cases import CaseTable
 from validators.evaluate import evaluate
-from validators.protocol.planning import plan
+from validators.protocol.planning import plan, unplanned
 from validators.protocol.read import parse_protocol
 
 PROTOCOL = {
@@ -94,3 +94,15 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
     """The command line as a user runs it."""
     program = [sys.executable, "-c", "from registry.cli.main import main; main()"]
     return subprocess.run([*program, *words], capture_output=True, text=True, timeout=120)
+
+
+def test_gating_questions_that_are_not_planned_are_named():
+    endpoints = [
+        *PROTOCOL["endpoints"],
+        {"metric": "ppv", "goal": 0.3},
+        {"metric": "auc", "comparator": {"name": "old", "kind": "model", "margin": 0.05}},
+    ]
+    use = {**PROTOCOL["intended_use"], "prevalence": 0.1}
+    protocol = parse_protocol({**PROTOCOL, "endpoints": endpoints, "intended_use": use})
+    assert unplanned(protocol) == ("endpoint ppv", "endpoint auc against old")
+    assert len(plan(protocol, EXPECTED)) == 3

@@ -17,8 +17,8 @@ from validators.comparators.model import judge_comparison
 from validators.comparators.readers import FigureOfMerit, ReaderComparison, against_readers
 from validators.evidence import Comparison
 from validators.intervals.influence import Floats
-from validators.metrics.binary import estimate, right
-from validators.metrics.binary_measures import BinarySettings
+from validators.metrics.binary import right
+from validators.metrics.binary_measures import BinarySettings, estimate
 from validators.metrics.binary_pairs import paired
 from validators.metrics.measure import Undefined
 from validators.outcome import Interval, Outcome
@@ -42,15 +42,13 @@ def compared(
 def _with_model(
     table: CaseTable, metric: str, comparator: Comparator, protocol: Protocol
 ) -> tuple[Comparison, Outcome, str]:
-    alpha, threshold = protocol.each_alpha, protocol.decided_at or 0.0
+    alpha, threshold = protocol.each_alpha, protocol.binary.threshold
     other = table.scored_by(table.further[comparator.name])
     own = threshold if comparator.threshold is None else comparator.threshold
-    found = paired(
-        table, other, metric, BinarySettings(threshold), comparator_threshold=own
-    )  # fmt: skip
+    found = paired(table, other, metric, protocol.binary, comparator_threshold=own)
     low, high = found.gating(alpha)
     interval = Interval(low=low, high=high, level=1 - 2 * alpha, method=found.method)
-    value = estimate(other, metric, own, 1 - 2 * alpha).value
+    value = estimate(other, metric, BinarySettings(own), alpha).value
     return _judged(comparator, value, found.value, interval, "")
 
 
@@ -76,7 +74,7 @@ def _with_readers(
 
 def _called(table: CaseTable, protocol: Protocol) -> NDArray[np.float64]:
     """The model's decisions: 1, 0, or NaN where the prediction failed; undecided ones are wrong."""
-    correct = right(table, protocol.decided_at or 0.0)
+    correct = right(table, protocol.binary.threshold)
     called = np.where(correct, table.positive, ~table.positive).astype(np.float64)
     return np.where(table.failed, np.nan, called)
 

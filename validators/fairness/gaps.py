@@ -46,8 +46,8 @@ from validators.intervals.bootstrap import FEWEST_PATIENTS
 from validators.intervals.influence import Box, widening_correlation
 from validators.intervals.multiplicity import holm
 from validators.metrics import binary_measures
-from validators.metrics.binary import share_right, shown_method
-from validators.metrics.binary_measures import BinarySettings
+from validators.metrics.binary import share_right
+from validators.metrics.estimate import interval_of
 from validators.metrics.measure import Cases, Side, Undefined
 from validators.metrics.tasks import side_of
 from validators.protocol.schema import Protocol, SubgroupRule
@@ -159,8 +159,7 @@ def _row(
     cases = int(inside.sum())
     interval = gap_interval = None
     if group is not None:
-        low, high = group.gating(alpha)
-        interval = Interval(low=low, high=high, level=level, method=shown_method(group))
+        interval = interval_of(group, alpha, judged=rule.rule == "gating")
     if gap is not None:
         gap_interval = Interval(
             low=gap.low(alpha), high=gap.high(alpha), level=level, method=gap.group.gap_method
@@ -255,12 +254,8 @@ def side_among(
         if not positive.any() or not negative.any():
             return None
         if metric != "auc":
-            asked = BinarySettings(
-                protocol.decided_at or 0.0, protocol.intended_use.prevalence,
-                protocol.decision_thresholds,
-            )  # fmt: skip
             of_binary = binary_measures.side(
-                table.subset(inside), metric, asked, failed_is_right=failed_is_right
+                table.subset(inside), metric, protocol.binary, failed_is_right=failed_is_right
             )
             return None if isinstance(of_binary, Undefined) else of_binary
         return area(
@@ -273,4 +268,4 @@ def side_among(
     chosen = positive if metric == "sensitivity" else negative
     if not chosen.any():
         return None
-    return share_right(table, protocol.decided_at or 0.0, chosen, failed_is_right=failed_is_right)
+    return share_right(table, protocol.binary.threshold, chosen, failed_is_right=failed_is_right)

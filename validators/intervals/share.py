@@ -63,6 +63,56 @@ class Share:
         n = self.effective_n(tail, wide=wide)
         return wilson(self.value * n, n, tail)
 
+    def shown(self, tail: float) -> Pair:
+        """The interval of a share that decides nothing: nearer to its level on average."""
+        return self.compared(tail, wide=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Complement:
+    """One less a share: the false positive rate of a specificity."""
+
+    of: Share
+
+    method = Share.method
+    gap_method = Share.gap_method
+
+    @property
+    def value(self) -> float:
+        """The estimate, failed cases at the asked end."""
+        return 1 - self.of.value
+
+    @property
+    def n(self) -> int:
+        """Cases."""
+        return self.of.n
+
+    @property
+    def clusters(self) -> int | None:
+        """Patients."""
+        return self.of.clusters
+
+    @property
+    def influence(self) -> Box | None:
+        """What each patient contributes."""
+        of = self.of.influence
+        return None if of is None else Box(-of.high, -of.low)
+
+    def gating(self, tail: float) -> Pair:
+        """The interval that a goal is judged by."""
+        low, high = self.of.gating(tail)
+        return 1 - high, 1 - low
+
+    def compared(self, tail: float, *, wide: bool) -> Pair:
+        """The interval that a difference is built of."""
+        low, high = self.of.compared(tail, wide=wide)
+        return 1 - high, 1 - low
+
+    def shown(self, tail: float) -> Pair:
+        """The interval where it decides nothing."""
+        low, high = self.of.shown(tail)
+        return 1 - high, 1 - low
+
 
 def share(
     right: NDArray[np.bool_],

@@ -11,35 +11,18 @@ Rules
 """
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from validators.cases import CaseTable
-from validators.intervals.auc import Area, area
 from validators.intervals.estimated import Estimated, by_patient, robust_error
 from validators.intervals.influence import Box, Floats
-from validators.intervals.share import Share, share, size_bound_share
-from validators.metrics.estimate import Estimate, checked_weight, number_of_patients, shown
-from validators.metrics.measure import Side, Undefined
-from validators.outcome import Interval
+from validators.intervals.share import Share, share
+from validators.metrics.estimate import checked_weight, number_of_patients
+from validators.metrics.measure import Undefined
 
 _ROC_POINTS = 2000
-
-
-def estimate(table: CaseTable, metric: str, threshold: float, level: float) -> Estimate:
-    """One metric (a name of the protocol's `Metric`, but for the calibration slope)."""
-    if metric in ("sensitivity", "specificity"):
-        chosen = table.positive if metric == "sensitivity" else ~table.positive
-        return _gating(share_right(table, threshold, chosen), level)
-    if metric == "auc":
-        return _gating(area(table.score, table.positive, table.patient), level)
-    if metric == "failure_rate":
-        return _gating(size_bound_share(table.failed, table.patient), level)
-    if metric == "brier":
-        return brier(table, level)
-    raise ValueError(f"{metric} is no binary metric")
 
 
 def right(table: CaseTable, threshold: float) -> NDArray[np.bool_]:
@@ -60,17 +43,6 @@ def share_right(
         failed_is_right=failed_is_right,
         clusters=None if table.patient is None else int(table.patient.max()) + 1,
     )
-
-
-def brier(table: CaseTable, level: float, weight: Floats | None = None) -> Estimate:
-    """The mean squared error of the probability (Brier 1950), with a cluster-robust t interval."""
-    found = shown(brier_side(table, weight), level)
-    if found.interval is None:
-        return found
-    low, high = max(0.0, found.interval.low), min(1.0, found.interval.high)
-    method = "t" if found.clusters is None else "cluster-robust t"
-    inside = Interval(low=low, high=high, level=level, method=method)
-    return replace(found, interval=inside)
 
 
 def brier_side(
@@ -112,16 +84,3 @@ def roc_curve(table: CaseTable) -> tuple[tuple[float, float], ...]:
     fpr = np.cumsum(~hits)[last] / (~hits).sum()
     keep = np.unique(np.linspace(0, len(tpr) - 1, min(_ROC_POINTS, len(tpr))).astype(int))
     return ((0.0, 0.0), *((float(fpr[i]), float(tpr[i])) for i in keep))
-
-
-def shown_method(found: Side) -> str:
-    """The name of the interval that `gating` makes."""
-    if isinstance(found, Share) and found.clusters not in (None, found.n):
-        return f"{found.method} on the effective sample size"
-    return found.method
-
-
-def _gating(found: Share | Area, level: float) -> Estimate:
-    low, high = found.gating((1 - level) / 2)
-    interval = Interval(low=low, high=high, level=level, method=shown_method(found))
-    return Estimate(found.value, interval, found.n, found.clusters)

@@ -19,56 +19,14 @@ import numpy as np
 from validators.cases import CaseTable
 from validators.intervals.influence import Floats
 from validators.intervals.mean import Mean, mean
-from validators.metrics.binary import share_right, shown_method
+from validators.metrics.binary import share_right
 from validators.metrics.calibration import calibration_bins
-from validators.metrics.calibration_curve import ici
 from validators.metrics.estimate import Estimate, checked_weight, number_of_patients, shown
 from validators.metrics.measure import Undefined
 from validators.metrics.of_rates import OfRates, of_rates
-from validators.metrics.recalibration import in_the_large, observed_expected
-from validators.outcome import Interval
 
-MEASURES = frozenset({
-    "ppv", "npv", "positive_likelihood_ratio", "negative_likelihood_ratio", "net_benefit",
-    "calibration_in_the_large", "observed_expected", "ici", "ece", "false_positive_rate",
-})  # fmt: skip
-"""What `estimate` knows."""
 NEED_PREVALENCE = frozenset({"ppv", "npv"})
-
-
-def estimate(
-    table: CaseTable,
-    metric: str,
-    *,
-    threshold: float,
-    level: float,
-    prevalence: float | None,
-    decision_threshold: float | None,
-) -> Estimate:
-    """One of `MEASURES` with its interval at `level`, or why there is none."""
-    tail = (1 - level) / 2
-    if metric == "net_benefit":
-        if decision_threshold is None:
-            return _without(table, "the protocol names no decision threshold")
-        return net_benefit(table, decision_threshold, tail, level)
-    if metric == "calibration_in_the_large":
-        return shown(in_the_large(table), level)
-    if metric == "observed_expected":
-        return shown(observed_expected(table), level)
-    if metric == "ici":
-        return ici(table, level)
-    if metric == "false_positive_rate":
-        return _false_positives(table, threshold, level)
-    if metric == "ece":
-        return _ece(table)
-    if metric in NEED_PREVALENCE and prevalence is None:
-        return _without(table, "the protocol's intended use declares no prevalence")
-    return _of_rates(table, metric, threshold, level, prevalence or 0.5)
-
-
-def net_benefit(table: CaseTable, at: float, tail: float, level: float) -> Estimate:
-    """`net_benefit_side` with its interval at `level` = 1 - 2 `tail`."""
-    return shown(net_benefit_side(table, at), level)
+LIKELIHOOD_RATIOS = frozenset({"positive_likelihood_ratio", "negative_likelihood_ratio"})
 
 
 def net_benefit_side(
@@ -88,13 +46,6 @@ def net_benefit_side(
     return mean(gain, (-odds, 1.0), table.patient, weight=of_case, few_values=True)
 
 
-def _false_positives(table: CaseTable, threshold: float, level: float) -> Estimate:
-    found = share_right(table, threshold, ~table.positive)
-    low, high = found.gating((1 - level) / 2)
-    interval = Interval(low=1 - high, high=1 - low, level=level, method=shown_method(found))
-    return Estimate(1 - found.value, interval, found.n, found.clusters)
-
-
 def rates_side(
     table: CaseTable, metric: str, threshold: float, prevalence: float, *,
     failed_is_right: bool = False,
@@ -112,27 +63,23 @@ def rates_side(
     return OfRates(metric, sensitivity, specificity, prevalence, value, clusters)
 
 
-def _of_rates(
-    table: CaseTable, metric: str, threshold: float, level: float, prevalence: float
-) -> Estimate:
-    found = rates_side(table, metric, threshold, prevalence)
-    if isinstance(found, OfRates) and found.gating((1 - level) / 2)[1] == math.inf:
+def likelihood_ratio(table: CaseTable, metric: str, threshold: float, tail: float) -> Estimate:
+    """One of `LIKELIHOOD_RATIOS`; no interval where its upper bound is infinite."""
+    found = rates_side(table, metric, threshold, prevalence=0.5)  # it depends on none
+    if isinstance(found, OfRates) and found.gating(tail)[1] == math.inf:
         why = "its upper bound is infinite"
         return Estimate(found.value, None, table.n, found.clusters, why)
-    return shown(found, level)
+    return shown(found, tail)
 
 
-def _ece(table: CaseTable) -> Estimate:
+def ece(table: CaseTable) -> Estimate:
+    """The expected calibration error over ten bins, without an interval."""
     bins = calibration_bins(table)
-    n = sum(of.n for of in bins)
+    n, clusters = sum(of.n for of in bins), number_of_patients(table.patient)
     if not n:
-        return _without(table, "no case has a prediction")
+        return Estimate(None, None, table.n, clusters, "no case has a prediction")
     value = sum(of.n * abs(of.mean_score - of.observed) for of in bins) / n
     why = "shown without an interval: its bins decide its value"
     if n < table.n:
         why += f"; {table.n - n} failed predictions are left out"
-    return Estimate(value, None, n, number_of_patients(table.patient), why)
-
-
-def _without(table: CaseTable, why: str) -> Estimate:
-    return Estimate(None, None, table.n, number_of_patients(table.patient), why)
+    return Estimate(value, None, n, clusters, why)

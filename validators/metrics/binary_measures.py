@@ -22,14 +22,20 @@ from dataclasses import dataclass, replace
 
 from validators.cases import CaseTable
 from validators.intervals.auc import area
-from validators.intervals.influence import Box
-from validators.intervals.proportion import Pair
-from validators.intervals.share import Share, size_bound_share
+from validators.intervals.share import Complement, size_bound_share
 from validators.metrics.binary import brier_side, share_right
-from validators.metrics.binary_clinical import NEED_PREVALENCE, net_benefit_side, rates_side
+from validators.metrics.binary_clinical import (
+    LIKELIHOOD_RATIOS,
+    NEED_PREVALENCE,
+    ece,
+    likelihood_ratio,
+    net_benefit_side,
+    rates_side,
+)
 from validators.metrics.binary_figures import drawn
 from validators.metrics.calibration import slope
-from validators.metrics.estimate import number_of_patients
+from validators.metrics.calibration_curve import ici
+from validators.metrics.estimate import Estimate, number_of_patients, shown
 from validators.metrics.figure import Figure
 from validators.metrics.measure import Measure, Side, Undefined
 from validators.metrics.recalibration import in_the_large, observed_expected
@@ -71,47 +77,6 @@ class BinarySettings:
     """Declared, of the intended use; predictive values are computed at it."""
     decision_thresholds: tuple[float, ...] = ()
     """Of the decision curve; net benefit is computed at the first."""
-
-
-@dataclass(frozen=True, eq=False)
-class Complement:
-    """One less a share: the false positive rate of a specificity."""
-
-    of: Share
-
-    method = Share.method
-    gap_method = Share.gap_method
-
-    @property
-    def value(self) -> float:
-        """The estimate, failed cases at the asked end."""
-        return 1 - self.of.value
-
-    @property
-    def n(self) -> int:
-        """Cases."""
-        return self.of.n
-
-    @property
-    def clusters(self) -> int | None:
-        """Patients."""
-        return self.of.clusters
-
-    @property
-    def influence(self) -> Box | None:
-        """What each patient contributes."""
-        of = self.of.influence
-        return None if of is None else Box(-of.high, -of.low)
-
-    def gating(self, tail: float) -> Pair:
-        """The interval that a goal is judged by."""
-        low, high = self.of.gating(tail)
-        return 1 - high, 1 - low
-
-    def compared(self, tail: float, *, wide: bool) -> Pair:
-        """The interval that a difference is built of."""
-        low, high = self.of.compared(tail, wide=wide)
-        return 1 - high, 1 - low
 
 
 def measures(settings: BinarySettings) -> dict[str, Measure]:
@@ -164,6 +129,30 @@ def side(
     if metric == "net_benefit":
         why = "the protocol names no decision threshold"
     return Undefined(why, table.n, number_of_patients(table.patient))
+
+
+def estimate(
+    table: CaseTable, metric: str, settings: BinarySettings, tail: float, *, judged: bool = True
+) -> Estimate:
+    """One metric with the interval that judges it, or with the one that is only shown.
+
+    Error `tail` on each side; no interval leaves the metric's scale.
+    """
+    if metric == "ece":
+        return ece(table)
+    if metric == "ici":
+        return ici(table, 1 - 2 * tail)
+    if metric in LIKELIHOOD_RATIOS:
+        return likelihood_ratio(table, metric, settings.threshold, tail)
+    found = shown(side(table, metric, settings), tail, judged=judged)
+    scale = measures(settings).get(metric)
+    if found.interval is None or scale is None:
+        return found
+    low, high = found.interval.low, found.interval.high
+    low = low if scale.low is None else max(low, scale.low)
+    high = high if scale.high is None else min(high, scale.high)
+    inside = found.interval.model_copy(update={"low": low, "high": high})
+    return replace(found, interval=inside)
 
 
 def figures(table: CaseTable, settings: BinarySettings, tail: float = 0.025) -> tuple[Figure, ...]:

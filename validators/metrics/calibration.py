@@ -14,7 +14,7 @@ from scipy import special
 from validators.cases import CaseTable
 from validators.intervals.estimated import Estimated, by_patient, robust_error, within
 from validators.intervals.influence import Box, Floats
-from validators.metrics.estimate import Estimate, checked_weight, number_of_patients, shown
+from validators.metrics.estimate import checked_weight, number_of_patients
 from validators.metrics.measure import Undefined
 from validators.metrics.slope_range import slope_range
 
@@ -83,11 +83,6 @@ def freedom_of(table: CaseTable) -> int:
     code = np.arange(table.n) if table.patient is None else table.patient
     fewer = min(len(np.unique(code[of])) for of in (table.positive, ~table.positive))
     return max(fewer - 1, 1)
-
-
-def calibration_slope(table: CaseTable, level: float) -> Estimate:
-    """`slope` with its interval at `level`, or why there is none."""
-    return shown(slope(table), level)
 
 
 @dataclass(frozen=True)

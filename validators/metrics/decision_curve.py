@@ -6,7 +6,8 @@ Vickers & Elkin (2006). Beside the model stand its rivals: to act on every case 
 from collections.abc import Sequence
 
 from validators.cases import CaseTable
-from validators.metrics.binary_clinical import net_benefit
+from validators.metrics.binary_clinical import net_benefit_side
+from validators.metrics.estimate import shown
 from validators.metrics.figure import Figure, Series
 
 
@@ -17,7 +18,7 @@ def decision_curve(
     if not thresholds:
         return ()
     at = sorted(set(thresholds))
-    found = [net_benefit(table, t, tail, 1 - 2 * tail) for t in at]
+    found = [shown(net_benefit_side(table, t), tail) for t in at]
     share = float(table.positive.mean())
     everybody = [share - (1 - share) * t / (1 - t) for t in at]
     bands = [of.interval for of in found if of.interval is not None]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from registry.trust.errors import Invalid
 from validators.cases import CaseTable
 from validators.intervals.influence import Floats
+from validators.intervals.share import Complement, Share
 from validators.metrics.measure import Cases, Side, Undefined
 from validators.outcome import Interval
 
@@ -28,13 +29,24 @@ def number_of_patients(patient: NDArray[np.int64] | None) -> int | None:
     return None if patient is None else len(np.unique(patient))
 
 
-def shown(found: Side | Undefined, level: float) -> Estimate:
-    """A side with its judging interval at `level`, or why there is none."""
+def shown(found: Side | Undefined, tail: float, *, judged: bool = True) -> Estimate:
+    """A side with its interval, error `tail` on each side, or why there is none."""
     if isinstance(found, Undefined):
         return Estimate(found.value, None, found.n, found.clusters, found.reason)
-    low, high = found.gating((1 - level) / 2)
-    interval = Interval(low=low, high=high, level=level, method=found.method)
-    return Estimate(found.value, interval, found.n, found.clusters)
+    return Estimate(
+        found.value, interval_of(found, tail, judged=judged), found.n, found.clusters
+    )  # fmt: skip
+
+
+def interval_of(found: Side, tail: float, *, judged: bool = True) -> Interval:
+    """The interval that judges; of a share that decides nothing Wilson's, which is only shown."""
+    (low, high), method = found.gating(tail), found.method
+    if isinstance(found, Share | Complement):
+        if not judged:
+            (low, high), method = found.shown(tail), "Wilson"
+        if found.clusters not in (None, found.n):
+            method = f"{method} on the effective sample size"
+    return Interval(low=low, high=high, level=1 - 2 * tail, method=method)
 
 
 def checked_weight(table: Cases, weight: Floats | None) -> Floats:

@@ -70,7 +70,7 @@ def plan(
         raise Invalid("--power must lie in [0.5, 1), and --design-effect be 1 or more")
     needs: list[Need] = []
     for endpoint in protocol.endpoints:
-        if endpoint.rule == "gating" and endpoint.metric in (*_CLASS, "auc"):
+        if _is_planned(endpoint):
             needs.append(_endpoint(protocol, endpoint, _expected(expected, endpoint.metric), power))
     for rule in protocol.subgroups:
         if rule.rule == "gating" and rule.metric in _CLASS:
@@ -80,6 +80,24 @@ def plan(
              of.simulated_power)
         for of in needs
     )  # fmt: skip
+
+
+def unplanned(protocol: Protocol) -> tuple[str, ...]:
+    """Gating questions that `plan` says nothing of: simulate them from development data."""
+    found = [f"endpoint {of.key}" for of in protocol.endpoints
+             if of.rule == "gating" and not _is_planned(of)]  # fmt: skip
+    found += [f"groups of {of.name}: {of.metric}" for of in protocol.subgroups
+              if of.rule == "gating" and of.metric not in _CLASS]  # fmt: skip
+    asked = protocol.sites.metrics if protocol.sites else ()
+    found += [f"another hospital: {of.metric}" for of in asked if of.rule == "gating"]
+    found += [f"{of.perturbation.name}: {of.metric}" for of in protocol.robustness
+              if of.rule == "gating"]  # fmt: skip
+    return tuple(found)
+
+
+def _is_planned(endpoint: Endpoint) -> bool:
+    known = endpoint.metric in (*_CLASS, "auc") and endpoint.goal is not None
+    return endpoint.rule == "gating" and known
 
 
 def _expected(expected: Mapping[str, float], metric: str) -> float:

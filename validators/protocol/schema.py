@@ -36,6 +36,7 @@ from registry.trust.canonical import digest_of
 from validators.contract.faults import fault
 from validators.contract.schema import Contract, Identifier, Version
 from validators.metrics.binary_clinical import NEED_PREVALENCE
+from validators.metrics.binary_measures import BinarySettings
 from validators.metrics.measure import Measure
 from validators.metrics.tasks import NEEDS_PREVALENCE, measures_of
 from validators.protocol.endpoints import Endpoint, SubgroupRule, measure_named
@@ -127,8 +128,8 @@ class Protocol(Grown):
     pilot_mode: Literal["shadow", "assistive"] = "shadow"
     """How a certified model may be piloted. Shadow: no result reaches the care of a patient."""
     regulatory_references: tuple[str, ...] = ()
-    """What a pilot needs beside the certificate, such as an approval by an ethics committee; it
-    stands on certificate and label."""
+    """What a pilot needs beside the certificate, such as an approval by an ethics committee: the
+    maker's declaration answers each, and they stand on the report and the label."""
     minimum_landlock_abi: Annotated[int, Field(ge=0, le=10)] = 0
     goals_rationale: str = ""
 
@@ -213,6 +214,13 @@ class Protocol(Grown):
             return self.threshold
         low = self.indeterminate.counts_as == "positive"
         return self.indeterminate.low if low else self.indeterminate.high
+
+    @property
+    def binary(self) -> BinarySettings:
+        """What is fixed of a binary question."""
+        return BinarySettings(
+            self.decided_at or 0.0, self.intended_use.prevalence, self.decision_thresholds
+        )
 
     @property
     def further_columns(self) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def _drop(
     table: CaseTable, changed: CaseTable, rule: RobustnessRule, protocol: Protocol
 ) -> DropEvidence:
     found = judge_drop(
-        table, changed, rule.metric, threshold=protocol.decided_at or 0.0,
+        table, changed, rule.metric, threshold=protocol.binary.threshold,
         maximum_drop=rule.maximum_drop, alpha=protocol.each_alpha,
     )  # fmt: skip
     outcome, reason = with_enough_patients(found.outcome, found.reason, found.clusters)

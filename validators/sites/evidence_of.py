@@ -67,7 +67,7 @@ def _share_of(table: CaseTable, class_of: NDArray[np.bool_], protocol: Protocol)
         used = chosen & class_of
         if not used.any():
             return Undefined("there is no such case", 0, None)
-        at = protocol.decided_at or 0.0
+        at = protocol.binary.threshold
         return share_right(table, at, used, failed_is_right=failed_is_right)
 
     return share  # type: ignore[return-value]
