@@ -174,10 +174,9 @@ def _complete_case(table: Cases, protocol: Protocol) -> tuple[CompleteCase, ...]
 
 def _curves(table: Cases, protocol: Protocol) -> Curves:
     if isinstance(table, CaseTable):
-        settings = binary_measures.BinarySettings(
-            protocol.decided_at or 0.0, decision_thresholds=protocol.decision_thresholds
+        return Curves(
+            figures=binary_measures.figures(table, protocol.binary, protocol.each_alpha)
         )
-        return Curves(figures=binary_measures.figures(table, settings, protocol.each_alpha))
     others = module_of(protocol.task).figures(table, protocol.settings)
     return Curves(
         figures=tuple(one for one in others if isinstance(one, Figure)),

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from registry.trust.canonical import parse_canonical, sha256_bytes
 from tests.validators.evidence_made import cases, protocol, report
 from validators.evidence import Curves, Report
+from validators.metrics.binary import share_right
 from validators.metrics.figure import Figure, Series
 from validators.protocol.schema import Disclosure, Endpoint, IntendedUse
 from validators.report.build import STEP, code_digest, report_bytes, thin, thinned
@@ -264,21 +265,16 @@ def test_the_flow_adds_up() -> None:
 
 
 def test_the_threshold_stands_on_the_curve_where_it_was_measured() -> None:
-    gating = tuple(Endpoint(metric=name, goal=0.6) for name in ("sensitivity", "specificity"))
-    made = report(rules=protocol(endpoints=gating))
-    found, curves = {of.metric: of for of in made.endpoints}, made.curves
+    table, curves = cases(), report().curves
     assert curves is not None
     roc = next(figure for figure in curves.figures if figure.name == "roc")
     at, across = roc.series[1], roc.series[2]
-    up, down = found["sensitivity"], found["specificity"]
-    assert up.estimate is not None
-    assert down.estimate is not None
-    assert up.interval is not None
-    assert down.interval is not None
-    assert at.points[0] == pytest.approx((1 - down.estimate, up.estimate))
-    assert (at.low[0], at.high[0]) == pytest.approx((up.interval.low, up.interval.high))
+    up, down = (share_right(table, 0.5, of) for of in (table.positive, ~table.positive))
+    assert at.points[0] == pytest.approx((1 - down.value, up.value))
+    low, high = up.gating(0.025)
+    assert (at.low[0], at.high[0]) == pytest.approx((low, high))
     assert [x for x, _ in across.points] == pytest.approx(
-        [1 - down.interval.high, 1 - down.interval.low]
+        [1 - end for end in reversed(down.gating(0.025))]
     )
     root = ElementTree.fromstring(figure_plot(roc))  # noqa: S314  our own text
     point = root.find("circle[@class='point']")
@@ -287,7 +283,7 @@ def test_the_threshold_stands_on_the_curve_where_it_was_measured() -> None:
     assert float(point.attrib["cx"]) == pytest.approx(52 + 300 * at.points[0][0], abs=0.01)
     assert float(point.attrib["cy"]) == pytest.approx(314 - 300 * at.points[0][1], abs=0.01)
     assert len(root.findall("polyline[@class='whisker']")) == 2
-    assert f"{up.estimate:.3f} ({up.interval.low:.3f} to" in (root.findtext("desc") or "")
+    assert f"{up.value:.3f} ({low:.3f} to" in (root.findtext("desc") or "")
 
 
 def test_the_calibration_curve_is_drawn_with_its_band_and_groups() -> None:
