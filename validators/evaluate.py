@@ -174,9 +174,7 @@ def _complete_case(table: Cases, protocol: Protocol) -> tuple[CompleteCase, ...]
 
 def _curves(table: Cases, protocol: Protocol) -> Curves:
     if isinstance(table, CaseTable):
-        return Curves(
-            figures=binary_measures.figures(table, protocol.binary, protocol.each_alpha)
-        )
+        return Curves(figures=binary_measures.figures(table, protocol.binary, protocol.each_alpha))
     others = module_of(protocol.task).figures(table, protocol.settings)
     return Curves(
         figures=tuple(one for one in others if isinstance(one, Figure)),

@@ -22,7 +22,7 @@ from registry.trust.certificate import (
 from serving.bundle.golden import make_inputs, record
 from serving.bundle.pack import bundle_files, subjects
 from validators.evidence import Report
-from validators.report.card import applied_model_card, card_bytes
+from validators.report.card import applied_model_card, card_xml
 from validators.report.disclosure import release
 from validators.report.label import model_label
 
@@ -70,7 +70,7 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
             not_after=not_after,
         ),
         golden=golden,
-        card=card_bytes(
+        card=card_xml(
             applied_model_card(
                 released,
                 model=row["model_name"],

@@ -7,7 +7,7 @@
     protocol.json           what was fixed before the run
     report.json             the released form of the report
     model-label.txt         one page for people
-    model-card.json         the CHAI Applied Model Card, for machines (older bundles lack it)
+    model-card.xml          the CHAI Applied Model Card (older bundles lack it)
     model/model.onnx        the model, and at most one model/<name>.data
     golden/inputs.bin       made-up inputs, and in golden/expected.json what they must give
 
@@ -31,7 +31,7 @@ CONTRACT = "contract.json"
 PROTOCOL = "protocol.json"
 REPORT = "report.json"
 LABEL = "model-label.txt"
-CARD = "model-card.json"
+CARD = "model-card.xml"
 MODEL_PREFIX = "model/"
 GOLDEN_INPUTS = "golden/inputs.bin"
 GOLDEN_EXPECTED = "golden/expected.json"

@@ -50,20 +50,22 @@ def bundle_files(
 ) -> dict[str, bytes]:
     """Every file that is signed over, by its path.
 
-    `contract`, `protocol`, `report` (the released form) and `card` are canonical JSON; `golden` is
-    what `golden.record` gave. Raises Invalid or Refused when something is not what a bundle holds.
+    `contract`, `protocol` and `report` (the released form) are canonical JSON, `card` is XML;
+    `golden` is what `golden.record` gave. Raises Invalid or Refused when something is not what a bundle holds.
     """
     if set(golden) != {GOLDEN_INPUTS, GOLDEN_EXPECTED}:
         raise Invalid("the golden vectors are the two files that golden.record gives")
     given = {CONTRACT: contract, PROTOCOL: protocol, REPORT: report}
-    given |= {} if card is None else {CARD: card}
     for name, data in given.items():
         if not isinstance(parse_canonical(data), dict):
             raise Invalid(f"{name} must hold a JSON object")
     if parse_canonical(report).get("schema_id") != RELEASED_REPORT:
         raise Refused("only a report in its released form may leave the facility in a bundle")
+    if card is not None and not card.startswith(b"<?xml"):
+        raise Invalid(f"{CARD} must hold an XML document")
     files = {
         **given,
+        **({} if card is None else {CARD: card}),
         LABEL: label.encode() if isinstance(label, str) else label,
         **golden,
         **{MODEL_PREFIX + name: data for name, data in model_files.items()},

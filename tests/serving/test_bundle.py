@@ -92,9 +92,9 @@ def test_what_a_bundle_does_not_hold_is_not_packed(signed_over: Files) -> None:
         "contract.json", "protocol.json", "report.json", "model-label.txt", "model/model.onnx",
         "model/w-1.data", "golden/inputs.bin", "golden/expected.json",
     }  # fmt: skip
-    with_card = pack(card=canonical({"AppliedModelCard": {}}))
-    assert with_card["model-card.json"] == b'{"AppliedModelCard":{}}'
-    assert "model-card.json" in subjects(with_card)
+    with_card = pack(card=b"<?xml version='1.0'?><AppliedModelCard/>")
+    assert with_card["model-card.xml"].startswith(b"<?xml")
+    assert "model-card.xml" in subjects(with_card)
     refused: list[dict[str, Any]] = [
         {"card": b"[]"},
         {"model_files": {}},

@@ -7,13 +7,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from registry.trust.canonical import parse_canonical
 from tests.validators.evidence_made import everything, report
 from tests.validators.test_disclosure import _made
 from tests.validators.test_disclosure_tasks import endpoint, group, made
 from validators.evidence import Report
 from validators.protocol.schema import Disclosure
-from validators.report.card import NAMESPACE, NOT_PROVIDED, applied_model_card, card_bytes, card_xml
+from validators.report.card import NAMESPACE, NOT_PROVIDED, applied_model_card, card_xml
 from validators.report.disclosure import release
 from validators.report.suppression import Cell
 
@@ -84,7 +83,6 @@ SMALL = _made({"site": {"a": Cell(4, 3)}})
 def test_a_card_has_the_elements_of_the_schema_in_their_order(value: Report) -> None:
     card = card_of(value)
     check(card, SCHEMA)
-    assert parse_canonical(card_bytes(card)) == {"schema": NAMESPACE, "AppliedModelCard": card}
 
 
 def test_the_xml_holds_the_same_elements_and_texts() -> None:
@@ -162,4 +160,4 @@ def test_groups_that_are_behind_and_signs_that_reverse_are_warned_of() -> None:
 
 
 def test_the_same_report_gives_the_same_bytes() -> None:
-    assert card_bytes(card_of(ALL)) == card_bytes(card_of(everything(failed_perturbed=15)))
+    assert card_xml(card_of(ALL)) == card_xml(card_of(everything(failed_perturbed=15)))

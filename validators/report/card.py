@@ -8,8 +8,7 @@ Rules
 -----
 1. It is made of the released report alone, so it can say nothing that was withheld.
 2. The elements, their names and order are those of the Applied Model Card, schema v0.2 (Coalition
-   for Health AI, https://mc.chai.org/v0.2/schema.xsd). CHAI defines XML alone: `card_bytes` writes
-   the same tree as canonical JSON for machines that read the bundle, `card_xml` the instance that
+   for Health AI, https://mc.chai.org/v0.2/schema.xsd). `card_xml` writes the instance document that
    CHAI's own tools read.
 3. What the evaluation does not know is "not provided": nobody but the developer can say it.
 4. Results are JSON texts, as the schema asks: value, interval, goal, outcome. Outcomes are the
@@ -23,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from registry.trust.canonical import canonical
 from validators.report.disclosure import SUPPRESSED
 from validators.report.words import (
     OUTCOMES,
@@ -94,11 +92,6 @@ def applied_model_card(
         },
         "Bibliography": "",
     }  # fmt: skip
-
-
-def card_bytes(card: Card) -> bytes:
-    """The card as canonical JSON, with the schema that its elements are named by."""
-    return canonical({"schema": NAMESPACE, "AppliedModelCard": card})
 
 
 def card_xml(card: Card) -> bytes:
