@@ -51,7 +51,8 @@ def bundle_files(
     """Every file that is signed over, by its path.
 
     `contract`, `protocol` and `report` (the released form) are canonical JSON, `card` is XML;
-    `golden` is what `golden.record` gave. Raises Invalid or Refused when something is not what a bundle holds.
+    `golden` is what `golden.record` gave. Raises Invalid or Refused when something is not what a
+    bundle holds.
     """
     if set(golden) != {GOLDEN_INPUTS, GOLDEN_EXPECTED}:
         raise Invalid("the golden vectors are the two files that golden.record gives")
