@@ -158,6 +158,8 @@ def facility_example(
         api.store.put(path, manifest_bytes(sealed.manifest))
         lock_cohort(api, sam, path)
         body = yaml.safe_load((Path(__file__).parents[2] / "demo" / "protocol.yaml").read_text())
+        for name in ("robustness", "leakage"):
+            del body[name]
         counts = sealed.manifest.counts
         example.body = body | {
             "cohort": {"id": "nodules", "positives": counts.positives,

@@ -127,6 +127,10 @@ def test_a_submitter_does_not_read_a_group_that_grew_by_one(house: House) -> Non
         f"'sme-a','m',1,'{rules.digest}','d','1','Eva')"
     )
     house.owner.execute(
+        "INSERT INTO touchstone.fingerprint (submission, weights)"
+        f""" VALUES ('{submission}', '{{"contents": null, "tensors": [], "complete": false}}')"""
+    )
+    house.owner.execute(
         "INSERT INTO touchstone.attempt (submission, family, cohort_id, cohort_version)"
         f" VALUES ('{submission}','sme-a/q','d','1')"
     )
