@@ -135,22 +135,33 @@ def test_laws(shape: tuple[int, ...], seed: int, filled: float, tolerance: float
     assert _compare(first, second, spacing, tolerance * 2).nsd >= found.nsd - 1e-12
 
 
-def test_both_ways_to_find_distances_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_ways_to_find_distances_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     from validators.metrics import masks
 
     found = {}
-    for few in (0.0, 1.0):  # never, always by a tree
+    for window, few in ((2, 1 / 64), (0, 0.0), (0, 9.0)):  # looked up; by a transform; by a tree
+        monkeypatch.setattr(masks, "_WINDOW", window)
         monkeypatch.setattr(masks, "_FEW", few)
-        found[few] = [_compare(*PAIRS[name]) for name in ("balls 1", "noise 2", "discs 1")]
-    for tree, transform in zip(found[1.0], found[0.0], strict=True):
-        assert tree.hd95 == pytest.approx(transform.hd95)
-        assert tree.nsd == pytest.approx(transform.nsd)
+        found[window, few] = [
+            _compare(*pair, tolerance) for pair in PAIRS.values() for tolerance in TOLERANCES
+        ]
+    for other in found.values():
+        for first, second in zip(found[2, 1 / 64], other, strict=True):
+            assert second.hd95 == pytest.approx(first.hd95, rel=1e-12)
+            assert second.nsd == pytest.approx(first.nsd, rel=1e-12)
 
 
-def test_a_pair_of_128_cubed_takes_no_longer_than_a_second() -> None:
-    at = np.indices((128, 128, 128)) - 64
-    reference = (at**2).sum(axis=0) < 45**2
-    prediction = np.roll(reference, 3, axis=1)
+_AT = np.indices((128, 128, 128)) - 64
+_BALL = (_AT**2).sum(axis=0) < 45**2
+
+
+@pytest.mark.parametrize("filled", [None, 0.5, 0.1, 0.02])
+def test_a_pair_of_128_cubed_takes_no_longer_than_a_second(filled: float | None) -> None:
+    """Balls, and pure noise, which is nothing but surface."""
+    reference, prediction = _BALL, np.roll(_BALL, 3, axis=1)
+    if filled is not None:
+        rng = np.random.default_rng(1)
+        reference, prediction = (rng.random(_BALL.shape) < filled for _ in range(2))
     took = []
     for _ in range(3):
         start = time.perf_counter()
