@@ -17,7 +17,7 @@ Rules
 4. Space is DICOM's: millimetres, to the patient's left, back and head.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 import numpy as np
@@ -38,12 +38,14 @@ class Picture:
 
     values: [channels, slices, rows, columns]. affine: 4 x 4, from (slice, row, column) to
     millimetres; None for a picture without a place in space. spacing: of rows and columns in
-    millimetres for a picture without a place, where it is known.
+    millimetres for a picture without a place, where it is known. uneven: the slices are not all
+    equally far apart, or there is one alone, so the affine holds within slices and not across.
     """
 
     values: Values = field(repr=False)
     affine: Affine | None = None
     spacing: tuple[float, float] | None = None
+    uneven: bool = False
 
     @property
     def spacings(self) -> tuple[float, ...] | None:
@@ -76,7 +78,8 @@ def harmonised(picture: Picture, tensor: Tensor) -> Picture:
     done = _oriented(picture, form.orientation)
     done = _spaced(done, form, tensor.name)
     done = _fitted(done, wanted, form, tensor.name)
-    return Picture(_typed(done.values, tensor.staged_type, tensor.name), done.affine, done.spacing)
+    values = _typed(done.values, tensor.staged_type, tensor.name)
+    return replace(picture, values=values, affine=done.affine, spacing=done.spacing)
 
 
 def axes_of(affine: Affine) -> tuple[str, str, str]:
@@ -111,7 +114,7 @@ def _oriented(picture: Picture, orientation: str | None) -> Picture:
             values = np.flip(values, axis + 1)
             affine[:, 3] += affine[:, axis] * (values.shape[axis + 1] - 1)
             affine[:, axis] *= -1
-    return Picture(values, affine)
+    return replace(picture, values=values, affine=affine)
 
 
 def _spaced(picture: Picture, form: ImageForm, name: str) -> Picture:
@@ -121,6 +124,10 @@ def _spaced(picture: Picture, form: ImageForm, name: str) -> Picture:
     if have is None:
         raise Invalid(f"the image has no spacing, which {name} needs")
     axes = range(3 - len(form.spacing_mm), 3)
+    if picture.uneven and len(axes) == 3:
+        raise Invalid(
+            f"the slices are not equally far apart (some may be missing); {name} needs it"
+        )
     values, affine = picture.values, picture.affine
     # The spacing of a picture without a place has no first axis; a place always has three.
     spacing = dict(zip(range(3 - len(have), 3), have, strict=True))
@@ -139,8 +146,10 @@ def _spaced(picture: Picture, form: ImageForm, name: str) -> Picture:
             affine = affine.copy()
             affine[:, 3] += affine[:, axis] * shift
             affine[:, axis] *= ratio
-    flat = None if picture.spacing is None else (form.spacing_mm[-2], form.spacing_mm[-1])
-    return Picture(values, affine, flat if form.resample else picture.spacing)
+    flat = picture.spacing
+    if flat is not None and form.resample is not None:
+        flat = (form.spacing_mm[-2], form.spacing_mm[-1])
+    return replace(picture, values=values, affine=affine, spacing=flat)
 
 
 def _resampled(values: Values, axis: int, ratio: float, *, linear: bool) -> tuple[Values, float]:
@@ -184,7 +193,7 @@ def _fitted(picture: Picture, wanted: tuple[int, ...], form: ImageForm, name: st
     if affine is not None:
         affine = affine.copy()
         affine[:, 3] += affine[:, :3] @ np.array(shifts, dtype=np.float64)
-    return Picture(values, affine, picture.spacing)
+    return replace(picture, values=values, affine=affine)
 
 
 def _check_padding(padding: float, dtype: np.dtype[np.generic], name: str) -> None:
