@@ -21,13 +21,14 @@ Rules
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import LARGEST, Frame, Header, stored
+from validators.cohort.dicom_file import LARGEST, Frame, Header, guarded, stored
 from validators.contract.harmonise import Picture
 
 EVEN = 0.1
@@ -100,7 +101,7 @@ def parts_of(headers: Iterable[Header]) -> Parts:
         series, instance = part[0].series, part[0].instance
         name = (f"{series}#{number}" if len(divided) > 1 else series) if placed else instance
         try:
-            volumes.append(_volume(name, part))
+            volumes.append(guarded(partial(_volume, name, part), "the image can't be placed"))
         except Invalid as error:
             refused.append((name, str(error)))
     return Parts(tuple(volumes), tuple(refused), localizers, copies)

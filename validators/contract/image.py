@@ -84,6 +84,6 @@ def form_fault(form: ImageForm, shape: tuple[int, ...]) -> str | None:
         return "modality SEG is for a tensor of its own"
     if form.mask and form.resample == "linear":
         return "a mask is resampled by nearest"
-    if "HU" in form.values and form.modality != ("CT",):
+    if form.values == "HU" and form.modality != ("CT",):
         return "values in HU are for modality CT alone"
     return None
