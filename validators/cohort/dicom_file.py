@@ -141,15 +141,15 @@ def guarded(read: Callable[[], Result], what: str) -> Result:
 def quiet() -> Iterator[None]:
     """No warning and no log of pydicom: they quote values of the file."""
     logger = logging.getLogger("pydicom")
-    before, validation = logger.disabled, pydicom.config.settings.reading_validation_mode
+    before, validation = logger.level, pydicom.config.settings.reading_validation_mode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger.disabled = True
+        logger.setLevel(logging.CRITICAL + 1)
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         try:
             yield
         finally:
-            logger.disabled = before
+            logger.setLevel(before)
             pydicom.config.settings.reading_validation_mode = validation
 
 

@@ -109,6 +109,7 @@ def _segment(found: Dataset, asked: str | None) -> int:
     segments = {
         int(item.SegmentNumber): str(item.get("SegmentLabel", ""))
         for item in found.get("SegmentSequence", None) or ()
+        if int(item.SegmentNumber) > 0  # a label map lists its background as 0
     }
     if asked is None:
         if len(segments) != 1:

@@ -115,16 +115,21 @@ def read_picture(volume: Volume, values: str) -> Picture:
         raise Invalid(f"the image has more than {LARGEST} values")
     if values == "HU" and first.modality != "CT":
         raise Invalid("only CT has Hounsfield units")
+    exact = all(
+        part == int(part)
+        for plane in volume.planes
+        for part in (plane.frame.slope, plane.frame.intercept)
+    )
     whole: NDArray[Any] | None = None
     of_file: dict[str, NDArray[Any]] = {}
     for place, plane in enumerate(volume.planes):
         if plane.header.instance not in of_file:
             of_file = {plane.header.instance: stored(plane.header)}
-        made = _valued(of_file[plane.header.instance][plane.number], plane, values)
+        made = _valued(of_file[plane.header.instance][plane.number], plane, values, exact)
         if whole is None:
             whole = np.empty((len(volume.planes), *made.shape), dtype=made.dtype)
         if made.dtype != whole.dtype:
-            whole = whole.astype(np.result_type(whole.dtype, made.dtype))
+            raise Invalid("the slices have different types of pixels")
         whole[place] = made
     assert whole is not None
     channels = whole[np.newaxis] if first.samples == 1 else np.moveaxis(whole, -1, 0)
@@ -142,7 +147,8 @@ def plane_axes(frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return along_rows / lengths[0], along_columns / lengths[1]
 
 
-def _valued(values: NDArray[Any], plane: Plane, wanted: str) -> NDArray[Any]:
+def _valued(values: NDArray[Any], plane: Plane, wanted: str, exact: bool) -> NDArray[Any]:
+    """What the stored values mean: whole numbers where every slope and intercept is one."""
     if wanted == "stored":
         return values
     frame = plane.frame
@@ -150,12 +156,12 @@ def _valued(values: NDArray[Any], plane: Plane, wanted: str) -> NDArray[Any]:
         raise Invalid("a slice has no rescale slope and intercept, so it has no Hounsfield units")
     if plane.header.inverted and (frame.slope, frame.intercept) != (1.0, 0.0):
         raise Invalid("a MONOCHROME1 image with a rescale slope or intercept is not read")
-    if frame.slope == int(frame.slope) and frame.intercept == int(frame.intercept):
+    if exact:
         made = values.astype(np.int64) * int(frame.slope) + int(frame.intercept)
         if np.abs(made).max(initial=0) > np.iinfo(np.int32).max:
             raise Invalid("the rescaled values are too large")
         return made.astype(np.int32)
-    return (values * frame.slope + frame.intercept).astype(np.float32)
+    return (values.astype(np.float64) * frame.slope + frame.intercept).astype(np.float32)
 
 
 def _alike(header: Header) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ Rules
 -----
 1. Writing is suspected where the header says so or does not deny it for a captured screen,
    ultrasound or photograph, and where the pixels show it: near the border, at least four separate
-   blobs of one extreme value, as high as letters and on one line.
+   blobs of an extreme value, as high as letters and on one line.
 2. A face is suspected in CT and MR of several slices whose header names the head or the neck, or
    names no part of the body at all; and in volumes of files that have no such header.
 3. Suspicion costs a look, a miss costs a patient's name: in doubt it is suspected. It proves
@@ -32,6 +32,8 @@ _HEAD_BEGINS = ("head", "brain", "skull", "facial", "orbit", "sinus", "crani", "
 _BORDER = 0.2
 _LETTER = (5, 48)
 _LOOKED_AT = 5
+_EXTREME = 0.07
+"""Part of the range of grey values within which one is extreme: letters have soft edges."""
 
 
 def suspicions(
@@ -72,7 +74,9 @@ def _line_of_letters(picture: NDArray[np.float64]) -> bool:
     rows, columns = (max(1, int(n * _BORDER)) for n in picture.shape)
     border = np.ones(picture.shape, dtype=bool)
     border[rows:-rows, columns:-columns] = False
-    return any(_letters_on_a_line((picture == extreme) & border) for extreme in (high, low))
+    near = _EXTREME * (high - low)
+    bright, dark = picture >= high - near, picture <= low + near
+    return any(_letters_on_a_line(extreme & border) for extreme in (bright, dark))
 
 
 def _letters_on_a_line(marked: NDArray[np.bool_]) -> bool:
