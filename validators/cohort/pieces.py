@@ -210,6 +210,7 @@ def _run(pieces: Pieces, numbers: Sequence[int], workers: int) -> Iterator[int]:
     """Read pieces in processes of their own; stops early when one of them ends its process."""
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(["validators.cohort.folder"])
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(pieces,)) as pool:
         futures = [pool.submit(_read_one, number) for number in numbers]
         try:
