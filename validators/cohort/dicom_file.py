@@ -33,7 +33,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from registry.trust.errors import Invalid
 
-MODALITIES = ("CT", "MR", "PT", "MG", "DX", "CR", "US", "SC", "SEG", "OT")
+MODALITIES = ("CT", "MR", "PT", "MG", "DX", "CR", "US", "SC", "XC", "OT", "SEG")
 LARGEST = 1 << 29
 """Values of one image, at most."""
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -200,7 +200,7 @@ def _header(path: Path) -> Header:
         ),
         burned_in=str(found.get("BurnedInAnnotation", "")),
         secondary=sop_class.startswith(_SECONDARY_CAPTURE)
-        or modality in ("SC", "OT", "US")
+        or modality in ("SC", "XC", "OT", "US")
         or "ConversionType" in found,
         seen=" ".join(
             str(found.get(name, "") or "")

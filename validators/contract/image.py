@@ -38,7 +38,7 @@ from pydantic import Field
 
 from validators.contract.strict import Strict
 
-Modality = Literal["CT", "MR", "PT", "MG", "DX", "CR", "US", "SC", "SEG", "picture"]
+Modality = Literal["CT", "MR", "PT", "MG", "DX", "CR", "US", "SC", "XC", "OT", "SEG", "picture"]
 StoredType = Literal["uint8", "int16", "uint16", "float32"]
 Letters = Annotated[str, Field(pattern=r"^[LRAPSI]{3}$")]
 _AXES = ("LR", "AP", "SI")
