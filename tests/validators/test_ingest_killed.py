@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from registry.trust.errors import Invalid
+from tests.validators.cohort_example import contract as lidc_contract
+from tests.validators.cohort_example import few_scans
 from tests.validators.test_ingest import CT, bytes_of, hospital, made_contract
 from validators.cohort.ingest import ingest
 from validators.cohort.pieces import CRASHED, read_pieces
@@ -23,24 +25,45 @@ MARK = "TOUCHSTONE_TEST_INGEST"
 CODE = """
 import sys
 from pathlib import Path
-from tests.validators.test_ingest import CT, made_contract
 from validators.cohort.ingest import ingest
-source, reference, out = map(Path, sys.argv[1:])
+from validators.contract.read import read_contract
+source, reference, contract, out = map(Path, sys.argv[1:])
 if __name__ == "__main__":
-    ingest(source, out, contract=made_contract(CT), half="all", reference=reference, workers=2)
+    asked = {"contract": read_contract(contract), "half": "all", "reference": reference}
+    ingest(source, out, workers=2, **asked)
+"""
+KILLED_AT_A_CHANGE = """
+import os, shutil, signal, sys
+from pathlib import Path
+from validators.cohort.ingest import ingest
+from validators.contract.read import read_contract
+source, contract, out, left = *map(Path, sys.argv[1:4]), int(sys.argv[4])
+def change(event, given):
+    global left
+    writing = event == "open" and isinstance(given[1], str) and set(given[1]) & set("wax")
+    if not (writing or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir")):
+        return
+    if not str(given[0]).startswith(str(out)):
+        return
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(change)
+ingest(source, out, contract=read_contract(contract), half="all")
 """
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes_and_leaves_no_process(tmp_path: Path):
-    source, reference = hospital(tmp_path, 60)
+    source, reference = hospital(tmp_path, 40)
     (source / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 400)
     whole = ingest(source, tmp_path / "whole", contract=made_contract(CT), half="all",
                    reference=reference)  # fmt: skip
-    script = tmp_path / "run.py"
+    script, contract = tmp_path / "run.py", tmp_path / "contract.json"
     script.write_text(CODE)
+    contract.write_text(made_contract(CT).model_dump_json())
     out = tmp_path / "out"
     environment = os.environ | {MARK: str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(script), str(source), str(reference), str(out)]
+    command = [sys.executable, str(script), str(source), str(reference), str(contract), str(out)]
     kills, reached = 0, set()
     while True:
         process = subprocess.Popen(command, env=environment)
@@ -54,16 +77,40 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes_and_leaves_no_proces
         assert ended(str(tmp_path)), "a reading process outlived the one that started it"
         assert not out.exists()
     assert process.returncode == 0
-    assert kills >= 4
+    assert kills >= 3
     assert len(reached) >= 3, "the kills hit one place alone"
     assert bytes_of(out) == bytes_of(whole.path)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("out")) == ["out"]
 
 
+def test_killed_before_any_change_on_the_disk_it_ends_with_the_same_bytes(tmp_path: Path):
+    source = few_scans(tmp_path / "few")
+    script, contract = tmp_path / "run.py", tmp_path / "contract.json"
+    script.write_text(KILLED_AT_A_CHANGE)
+    contract.write_text(lidc_contract().model_dump_json())
+    whole = ingest(source, tmp_path / "whole", contract=lidc_contract(), half="all")
+    out, environment = tmp_path / "out", os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ingest(source, out, contract=lidc_contract(), half="all")  # so that there is one to replace
+    kills = 0
+    for left in range(1, 100, 3):
+        ran = subprocess.run(
+            [sys.executable, str(script), str(source), str(contract), str(out), str(left)],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        if ran.returncode == 0:
+            break
+        assert ran.returncode == -signal.SIGKILL, ran.stderr
+        kills += 1
+        ingest(source, out, contract=lidc_contract(), half="all")
+        assert bytes_of(out) == bytes_of(whole.path)
+        assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("out")) == ["out"]
+    assert kills >= 8
+
+
 def wait_for_more(process: subprocess.Popen[bytes], out: Path, kills: int) -> None:
     """Until a few more pieces are there than before, or the blocks are being written."""
     pieces = out.with_name("out.partial") / "pieces"
-    target = kills * 14
+    target = kills * 12
     while process.poll() is None and len(list(pieces.glob("*.json"))) <= target:
         time.sleep(0.002)
     time.sleep(0.004 * (kills % 3))

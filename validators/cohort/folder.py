@@ -15,8 +15,10 @@ Rules
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from registry.trust.canonical import digest_of
 from registry.trust.errors import Invalid, NotFound
@@ -24,7 +26,7 @@ from validators.cohort.dicom_file import Header, guarded
 from validators.cohort.dicom_mask import read_mask
 from validators.cohort.dicom_series import Volume, read_picture
 from validators.cohort.folder_cases import Todo, cases_of_table, cases_of_walk
-from validators.cohort.folder_files import state_of_folder
+from validators.cohort.folder_files import STATEMENT, state_of_folder
 from validators.cohort.folder_table import NAMES, read_table
 from validators.cohort.image_file import read_image, read_mask_file
 from validators.cohort.kept import OPTIONS
@@ -36,7 +38,6 @@ from validators.contract.schema import Strict, Tensor
 
 _SALT = "touchstone/folder/halves/1"
 _TABLES = (".csv", ".tsv", ".parquet")
-STATEMENT = "cohort.yaml"
 
 
 class Statement(Strict):
@@ -87,7 +88,9 @@ class Folder:
     def _read(self, position: int) -> Inputs:
         todo = self._todos[position]
         pictures: dict[str, Picture] = {}
-        tensors, review, notes = {}, [], []
+        tensors: dict[str, NDArray[Any]] = {}
+        review: list[str] = []
+        notes: list[str] = []
         for tensor in self._contract.inputs:
             if tensor.image is None:
                 numbers = np.array(todo.numbers[tensor.name], dtype=np.float64)
@@ -175,7 +178,7 @@ def _mask(todo: Todo, tensor: Tensor, pictures: dict[str, Picture]) -> Picture:
     return read_mask(mask, image, todo.segment)
 
 
-def _numbers(numbers: np.ndarray, tensor: Tensor) -> np.ndarray:
+def _numbers(numbers: NDArray[np.float64], tensor: Tensor) -> NDArray[Any]:
     dtype = np.dtype(tensor.dtype)
     if dtype.kind in "iub" and (numbers != np.rint(numbers)).any():
         raise Invalid(f"{tensor.name} takes whole numbers and the table has another")

@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from registry.trust.errors import Invalid
 from validators.cohort.dicom_file import Header, is_dicom, read_header
 from validators.cohort.dicom_series import Parts, Volume, parts_of
 
-Progress = Callable[[int, int], None]
+STATEMENT = "cohort.yaml"
 
 
 @dataclass
@@ -70,6 +70,8 @@ def read_folder(folder: Path) -> Found:
     masks: dict[str, Header] = {}
     for path in regular_files(folder):
         name = str(path.relative_to(folder))
+        if name == STATEMENT:
+            continue
         try:
             if not is_dicom(path):
                 found.add("files that are not DICOM")

@@ -19,6 +19,7 @@ Rules
 
 from dataclasses import dataclass, field, replace
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from registry.trust.errors import Invalid
 from validators.contract.image import SPACING_TOLERANCE, ImageForm
 from validators.contract.schema import Tensor
 
-Values = NDArray[np.generic]
+Values = NDArray[Any]
 Affine = NDArray[np.float64]
 _DIRECTION = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
 
@@ -196,7 +197,7 @@ def _fitted(picture: Picture, wanted: tuple[int, ...], form: ImageForm, name: st
     return replace(picture, values=values, affine=affine)
 
 
-def _check_padding(padding: float, dtype: np.dtype[np.generic], name: str) -> None:
+def _check_padding(padding: float, dtype: np.dtype[Any], name: str) -> None:
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if padding != int(padding) or not limits.min <= padding <= limits.max:
@@ -206,7 +207,7 @@ def _check_padding(padding: float, dtype: np.dtype[np.generic], name: str) -> No
 def _typed(values: Values, wanted: str, name: str) -> Values:
     dtype = np.dtype(wanted)
     if dtype.kind == "b":
-        return values != 0
+        return np.asarray(values != 0)
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise Invalid(f"the image {name} holds NaN or infinity")
