@@ -1,14 +1,21 @@
 """DICOM series made for tests: a patient's name and private tags in every header."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import numpy as np
 import pydicom
+import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
+
+from validators.cohort.dicom_file import read_header
+from validators.cohort.dicom_series import Volume, parts_of
 
 SECRETS = ("Geheim^Gertrud", "19521224", "20240317", "Dr^Behandelnd", "ACC-4711", "PRIVATE-NOTE")
 """What must never be in a staged file."""
@@ -103,3 +110,42 @@ def statement(folder: Path) -> None:
     (folder / "cohort.yaml").write_text(
         "title: Made\nlicence: none\ncitation: none\nreference_standard: made up\n"
     )
+
+
+REAL = Path(os.environ.get("TOUCHSTONE_SHARED_DATA", Path(__file__).parents[3] / "shared/data"))
+real_pair = pytest.mark.skipif(
+    not (REAL / "dicom").is_dir(), reason=f"the real CT and DICOM-SEG are not at {REAL / 'dicom'}"
+)
+
+
+def volume_of(paths: list[Path]) -> Volume:
+    parts = parts_of([read_header(path) for path in paths])
+    assert not parts.refused, parts.refused
+    (volume,) = parts.volumes
+    return volume
+
+
+def segmentation(paths: list[Path], mask: np.ndarray, path: Path, **how: object) -> Path:
+    """A DICOM-SEG that highdicom writes."""
+    images = [pydicom.dcmread(p) for p in paths]
+    for image in images:
+        image.PatientName = "A"
+        image.StudyTime, image.StudyID, image.SliceThickness = "", "1", 2
+        image.PositionReferenceIndicator = ""
+    described = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number, segment_label=f"part {number}",
+            segmented_property_category=codes.SCT.Organ, segmented_property_type=codes.SCT.Lung,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
+        )
+        for number in range(1, (mask.shape[3] if mask.ndim == 4 else 1) + 1)
+    ]  # fmt: skip
+    made = highdicom.seg.Segmentation(
+        source_images=images, pixel_array=mask, segment_descriptions=described,
+        segmentation_type=how.get("kind", "BINARY"), series_instance_uid=highdicom.UID(),
+        series_number=2, sop_instance_uid=highdicom.UID(), instance_number=1, manufacturer="m",
+        manufacturer_model_name="m", software_versions="1", device_serial_number="1",
+        max_fractional_value=200,
+    )  # fmt: skip
+    made.save_as(path)
+    return path

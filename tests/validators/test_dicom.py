@@ -1,6 +1,5 @@
 """DICOM series and segmentations: in order, at their place, in their units, or refused."""
 
-import os
 import warnings
 from pathlib import Path
 
@@ -9,27 +8,21 @@ import numpy as np
 import pydicom
 import pydicom.data
 import pytest
-from pydicom.sr.codedict import codes
 
 from registry.trust.errors import Invalid
-from tests.validators.dicom_made import SECRETS, header, noise, save, with_pixels, write_series
+from tests.validators.dicom_made import (
+    SECRETS,
+    header,
+    noise,
+    save,
+    volume_of,
+    with_pixels,
+    write_series,
+)
 from validators.cohort.dicom_file import is_dicom, read_header, stored
-from validators.cohort.dicom_mask import read_mask
-from validators.cohort.dicom_series import Volume, parts_of, read_picture
+from validators.cohort.dicom_series import parts_of, read_picture
 from validators.cohort.kept import kept_of
 from validators.cohort.suspicion import FACE, WRITING, shows_writing, suspicions
-
-REAL = Path(os.environ.get("TOUCHSTONE_SHARED_DATA", Path(__file__).parents[3] / "shared/data"))
-real_pair = pytest.mark.skipif(
-    not (REAL / "dicom").is_dir(), reason=f"the real CT and DICOM-SEG are not at {REAL / 'dicom'}"
-)
-
-
-def volume_of(paths: list[Path]) -> Volume:
-    parts = parts_of([read_header(path) for path in paths])
-    assert not parts.refused, parts.refused
-    (volume,) = parts.volumes
-    return volume
 
 
 def refusal(paths: list[Path]) -> str:
@@ -68,114 +61,6 @@ def test_highdicom_places_every_voxel_where_we_do(tmp_path: Path):
         place = theirs.affine @ np.array([*index, 1.0])
         own = np.rint(np.linalg.solve(picture.affine, place)[:3]).astype(int)
         assert picture.values[0][tuple(own)] == theirs.array[index]
-
-
-def segmentation(paths: list[Path], mask: np.ndarray, path: Path, **how: object) -> Path:
-    """A DICOM-SEG that highdicom writes."""
-    images = [pydicom.dcmread(p) for p in paths]
-    for image in images:
-        image.PatientName = "A"
-        image.StudyTime, image.StudyID, image.SliceThickness = "", "1", 2
-        image.PositionReferenceIndicator = ""
-    described = [
-        highdicom.seg.SegmentDescription(
-            segment_number=number, segment_label=f"part {number}",
-            segmented_property_category=codes.SCT.Organ, segmented_property_type=codes.SCT.Lung,
-            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
-        )
-        for number in range(1, (mask.shape[3] if mask.ndim == 4 else 1) + 1)
-    ]  # fmt: skip
-    made = highdicom.seg.Segmentation(
-        source_images=images, pixel_array=mask, segment_descriptions=described,
-        segmentation_type=how.get("kind", "BINARY"), series_instance_uid=highdicom.UID(),
-        series_number=2, sop_instance_uid=highdicom.UID(), instance_number=1, manufacturer="m",
-        manufacturer_model_name="m", software_versions="1", device_serial_number="1",
-        max_fractional_value=200,
-    )  # fmt: skip
-    made.save_as(path)
-    return path
-
-
-@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
-def test_a_segmentation_lies_where_highdicom_says(tmp_path: Path, kind: str):
-    paths = write_series(tmp_path / "ct", "3", noise((6, 8, 8)))
-    in_order = sorted(paths, key=lambda p: pydicom.dcmread(p).ImagePositionPatient[2])
-    mask = np.zeros((6, 8, 8), dtype=np.uint8)
-    mask[1:4, 2:5, 3:7] = 1
-    written = mask if kind != "FRACTIONAL" else mask * 0.75 + (1 - mask) * 0.25
-    seg = segmentation(in_order, written, tmp_path / "seg", kind=kind)
-    volume = volume_of(paths)
-    read = read_mask(read_header(seg), volume)
-    assert (read.values[0] == mask).all()
-    if kind == "BINARY":
-        theirs = highdicom.seg.segread(seg).get_volume(combine_segments=True)
-        for index in zip(*np.nonzero(theirs.array), strict=True):
-            place = theirs.affine @ np.array([*index, 1.0])
-            own = np.rint(np.linalg.solve(volume.affine, place)[:3]).astype(int)
-            assert read.values[0][tuple(own)] == 1
-        assert read.values.sum() == theirs.array.sum()
-
-
-def test_one_of_several_segments_is_named(tmp_path: Path):
-    paths = write_series(tmp_path / "ct", "4", noise((3, 8, 8)))
-    paths.sort(key=lambda p: pydicom.dcmread(p).ImagePositionPatient[2])
-    mask = np.zeros((3, 8, 8, 2), dtype=np.uint8)
-    mask[0, 1, 1, 0] = mask[2, 5, 5:7, 1] = 1
-    seg = read_header(segmentation(paths, mask, tmp_path / "seg"))
-    volume = volume_of(paths)
-    assert read_mask(seg, volume, "2").values.sum() == 2
-    assert read_mask(seg, volume, "part 1").values.sum() == 1
-    for asked, said in ((None, "2 segments"), ("3", "no segment")):
-        with pytest.raises(Invalid, match=said):
-            read_mask(seg, volume, asked)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"FrameOfReferenceUID": "1.2.3"}, "frames of reference"),
-        ({"PixelSpacing": [0.5, 0.8]}, "pixel spacings"),
-        ({"ImagePositionPatient": [-9.0, -20.0, None]}, "shifted"),
-        ({"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}, "orientations"),
-        ({"height": 100.0}, "outside the image"),
-        ({"size": (9, 8)}, "rows or columns"),
-    ],
-)
-def test_a_mask_of_another_grid_is_refused(tmp_path: Path, change: dict, said: str):
-    paths = write_series(tmp_path / "ct", "5", noise((3, 8, 8)))
-    paths.sort(key=lambda p: pydicom.dcmread(p).ImagePositionPatient[2])
-    mask = np.zeros((3, 8, 8), dtype=np.uint8)
-    mask[1, 2, 2] = 1
-    seg = read_header(segmentation(paths, mask, tmp_path / "seg"))
-    moved = []
-    for number, path in enumerate(paths):
-        image = pydicom.dcmread(path)
-        position = list(image.ImagePositionPatient)
-        for name, value in change.items():
-            if name == "ImagePositionPatient":
-                image.ImagePositionPatient = [*value[:2], position[2]]
-            elif name == "height":
-                image.ImagePositionPatient = [*position[:2], position[2] + value]
-            elif name == "size":
-                with_pixels(image, noise(value))
-            else:
-                setattr(image, name, value)
-        moved.append(save(image, tmp_path / "moved" / str(number)))
-    with pytest.raises(Invalid, match=said):
-        read_mask(seg, volume_of(moved))
-
-
-@real_pair
-def test_the_real_pair_has_its_gap_and_its_mask_at_the_right_place():
-    volume = volume_of(sorted((REAL / "dicom/ct_77654033").iterdir()))
-    assert (volume.missing, volume.uneven) == (161, True)
-    path = REAL / "dicom/seg_image_ct_binary.dcm"
-    mask = read_mask(read_header(path), volume).values[0]
-    seg = highdicom.seg.segread(path)
-    instances = [plane.header.instance for plane in volume.planes]
-    theirs = seg.get_pixels_by_source_instance(instances, combine_segments=True)
-    assert mask.any()
-    assert (mask == theirs).all()
 
 
 def test_a_missing_slice_is_counted_and_a_tilted_or_turned_one_refused(tmp_path: Path):

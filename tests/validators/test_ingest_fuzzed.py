@@ -23,9 +23,16 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from registry.trust.errors import Invalid
-from tests.validators.dicom_made import header, noise, save, statement, with_pixels, write_series
-from tests.validators.test_dicom import segmentation
-from tests.validators.test_ingest import CT, made_contract, table
+from tests.validators.dicom_made import (
+    header,
+    noise,
+    save,
+    segmentation,
+    statement,
+    with_pixels,
+    write_series,
+)
+from tests.validators.ingest_made import CT, made_contract, table
 from validators.cohort.dicom_file import read_header
 from validators.cohort.dicom_mask import read_mask
 from validators.cohort.dicom_series import parts_of, read_picture

@@ -16,7 +16,7 @@ import pytest
 from registry.trust.errors import Invalid
 from tests.validators.cohort_example import contract as lidc_contract
 from tests.validators.cohort_example import few_scans
-from tests.validators.test_ingest import CT, bytes_of, hospital, made_contract
+from tests.validators.ingest_made import CT, bytes_of, hospital, made_contract
 from validators.cohort.ingest import ingest
 from validators.cohort.pieces import CRASHED, read_pieces
 from validators.cohort.source import Case, Inputs

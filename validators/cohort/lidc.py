@@ -52,16 +52,8 @@ REFERENCE_STANDARD = (
     "Median over the readers of the malignancy rating (1 to 5): positive above 3, negative below "
     "3; nodules with a median of exactly 3 are indeterminate and excluded"
 )
-DESCRIPTORS = (
-    "subtlety",
-    "internalStructure",
-    "calcification",
-    "sphericity",
-    "margin",
-    "lobulation",
-    "spiculation",
-    "texture",
-)
+DESCRIPTORS = ("subtlety", "internalStructure", "calcification", "sphericity", "margin",
+               "lobulation", "spiculation", "texture")  # fmt: skip
 SIZE, PITCH = 64, 1.0
 LINKAGE = 6.0
 THIN = 1.5
