@@ -88,3 +88,44 @@ def test_a_table_of_numbers_is_a_cohort_by_itself(tmp_path: Path):
     patients = [set(half.table()["patient"].to_pylist()) for half in halves]
     assert not patients[0] & patients[1]
     assert sum(half.cases for half in halves) == 999
+
+
+def test_mammograms_of_eight_bits_keep_them_and_are_known_by_their_instance(tmp_path: Path):
+    source = tmp_path / "src"
+    statement(source)
+    rows = []
+    for view in range(4):
+        pixels = noise((12, 10), view).astype(np.uint8)
+        made = header("1", view, "MG", PhotometricInterpretation=f"MONOCHROME{1 + view % 2}",
+                      ImagerPixelSpacing=[0.1, 0.1], BodyPartExamined="BREAST")  # fmt: skip
+        save(with_pixels(made, pixels), source / f"{view}.dcm")
+        rows.append({"instance": made.SOPInstanceUID, "reference": view % 2})
+    contract = made_contract(
+        {"name": "view", "dtype": "float32", "shape": [1, 12, 10],
+         "image": {"modality": ["MG"], "stored_as": "uint8", "spacing_mm": [0.1, 0.1]}}
+    )  # fmt: skip
+    staged = ingest(source, tmp_path / "out", contract=contract, half="all",
+                    reference=table(tmp_path / "r.csv", rows))  # fmt: skip
+    got = load_file(staged.block(0))["view"]
+    assert got.dtype == np.uint8
+    for view in range(4):
+        pixels = noise((12, 10), view).astype(np.uint8)
+        assert (got[view, 0] == (255 - pixels if view % 2 == 0 else pixels)).all()
+    assert staged.meta["patients"] == 1
+
+
+def test_pictures_in_colour_have_three_channels(tmp_path: Path):
+    source = tmp_path / "src"
+    statement(source)
+    colours = np.random.default_rng(1).integers(0, 256, (6, 7, 3)).astype(np.uint8)
+    Image.fromarray(colours).save(source / "a.png")
+    Image.fromarray(colours).convert("P").save(source / "b.png")
+    Image.fromarray(colours).convert("RGBA").save(source / "c.png")
+    rows = [{"case": n, "patient": n, "reference": 1, "image": f"{n}.png"} for n in "abc"]
+    table(source / "cases.csv", rows)
+    contract = made_contract(
+        {"name": "x", "dtype": "uint8", "shape": [3, 6, 7], "image": {"modality": ["picture"]}}
+    )
+    staged = ingest(source, tmp_path / "out", contract=contract, half="all")
+    assert (load_file(staged.block(0))["x"][0] == np.moveaxis(colours, -1, 0)).all()
+    assert list(staged.meta["case_flow"].values()) == [2]

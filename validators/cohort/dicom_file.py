@@ -32,6 +32,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from registry.trust.errors import Invalid
+from validators.cohort.dicom_uptake import NEEDED, uptake_factor
 
 MODALITIES = ("CT", "MR", "PT", "MG", "DX", "CR", "US", "SC", "XC", "OT", "SEG")
 LARGEST = 1 << 29
@@ -49,7 +50,7 @@ _READ = (
     "PerFrameFunctionalGroupsSequence", "BurnedInAnnotation", "RecognizableVisualFeatures",
     "BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName", "PatientSex",
     "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "ReferencedSeriesSequence",
-    "ConversionType", *_SPLITTERS,
+    "ConversionType", *_SPLITTERS, *NEEDED,
 )  # fmt: skip
 Result = TypeVar("Result")
 
@@ -89,6 +90,7 @@ class Header:
     refers_to: tuple[str, ...] = field(repr=False)
     burned_in: str = field(repr=False)
     secondary: bool
+    uptake: float | None = field(repr=False)
     seen: str = field(repr=False)
     subject: dict[str, str] = field(repr=False)
 
@@ -202,6 +204,7 @@ def _header(path: Path) -> Header:
         secondary=sop_class.startswith(_SECONDARY_CAPTURE)
         or modality in ("SC", "XC", "OT", "US")
         or "ConversionType" in found,
+        uptake=uptake_factor(found) if modality == "PT" else None,
         seen=" ".join(
             str(found.get(name, "") or "")
             for name in ("BodyPartExamined", "StudyDescription", "SeriesDescription",

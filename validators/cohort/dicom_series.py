@@ -108,14 +108,16 @@ def parts_of(headers: Iterable[Header]) -> Parts:
 
 
 def read_picture(volume: Volume, values: str) -> Picture:
-    """The image in space. values: `stored`, `rescaled` or `HU`. Raises Invalid."""
+    """The image in space. values: `stored`, `rescaled`, `HU` or `SUV`. Raises Invalid."""
     first = volume.first
     size = len(volume.planes) * first.rows * first.columns * first.samples
     if size > LARGEST:
         raise Invalid(f"the image has more than {LARGEST} values")
     if values == "HU" and first.modality != "CT":
         raise Invalid("only CT has Hounsfield units")
-    exact = all(
+    if values == "SUV" and (first.modality != "PT" or first.uptake is None):
+        raise Invalid("the header lacks what uptake values need: units, dose, weight, times")
+    exact = values != "SUV" and all(
         part == int(part)
         for plane in volume.planes
         for part in (plane.frame.slope, plane.frame.intercept)
@@ -161,7 +163,8 @@ def _valued(values: NDArray[Any], plane: Plane, wanted: str, exact: bool) -> NDA
         if np.abs(made).max(initial=0) > np.iinfo(np.int32).max:
             raise Invalid("the rescaled values are too large")
         return made.astype(np.int32)
-    return (values.astype(np.float64) * frame.slope + frame.intercept).astype(np.float32)
+    real = values.astype(np.float64) * frame.slope + frame.intercept
+    return (real * (plane.header.uptake or 1.0) if wanted == "SUV" else real).astype(np.float32)
 
 
 def _alike(header: Header) -> tuple[Any, ...]:

@@ -161,8 +161,8 @@ def _picture(image: Volume | Path, tensor: Tensor) -> Picture:
     assert tensor.image is not None
     if isinstance(image, Volume):
         return read_picture(image, tensor.image.values)
-    if tensor.image.values == "HU":
-        raise Invalid("only DICOM says that values are Hounsfield units; use `stored`")
+    if tensor.image.values in ("HU", "SUV"):
+        raise Invalid("only DICOM says that values are Hounsfield units or SUV; use `stored`")
     return read_image(image, tensor.name)
 
 

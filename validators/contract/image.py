@@ -25,8 +25,9 @@ Rules
 3. `spacing_mm` with `resample`: the image is brought to it. Without: an image whose spacing
    differs by more than 1 % is refused. Left out, any spacing will do.
 4. `fit: centre` crops and pads about the middle; without it an image of another size is refused.
-5. `values`: `HU` (CT alone, rescaled), `rescaled` (by the image's own slope and intercept, such as
-   Bq/ml) or `stored` (as stored; MONOCHROME1 is turned so that more is brighter).
+5. `values`: `HU` (CT alone, rescaled), `SUV` (PT alone, by body weight), `rescaled` (by the image's
+   own slope and intercept, such as Bq/ml) or `stored` (as stored; MONOCHROME1 is turned so that
+   more is brighter).
 6. `stored_as` is the type in the sealed shards; the model gets `dtype`. A value that it can't hold
    refuses the case: nothing is clipped.
 7. `modality: [SEG]` is a mask on the grid of the case's image.
@@ -54,7 +55,7 @@ class ImageForm(Strict):
     resample: Literal["linear", "nearest"] | None = None
     fit: Literal["centre"] | None = None
     padding: float = 0.0
-    values: Literal["HU", "rescaled", "stored"] = "stored"
+    values: Literal["HU", "SUV", "rescaled", "stored"] = "stored"
     stored_as: StoredType | None = None
 
     @property
@@ -86,4 +87,6 @@ def form_fault(form: ImageForm, shape: tuple[int, ...]) -> str | None:
         return "a mask is resampled by nearest"
     if form.values == "HU" and form.modality != ("CT",):
         return "values in HU are for modality CT alone"
+    if form.values == "SUV" and form.modality != ("PT",):
+        return "values in SUV are for modality PT alone"
     return None
