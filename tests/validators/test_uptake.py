@@ -68,3 +68,12 @@ def test_the_decay_is_what_the_header_says(tmp_path: Path, change: dict, factor:
 def test_nothing_is_guessed(tmp_path: Path, change: dict):
     with pytest.raises(Invalid, match="uptake values need"):
         read_picture(volume_of(pet(tmp_path, **change)), "SUV")
+
+
+def test_one_slice_without_a_dose_refuses_all(tmp_path: Path):
+    paths = pet(tmp_path)
+    image = pydicom.dcmread(paths[1])
+    del image.PatientWeight
+    image.save_as(paths[1])
+    with pytest.raises(Invalid, match="uptake values need"):
+        read_picture(volume_of(paths), "SUV")

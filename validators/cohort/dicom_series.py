@@ -115,7 +115,7 @@ def read_picture(volume: Volume, values: str) -> Picture:
         raise Invalid(f"the image has more than {LARGEST} values")
     if values == "HU" and first.modality != "CT":
         raise Invalid("only CT has Hounsfield units")
-    if values == "SUV" and (first.modality != "PT" or first.uptake is None):
+    if values == "SUV" and any(plane.header.uptake is None for plane in volume.planes):
         raise Invalid("the header lacks what uptake values need: units, dose, weight, times")
     exact = values != "SUV" and all(
         part == int(part)

@@ -33,7 +33,7 @@ def uptake_factor(found: Dataset) -> float | None:
     corrected = set(found.get("CorrectedImage", None) or ())
     if units != "BQML" or "ATTN" not in corrected or not corrected & {"DECY", "DECAY"}:
         return None
-    items = found.get("RadiopharmaceuticalInformationSequence", None) or ()
+    items: Any = found.get("RadiopharmaceuticalInformationSequence", None) or ()
     if len(items) != 1:
         return None
     weight = _within(found.get("PatientWeight", None), _WEIGHT)
