@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from registry.trust.errors import Refused
-from validators.cohort.ingest import BLOCK, Staged, ingest, open_staged
+from validators.cohort.ingest import Staged, ingest, open_staged
 from validators.cohort.lidc import installed_lidc
 from validators.protocol.read import read_contract
 
@@ -60,7 +60,7 @@ def _arrays(staged: Staged) -> Development:
     if staged.meta["half"] != "development":
         raise Refused(f"{staged.path} is not the development half; ingest with --half development")
     table = staged.table()
-    blocks = [load_file(staged.block(n)) for n in range(-(-staged.cases // BLOCK))]
+    blocks = [load_file(path) for path in staged.blocks()]
     known = ("case", "patient", "reference")
     return Development(
         image=np.concatenate([block["image"] for block in blocks]),

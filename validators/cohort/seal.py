@@ -12,6 +12,7 @@ Rules
    order, so neither shard nor row says anything about a case.
 3. The same staging and keys give the same bytes and root. A seal that was killed is run again.
 4. One shard is in memory at a time.
+5. Cases that are not cleared (`validators.cohort.clearance`) are not sealed.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Conflict, Invalid
+from validators.cohort.clearance import check_clear
 from validators.cohort.contents import (
     SALT,
     attributes_of,
@@ -36,7 +38,7 @@ from validators.cohort.contents import (
     table_bytes,
 )
 from validators.cohort.envelope import encrypt
-from validators.cohort.ingest import BLOCK, Staged, open_staged
+from validators.cohort.ingest import Staged, open_staged
 from validators.cohort.keys import CohortKeys, InputKey, NamesKey, ReferenceKey
 from validators.cohort.manifest import (
     KeyFingerprints,
@@ -69,11 +71,13 @@ def seal(
     """Write a cohort's sealed objects and return its manifest, which the caller stores.
 
     shard_size: bytes of input a shard, about. Raises NotFound when nothing is staged there,
-    Conflict when the keys are another cohort's, Invalid when the staging folder is damaged.
+    Conflict when the keys are another cohort's, Invalid when the staging folder is damaged,
+    Refused while it holds anything outside the allow-list or a flag that nobody looked at.
     """
     if (keys.cohort, keys.version) != (cohort_id, version):
         raise Conflict(f"these are the keys of {keys.cohort} version {keys.version}")
     folder = open_staged(staged) if isinstance(staged, Path) else staged
+    cleared = check_clear(folder)
     table, origin = _renamed(folder.table(), keys.names())
     rows_of = {name: table[name].to_pylist() for name in table.column_names}
     names, total = attributes_of(table), len(table)
@@ -105,6 +109,11 @@ def seal(
     reference_key = keys.reference()
     objects.append(_put(writer, path, "reference", total, table_bytes(table), reference_key))
     description = _description(folder, table, cohort_id, version)
+    if cleared.reviewed:
+        description["about"] = description["about"] | {
+            "flags_reviewed": cleared.reviewed,
+            "reviewed_by": ", ".join(cleared.reviewers),
+        }
     manifest = Manifest.model_validate(
         description
         | {
@@ -136,10 +145,11 @@ def _renamed(table: pa.Table, key: NamesKey) -> tuple[pa.Table, NDArray[np.int64
 def _gather(folder: Staged, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """The inputs of these staged rows, read block by block."""
     gathered: dict[str, NDArray[Any]] = {}
-    for number in np.unique(rows // BLOCK):
-        places = np.flatnonzero(rows // BLOCK == number)
+    size = folder.block_size
+    for number in np.unique(rows // size):
+        places = np.flatnonzero(rows // size == number)
         try:
-            _read_block(folder.block(int(number)), rows, places, gathered)
+            _read_block(folder.block(int(number)), rows % size, places, gathered)
         except (SafetensorError, OSError) as error:
             raise Invalid(
                 f"{folder.block(int(number))} is missing or damaged; "
@@ -155,7 +165,7 @@ def _read_block(
         for name in block.keys():  # noqa: SIM118 - not a mapping
             part = block.get_slice(name)
             for place in places:
-                row = part[int(rows[place] % BLOCK)]
+                row = part[int(rows[place])]
                 if name not in into:
                     into[name] = np.empty((len(rows), *row.shape), dtype=row.dtype)
                 into[name][place] = row

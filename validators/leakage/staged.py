@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from registry.trust.errors import Invalid
-from validators.cohort.ingest import BLOCK, Staged, open_staged
+from validators.cohort.ingest import Staged, open_staged
 from validators.leakage.evidence import (
     LeakageEvidence,
     leakage_evidence,
@@ -139,14 +139,13 @@ def _pictures(staged: Staged, progress: Callable[[int], None]) -> _Pictures:
 
 def _images(staged: Staged) -> Iterator[NDArray[Any] | None]:
     """The picture of each case in the order of the table."""
-    for number in range(-(-staged.cases // BLOCK)):
+    for number, path in enumerate(staged.blocks()):
         try:
-            arrays = load_file(staged.block(number))
+            arrays = load_file(path)
         except (SafetensorError, OSError) as error:
             raise Invalid(
-                f"{staged.block(number)} is missing or damaged; run `touchstone cohort ingest` "
-                "again"
+                f"{path} is missing or damaged; run `touchstone cohort ingest` again"
             ) from error
         images = [of for _, of in sorted(arrays.items()) if of.ndim in (3, 4, 5)]
-        for row in range(min(BLOCK, staged.cases - number * BLOCK)):
+        for row in range(min(staged.block_size, staged.cases - number * staged.block_size)):
             yield images[0][row] if images else None

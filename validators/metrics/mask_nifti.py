@@ -63,8 +63,8 @@ def read_nifti(path: Path, structures: int, where: str) -> Grid:
         with path.open("rb") as stream:
             packed = stream.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as stream:
-            header, affine = _header(stream, where)
-            shape = _shape(header, where)
+            header, affine = read_header(stream, where)
+            shape = shape_of(header, where)
             check_affine(affine, where)
             labels = _labels(stream, header, structures, where)
     except (OSError, EOFError, zlib.error):
@@ -73,7 +73,7 @@ def read_nifti(path: Path, structures: int, where: str) -> Grid:
     return Grid(labels.reshape(shape, order="F"), spacing_of(affine, flat), affine, flat)
 
 
-def _header(stream: BufferedIOBase, where: str) -> tuple[Any, Affine]:
+def read_header(stream: BufferedIOBase, where: str) -> tuple[Any, Affine]:
     """The header, checked, and its affine; the stream then stands at the data."""
     first = stream.read(4)
     kind = next((_VERSIONS[size] for size in _VERSIONS for order in ("little", "big")
@@ -108,7 +108,7 @@ def _check_spacing(header: Any, where: str) -> None:
         raise Invalid(f"{where} has no positive spacing and no sform; write it again")
 
 
-def _shape(header: Any, where: str) -> tuple[int, ...]:
+def shape_of(header: Any, where: str) -> tuple[int, ...]:
     shape = tuple(int(size) for size in header.get_data_shape())
     if len(shape) < 2 or any(size != 1 for size in shape[3:]):
         raise Invalid(f"{where} must hold one 2D or 3D volume of labels; write each by itself")
@@ -118,7 +118,7 @@ def _shape(header: Any, where: str) -> tuple[int, ...]:
 
 def _labels(stream: BufferedIOBase, header: Any, structures: int, where: str) -> Labels:
     kind = header.get_data_dtype()
-    scale = _scale(header, where)
+    scale = scale_of(header, where)
     if kind.kind not in "iuf":
         raise Invalid(f"{where} must hold whole numbers, not complex numbers or colours")
     voxels = math.prod(int(size) for size in header.get_data_shape())
@@ -138,7 +138,7 @@ def _labels(stream: BufferedIOBase, header: Any, structures: int, where: str) ->
     return labels
 
 
-def _scale(header: Any, where: str) -> tuple[float, float]:
+def scale_of(header: Any, where: str) -> tuple[float, float]:
     try:
         slope, intercept = header.get_slope_inter()
     except HeaderDataError:

@@ -1,25 +1,5 @@
-"""Documents that gained fields after some of them had been locked.
+"""Documents that gained fields after some of them had been locked: see `validators.contract`."""
 
-A locked document's identity is the digest of its canonical JSON. A field that was added later is
-left out of it while it holds its default, so that what was locked before keeps its identity.
-"""
+from validators.contract.strict import Grown
 
-from typing import Any, ClassVar
-
-from pydantic import SerializerFunctionWrapHandler, model_serializer
-
-from validators.contract.schema import Strict
-
-
-class Grown(Strict):
-    """A model with fields that were `added_later`."""
-
-    added_later: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _as_locked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        value: dict[str, Any] = handler(self)
-        for name in self.added_later:
-            if getattr(self, name) == type(self).model_fields[name].default:
-                value.pop(name, None)
-        return value
+__all__ = ["Grown"]

@@ -67,7 +67,8 @@ def _stream(
     for shard in shards:
         if tensor.name not in shard.inputs:
             raise Invalid(f"shard {shard.index} has no input {tensor.name!r} to perturb")
-        given = shard.inputs[tensor.name]
+        # Shards may hold a smaller type than the model gets (`stored_as`): it is cast before.
+        given = shard.inputs[tensor.name].astype(tensor.dtype, copy=False)
         made = np.empty_like(given)
         for row, values in enumerate(given):
             draws = Draws(seed, perturbation.kind, tensor.name, shard.index, row)

@@ -1,0 +1,138 @@
+"""Whether staged cases may be sealed: nothing outside the allow-list, nothing left to look at.
+
+    >>> cleared = check_clear(open_staged(path))
+    >>> cleared.reviewed, cleared.reviewers
+    (12, ('A. Radiologist',))
+
+Rules
+-----
+1. The folder holds what ingest writes and nothing else; its table the columns that ingest wrote,
+   its blocks the contract's tensors; no file carries text of its own beside them.
+2. An attribute's values are short words. What looks like a date, a name, an address, a number of
+   a patient or a UID is refused, and so is an attribute that nearly tells the cases apart.
+3. Each row of `review.csv` has the decision `keep` and the name of who decided. A case that is not
+   to be kept is taken out of the source and ingested anew.
+4. No message holds a value.
+"""
+
+import csv
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+
+from registry.trust.canonical import digest_of
+from registry.trust.errors import Invalid, Refused
+from validators.cohort.ingest import KNOWN_COLUMNS, Staged
+
+_FILES = re.compile(
+    r"cases\.parquet|meta\.json|quality\.(json|html)|review\.csv|left_out\.csv|"
+    r"inputs-\d{5}\.safetensors"
+)
+_LONGEST = 64
+_UNFIT = re.compile(
+    r"\d{4}[-./]?[01]\d[-./]?[0-3]\d|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}"  # dates
+    r"|\d{7,}|(\d+\.){4,}|\^|@|[\x00-\x1f\x7f]"  # numbers of people, UIDs, names, addresses
+)
+_MANY = 50
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """How many reasons were looked at, and by whom."""
+
+    reviewed: int
+    reviewers: tuple[str, ...]
+
+
+def check_clear(staged: Staged) -> Cleared:
+    """Raise Refused unless the cases may be sealed; Invalid when the folder is damaged."""
+    again = "run `touchstone cohort ingest` again"
+    if not {"attributes", "tensors", "review"} <= set(staged.meta):
+        raise Invalid(f"{staged.path} was staged by an older version; {again}")
+    others = sorted(p.name for p in staged.path.iterdir() if not _FILES.fullmatch(p.name))
+    if others:
+        _refuse(f"the folder holds {len(others)} files that ingest did not write; {again}")
+    raw = pq.read_schema(staged.path / "cases.parquet")
+    if raw.metadata or any(field.metadata for field in raw):
+        _refuse(f"cases.parquet carries text beside its columns; {again}")
+    if set(raw.names) != {*KNOWN_COLUMNS, *staged.meta["attributes"]}:
+        _refuse(f"cases.parquet has other columns than were kept at ingest; {again}")
+    unfit = unfit_values(staged.table())
+    if unfit:
+        name, count = next(iter(unfit.items()))
+        _refuse(
+            f"the attribute {name} has {count} values that look like a date, a name or a number "
+            "of a patient; group it, or ingest without it"
+        )
+    for number, path in enumerate(staged.blocks()):
+        _check_block(staged, number, path.name)
+    return _reviewed(staged)
+
+
+def unfit_values(table: pa.Table) -> dict[str, int]:
+    """How many cases have a value that must not be sealed, by attribute."""
+    ids = set(table["case"].to_pylist()) | set(table["patient"].to_pylist())
+    found = {}
+    for name in table.column_names:
+        if name in KNOWN_COLUMNS:
+            continue
+        values = table[name].to_pylist()
+        count = sum(len(v) > _LONGEST or v in ids or _UNFIT.search(v) is not None for v in values)
+        distinct = len(set(values))
+        if not count and distinct > _MANY and distinct > len(values) / 2:
+            count = len(values)
+        if count:
+            found[name] = count
+    return found
+
+
+def _check_block(staged: Staged, number: int, name: str) -> None:
+    expected: dict[str, Any] = staged.meta["tensors"]
+    rows = min(staged.block_size, staged.cases - number * staged.block_size)
+    try:
+        with safe_open(staged.block(number), framework="numpy") as block:
+            shapes = {n: block.get_slice(n).get_shape() for n in block.keys()}  # noqa: SIM118
+            text = block.metadata()
+    except (SafetensorError, OSError) as error:
+        raise Invalid(
+            f"{staged.block(number)} is missing or damaged; run `touchstone cohort ingest` again"
+        ) from error
+    if text or shapes != {n: [rows, *shape] for n, (_, shape) in expected.items()}:
+        _refuse(f"{name} holds something other than the contract's tensors; ingest again")
+
+
+def _reviewed(staged: Staged) -> Cleared:
+    path = staged.path / "review.csv"
+    rows: list[dict[str, str]] = []
+    if path.exists():
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                rows = [{k: v or "" for k, v in row.items() if k} for row in csv.DictReader(stream)]
+            found = sorted([row["case"], row["reason"]] for row in rows)
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise Invalid(f"{path} can't be read; fill in its last two columns alone") from error
+    else:
+        found = []
+    if digest_of(found) != staged.meta["review"]:
+        raise Refused(
+            f"{path} does not hold the rows that ingest wrote; fill in `decision` and `reviewer` "
+            "and leave the rest as it is",
+            code="review_changed",
+        )
+    left = [r for r in rows if r.get("decision", "").strip() != "keep"
+            or not r.get("reviewer", "").strip()]  # fmt: skip
+    if left:
+        raise Refused(
+            f"{len(left)} of {len(rows)} rows of {path} are not signed off: look at each case and "
+            "write `keep` and your name, or take it out of the source and ingest again",
+            code="not_reviewed",
+        )
+    return Cleared(len(rows), tuple(sorted({row["reviewer"].strip() for row in rows})))
+
+
+def _refuse(reason: str) -> None:
+    raise Refused(reason, code="not_deidentified")

@@ -1,0 +1,115 @@
+"""The files of a folder: DICOM headers by series, and why others could not be read.
+
+Rules
+-----
+1. Links and whatever is no regular file are passed over, so nothing outside the folder is read.
+2. One file that can't be read is left out with its reason; the rest goes on.
+3. Files are in the order of their names, so the same folder gives the same cases.
+"""
+
+import hashlib
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from registry.trust.errors import Invalid
+from validators.cohort.dicom_file import Header, is_dicom, read_header
+from validators.cohort.dicom_series import Parts, Volume, parts_of
+
+STATEMENT = "cohort.yaml"
+
+
+@dataclass
+class Found:
+    """What lies in a folder. `volumes` by id; `masks` are segmentations."""
+
+    volumes: dict[str, Volume] = field(default_factory=dict, repr=False)
+    masks: list[Header] = field(default_factory=list, repr=False)
+    left_out: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    notes: dict[str, int] = field(default_factory=dict)
+    several: dict[str, int] = field(default_factory=dict, repr=False)
+    """Series that hold several volumes, and how many."""
+
+    def add(self, note: str, count: int = 1) -> None:
+        """Count something for the quality report."""
+        if count:
+            self.notes[note] = self.notes.get(note, 0) + count
+
+
+def regular_files(folder: Path) -> Iterator[Path]:
+    """Every regular file below `folder`, in the order of their names; no link is followed."""
+    for here, folders, names in os.walk(folder, followlinks=False):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(here) / name
+            if stat.S_ISREG(path.lstat().st_mode):
+                yield path
+
+
+def inside(folder: Path, named: str) -> Path:
+    """The file or folder `named` in a table. Raises Invalid when it is not there or elsewhere."""
+    path = folder / named
+    try:
+        real, base = path.resolve(strict=True), folder.resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):
+        raise Invalid("a file that the table names is not there") from None
+    if not real.is_relative_to(base):
+        raise Invalid("a file that the table names lies outside the source's folder")
+    if not (real.is_dir() or real.is_file()):
+        raise Invalid("a file that the table names is no regular file")
+    return real
+
+
+def read_folder(folder: Path) -> Found:
+    """The volumes and segmentations of all DICOM files below `folder`."""
+    found = Found()
+    series: dict[str, list[Header]] = defaultdict(list)
+    masks: dict[str, Header] = {}
+    for path in regular_files(folder):
+        name = str(path.relative_to(folder))
+        if name == STATEMENT:
+            continue
+        try:
+            if not is_dicom(path):
+                found.add("files that are not DICOM")
+                continue
+            header = read_header(path)
+        except Invalid as error:
+            found.left_out.append((name, str(error)))
+            continue
+        except OSError:
+            found.left_out.append((name, "the file can't be opened"))
+            continue
+        if header.modality == "SEG":
+            masks.setdefault(header.instance, header)
+        else:
+            series[header.series].append(header)
+    found.masks.extend(masks.values())
+    for uid in sorted(series):
+        take(found, parts_of(series[uid]), uid)
+    return found
+
+
+def take(found: Found, parts: Parts, uid: str) -> None:
+    """Add one series."""
+    for volume in parts.volumes:
+        found.volumes[volume.id] = volume
+    found.left_out.extend(parts.refused)
+    found.add("localizers left out", parts.localizers)
+    found.add("copies of an instance left out", parts.copies)
+    if len(parts.volumes) + len(parts.refused) > 1:
+        found.add("series split into several volumes")
+        found.several[uid] = len(parts.volumes) + len(parts.refused)
+
+
+def state_of_folder(folder: Path) -> str:
+    """A digest of every file's name, size and time of change."""
+    digest = hashlib.sha256()
+    for path in regular_files(folder):
+        found = path.stat()
+        name = os.fsencode(path.relative_to(folder))
+        digest.update(b"%d %b %d %d\n" % (len(name), name, found.st_size, found.st_mtime_ns))
+    return digest.hexdigest()

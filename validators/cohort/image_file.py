@@ -1,0 +1,112 @@
+"""An image of a file that is not DICOM: NIfTI, PNG or TIFF.
+
+    >>> picture = read_image(Path("p1.nii.gz"), "ct")
+
+Rules
+-----
+1. The content decides what a file is. Its size is checked before a pixel is decoded, and a packed
+   file is unpacked no further than its header tells of.
+2. NIfTI (the rules of `validators.metrics.mask_nifti`): one volume, placed by its affine, turned
+   from NIfTI's space (right, front, head) to DICOM's. Whole numbers stay whole.
+3. PNG and TIFF: one image of 8 or 16 bit grey or 8 bit RGB, as its pixels are stored. Palettes,
+   transparency, several pages and turned pages are refused. Text in the file is never read.
+4. Archives (ZIP and the like) are refused: unpack them yourself.
+"""
+
+import gzip
+import math
+import zlib
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from registry.trust.errors import Invalid
+from validators.cohort.dicom_file import LARGEST, guarded
+from validators.contract.harmonise import Picture
+from validators.metrics.mask_grid import check_affine
+from validators.metrics.mask_nifti import read_header, scale_of, shape_of
+
+_STARTS = {b"\x89PNG": "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+_MODES = ("L", "RGB", "I;16", "I;16B")
+_TURNED = 274
+_BLOCK = 1 << 22
+_TO_DICOM = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_image(path: Path, name: str) -> Picture:
+    """The image in the file; `name` is the tensor's, for the message. Raises Invalid."""
+    return guarded(lambda: _read(path, name), f"the file of {name} can't be read")
+
+
+def read_mask_file(path: Path, name: str, image: Picture) -> Picture:
+    """A mask, 0 or 1, that lies on the grid of `image`. Raises Invalid where it does not."""
+    mask = read_image(path, name)
+    if mask.values.shape[0] != 1 or mask.values.shape[1:] != image.values.shape[1:]:
+        raise Invalid(f"the mask {name} and the image differ in size")
+    if mask.affine is not None and image.affine is not None:
+        step = np.abs(image.affine[:3, :3]).max()
+        ends = np.array([[0, 0, 0, 1], [*(np.array(image.values.shape[1:]) - 1), 1]]).T
+        if np.abs((mask.affine - image.affine) @ ends).max() > 0.1 * step:
+            raise Invalid(f"the mask {name} does not lie on the image")
+    elif (mask.affine is None) != (image.affine is None):
+        raise Invalid(f"of mask {name} and image only one has a place in space")
+    values = (mask.values != 0).astype(np.uint8)
+    return Picture(values, image.affine, image.spacing, image.uneven)
+
+
+def _read(path: Path, name: str) -> Picture:
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        raise Invalid(f"the file of {name} is a ZIP archive; unpack it first")
+    if start[:4] in _STARTS:
+        return _page(path, name, _STARTS[start[:4]])
+    try:
+        packed = start[:2] == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as unpacked:
+            return _nifti(unpacked, name)
+    except (OSError, EOFError, zlib.error):
+        raise Invalid(f"the file of {name} is damaged or cut short; write it again") from None
+
+
+def _nifti(stream: BufferedIOBase, name: str) -> Picture:
+    where = f"the file of {name}"
+    header, affine = read_header(stream, where)
+    shape = shape_of(header, where)
+    check_affine(affine, where)
+    kind = header.get_data_dtype()
+    count = math.prod(shape)
+    if kind.kind not in "iuf":
+        raise Invalid(f"{where} holds complex numbers or colours; write grey values")
+    values = np.empty(count, dtype=kind.newbyteorder("="))
+    for start in range(0, count, _BLOCK):
+        data = stream.read(min(_BLOCK, count - start) * kind.itemsize)
+        part = np.frombuffer(data, dtype=kind)
+        if len(part) < min(_BLOCK, count - start):
+            raise EOFError
+        values[start : start + len(part)] = part
+    slope, intercept = scale_of(header, where)
+    made: NDArray[Any] = values
+    if (slope, intercept) != (1.0, 0.0):
+        made = (values * slope + intercept).astype(np.float32)
+    array = made.reshape(shape if len(shape) == 3 else (*shape, 1), order="F")
+    place = (_TO_DICOM @ affine)[:, [2, 1, 0, 3]]
+    return Picture(array.transpose(2, 1, 0)[np.newaxis], place, None, array.shape[2] == 1)
+
+
+def _page(path: Path, name: str, kind: str) -> Picture:
+    with Image.open(path, formats=[kind]) as image:
+        if image.mode not in _MODES or getattr(image, "n_frames", 1) != 1:
+            raise Invalid(f"the file of {name} is not one image in 8 or 16 bit grey or 8 bit RGB")
+        if math.prod(image.size) * len(image.getbands()) > LARGEST:
+            raise Invalid(f"the file of {name} has more than {LARGEST} values")
+        if kind == "TIFF" and image.tag_v2.get(_TURNED, 1) != 1:  # type: ignore[attr-defined]
+            raise Invalid(f"the file of {name} is stored turned; write it upright")
+        pixels = np.asarray(image)
+    native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    channels = native[np.newaxis] if native.ndim == 2 else np.moveaxis(native, -1, 0)
+    return Picture(channels[:, np.newaxis])

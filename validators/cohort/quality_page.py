@@ -1,0 +1,57 @@
+"""The quality report as one page of HTML, without a script and without anything from elsewhere."""
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse;margin:.5rem 0 1.5rem}"
+    "td,th{border-bottom:1px solid #bbb;padding:.25rem .75rem;text-align:left}"
+    "td+td,th+th{text-align:right}"
+)
+
+
+def quality_page(title: str, report: Mapping[str, Any]) -> str:
+    """The page of a quality report."""
+    parts = [
+        f"<h1>Quality of staged cases</h1><p>{escape(title)}: {report['cases']} cases of "
+        f"{report['patients']} patients, {report['positives']} positive and "
+        f"{report['negatives']} negative.</p>",
+        _counts("To be looked at before sealing", "reason", report["review"],
+                "nothing; the cases can be sealed"),
+        _counts("Outside the allow-list: sealing is refused", "attribute",
+                report["outside_the_allow_list"], "nothing"),
+        _counts("Left out", "reason", report["left_out"], "nothing"),
+        _counts("Noted", "what", report["noted"], "nothing"),
+    ]  # fmt: skip
+    if report["duplicates"] is not None:
+        words = {name.replace("_", " "): n for name, n in report["duplicates"].items()}
+        parts.append(_counts("Twice in this cohort", "what", words, ""))
+    for name, attribute in report["attributes"].items():
+        rows = [
+            (group, of["cases"], of["positives"], of["negatives"], "small" if of["small"] else "")
+            for group, of in attribute["groups"].items()
+        ]
+        parts.append(
+            f"<h2>{escape(name)}</h2><p>known for {attribute['known']} cases, unknown for "
+            f"{attribute['unknown']}</p>"
+            + _table(("group", "cases", "positive", "negative", ""), rows)
+        )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Quality of staged cases</title>"
+        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _counts(title: str, of: str, counts: Mapping[str, int], none: str) -> str:
+    shown = {name: count for name, count in counts.items() if count}
+    body = _table((of, "number"), shown.items()) if shown else f"<p>{escape(none)}</p>"
+    return f"<h2>{escape(title)}</h2>{body}"
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    def line(cells: Iterable[object], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+
+    return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
