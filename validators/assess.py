@@ -34,8 +34,12 @@ from validators.tables import read_cases
 _PACKAGES = ("touchstone-tef", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 
-def assess(table_path: Path, protocol: Protocol, out: Path, columns: Mapping[str, str]) -> Report:
+def assess(
+    table_path: Path, protocol: Protocol, out: Path, columns: Mapping[str, str], warning: str = ""
+) -> Report:
     """Score the table by the protocol and write `report.json` and `report.html` into `out`.
+
+    `warning` stands above the page, and as the attribution of the data in both.
 
     `columns` maps `case`, `patient`, `reference`, `score`, `failure` and attributes (of other tasks
     what their reader reads) to the table's own column names. Raises Invalid for a table that breaks
@@ -59,10 +63,14 @@ def assess(table_path: Path, protocol: Protocol, out: Path, columns: Mapping[str
             environment=environment_digest(environment),
         ),
         environment,
-        attribution="",
+        attribution=warning,
     )
     write_files(
-        out, {"report.html": report_html(report).encode(), "report.json": report_bytes(report)}
+        out,
+        {
+            "report.html": report_html(report, warning).encode(),
+            "report.json": report_bytes(report),
+        },
     )
     return report
 
