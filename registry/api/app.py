@@ -26,6 +26,7 @@ from registry.api import (
     audit,
     certified,
     cohorts,
+    exposure,
     health,
     keys,
     life,
@@ -86,6 +87,7 @@ def create_api(
     app.include_router(keys.router(facility, caller_of))
     app.include_router(cohorts.router(facility, caller_of))
     app.include_router(protocols.router(facility, caller_of))
+    app.include_router(exposure.router(facility, caller_of))
     app.include_router(submissions.router(facility, caller_of))
     app.include_router(certified.router(facility, caller_of))
     app.include_router(life.router(facility, caller_of))

@@ -171,25 +171,6 @@ def cohort_leakage(
     leakage.search_staged(staged, against, out, json)
 
 
-@cohort_app.command("dummy")
-def cohort_dummy(
-    protocol: Annotated[str, typer.Argument(help="A protocol file, or the id of a locked one.")],
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
-    cases: Annotated[
-        int | None, typer.Option(help="How many; as many as the protocol needs if left out.")
-    ] = None,
-    seed: Annotated[str, typer.Option(help="The same seed gives the same cohort.")] = "1",
-    group: Annotated[
-        list[str] | None, typer.Option(help="ATTRIBUTE=GROUP,GROUP: names of its groups.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Make a public look-alike of a protocol's cohort. All made up; needs no server."""
-    from registry.cli import look_alike
-
-    look_alike.dummy(protocol, out, cases, seed, group or [], json)
-
-
 @cohort_app.command("seal")
 def cohort_seal(
     staged: Annotated[Path, typer.Argument(help="Folder that `cohort ingest` wrote.")],

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import life
+from registry.cli import cohort_use, life
 from registry.cli.audit_group import audit_app
 from registry.cli.groups import (
     Json,
@@ -323,26 +323,8 @@ def assess(
     assessment.assess(table, protocol, out, column or [], json)
 
 
-@app.command("try")
-def try_model(
-    model: Annotated[Path, typer.Argument(help="A model directory of MLflow, or one .onnx file.")],
-    protocol: Annotated[str, typer.Option(help="A protocol file, or the id of a locked one.")],
-    cases: Annotated[
-        Path | None, typer.Option(help="Folder that `cohort dummy` made; made now if left out.")
-    ] = None,
-    number: Annotated[int | None, typer.Option(help="How many cases, where made now.")] = None,
-    seed: Annotated[str, typer.Option(help="Of the cases, where made now.")] = "1",
-    out: Annotated[Path, typer.Option(help="Folder for what comes out.")] = Path("try-out"),
-    json: Json = False,
-) -> None:
-    """Run a model on made-up cases as the facility would, and show all it says. Needs no server."""
-    from registry.cli import look_alike
-
-    if not look_alike.try_model(model, protocol, cases, number, seed, out, json):
-        raise typer.Exit(1)
-
-
 life.attach(app)
+cohort_use.attach(app)
 
 
 def main() -> None:

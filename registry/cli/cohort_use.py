@@ -1,0 +1,76 @@
+"""Using cohorts that nobody sees: `try`, `attempts`, and `cohort dummy | exposure`.
+
+`attach` puts the commands on the application; what each needs is imported when it runs.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from registry.cli.groups import Json, cohort_app
+
+Protocol = Annotated[str, typer.Option(help="A protocol file, or the id of a locked one.")]
+Version = Annotated[str | None, typer.Option(help="Version; the latest if left out.")]
+Cohort = Annotated[str, typer.Argument(help="Name of the cohort.")]
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the commands to `app` and to its group `cohort`."""
+    app.command("try")(try_model)
+    app.command("attempts")(attempts)
+    cohort_app.command("dummy")(dummy)
+    cohort_app.command("exposure")(exposure)
+
+
+def try_model(
+    model: Annotated[Path, typer.Argument(help="A model directory of MLflow, or one .onnx file.")],
+    protocol: Protocol,
+    cases: Annotated[
+        Path | None, typer.Option(help="Folder that `cohort dummy` made; made now if left out.")
+    ] = None,
+    number: Annotated[int | None, typer.Option(help="How many cases, where made now.")] = None,
+    seed: Annotated[str, typer.Option(help="Of the cases, where made now.")] = "1",
+    out: Annotated[Path, typer.Option(help="Folder for what comes out.")] = Path("try-out"),
+    json: Json = False,
+) -> None:
+    """Run a model on made-up cases as the facility would, and show all it says. Needs no server."""
+    from registry.cli import look_alike
+
+    if not look_alike.try_model(model, protocol, cases, number, seed, out, json):
+        raise typer.Exit(1)
+
+
+def dummy(
+    protocol: Annotated[str, typer.Argument(help="A protocol file, or the id of a locked one.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    cases: Annotated[
+        int | None, typer.Option(help="How many; as many as the protocol needs if left out.")
+    ] = None,
+    seed: Annotated[str, typer.Option(help="The same seed gives the same cohort.")] = "1",
+    group: Annotated[
+        list[str] | None, typer.Option(help="ATTRIBUTE=GROUP,GROUP: names of its groups.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a public look-alike of a protocol's cohort. All made up; needs no server."""
+    from registry.cli import look_alike
+
+    look_alike.dummy(protocol, out, cases, seed, group or [], json)
+
+
+def attempts(
+    protocol: Annotated[str, typer.Option(help="Id or digest of a locked protocol.")],
+    json: Json = False,
+) -> None:
+    """Show how many attempts your models have left, before you submit (innovators)."""
+    from registry.cli import exposure as command
+
+    command.attempts(protocol, json)
+
+
+def exposure(id: Cohort, version: Version = None, json: Json = False) -> None:  # noqa: A002
+    """Show how much a locked cohort has been used, and whether to rotate it (stewards)."""
+    from registry.cli import exposure as command
+
+    command.exposure(id, version, json)
