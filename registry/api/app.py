@@ -35,6 +35,7 @@ from registry.api import (
     protocols,
     sign_in,
     submissions,
+    use,
 )
 from registry.api.bodies import Bodies
 from registry.api.conditional import Conditional
@@ -88,6 +89,7 @@ def create_api(
     app.include_router(cohorts.router(facility, caller_of))
     app.include_router(protocols.router(facility, caller_of))
     app.include_router(exposure.router(facility, caller_of))
+    app.include_router(use.router(facility, caller_of))
     app.include_router(submissions.router(facility, caller_of))
     app.include_router(certified.router(facility, caller_of))
     app.include_router(life.router(facility, caller_of))

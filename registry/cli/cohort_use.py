@@ -1,4 +1,5 @@
-"""Using cohorts that nobody sees: `try`, `attempts`, and `cohort dummy | exposure`.
+"""Using cohorts that nobody sees: `try`, `attempts`, and
+`cohort dummy | exposure | conditions | agreement`.
 
 `attach` puts the commands on the application; what each needs is imported when it runs.
 """
@@ -14,6 +15,8 @@ Protocol = Annotated[str, typer.Option(help="A protocol file, or the id of a loc
 Version = Annotated[str | None, typer.Option(help="Version; the latest if left out.")]
 Cohort = Annotated[str, typer.Argument(help="Name of the cohort.")]
 
+agreement_app = typer.Typer(help="Agreements on the use of a cohort.", no_args_is_help=True)
+
 
 def attach(app: typer.Typer) -> None:
     """Add the commands to `app` and to its group `cohort`."""
@@ -21,6 +24,8 @@ def attach(app: typer.Typer) -> None:
     app.command("attempts")(attempts)
     cohort_app.command("dummy")(dummy)
     cohort_app.command("exposure")(exposure)
+    cohort_app.command("conditions")(conditions)
+    cohort_app.add_typer(agreement_app, name="agreement")
 
 
 def try_model(
@@ -74,3 +79,66 @@ def exposure(id: Cohort, version: Version = None, json: Json = False) -> None:  
     from registry.cli import exposure as command
 
     command.exposure(id, version, json)
+
+
+def conditions(
+    id: Cohort,  # noqa: A002
+    code: Annotated[
+        list[str] | None,
+        typer.Option(help="DUO code, such as DUO:0000007; one permission, any modifiers."),
+    ] = None,
+    none: Annotated[
+        bool, typer.Option("--none", help="Say that there are no conditions (DUO:0000004).")
+    ] = False,
+    words: Annotated[str, typer.Option(help="What the codes mean here.")] = "",
+    until: Annotated[str | None, typer.Option(help="Last day, such as 2030-12-31.")] = None,
+    version: Version = None,
+    json: Json = False,
+) -> None:
+    """Show what a cohort may be used for; with --code or --none, declare it (stewards)."""
+    from registry.cli import use
+
+    use.conditions(id, version, code or [], words, until, none, json)
+
+
+@agreement_app.command("add")
+def agreement_add(
+    cohort: Annotated[str, typer.Argument(help="Name of the cohort.")],
+    protocol: Annotated[str, typer.Option(help="Id of the protocol that is to use it.")],
+    purpose: Annotated[str, typer.Option(help="What for, in one line.")],
+    valid_from: Annotated[str, typer.Option("--from", help="First day, such as 2026-12-01.")],
+    valid_until: Annotated[str, typer.Option("--until", help="Last day.")],
+    reference: Annotated[str, typer.Option(help="What the Negotiator calls it.")] = "",
+    version: Version = None,
+    json: Json = False,
+) -> None:
+    """Ask for the use of a cohort; it begins under review (stewards)."""
+    from registry.cli import use
+
+    body = {"protocol": protocol, "purpose": purpose, "valid_from": valid_from,
+            "valid_until": valid_until, "reference": reference, "version": version}  # fmt: skip
+    use.ask(cohort, body, json)
+
+
+@agreement_app.command("move")
+def agreement_move(
+    id: Annotated[str, typer.Argument(help="Agreement.")],  # noqa: A002
+    to: Annotated[str, typer.Option(help="State, such as approved or resource-made-available.")],
+    json: Json = False,
+) -> None:
+    """Move an agreement to the next state (stewards)."""
+    from registry.cli import use
+
+    use.move(id, to, json)
+
+
+@agreement_app.command("list")
+def agreement_list(
+    cohort: Annotated[str, typer.Argument(help="Name of the cohort.")],
+    version: Version = None,
+    json: Json = False,
+) -> None:
+    """List the agreements on a cohort."""
+    from registry.cli import use
+
+    use.listed(cohort, version, json)

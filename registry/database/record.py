@@ -42,6 +42,7 @@ _CODES = {
     "trials_left": "trials_spent",
     "quota_left": "quota_used_up",
     "storage_left": "quota_storage",
+    "agreement_in_force": "no_agreement",
 }
 _ALREADY = {
     "organisation": "this organisation exists already",

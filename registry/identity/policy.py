@@ -20,6 +20,8 @@ from registry.trust.errors import Refused
 
 Reach = Literal["own", "all"]
 Action = Literal[
+    "agreement.move",
+    "agreement.read",
     "audit.read",
     "certificate.resume",
     "certificate.revoke",
@@ -28,6 +30,7 @@ Action = Literal[
     "cohort.list",
     "cohort.lock",
     "cohort.verify",
+    "conditions.declare",
     "exposure.read",
     "key.enrol",
     "key.found",
@@ -84,6 +87,9 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "token.list": "own",
         "token.revoke": "own",
         "cohort.lock": "all",
+        "agreement.read": "all",
+        "agreement.move": "all",
+        "conditions.declare": "all",
         "exposure.read": "all",
         "cohort.list": "all",
         "key.enrol": "all",
@@ -103,6 +109,7 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "login.confirm": "own",
         "token.list": "own",
         "token.revoke": "own",
+        "agreement.read": "all",
         "exposure.read": "all",
         "cohort.list": "all",
         "key.enrol": "all",
@@ -131,6 +138,7 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "token.list": "all",
         "token.revoke": "own",
         "person.list": "all",
+        "agreement.read": "all",
         "exposure.read": "all",
         "cohort.list": "all",
         "key.list": "all",
