@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.api import (
     accounts,
     audit,
+    catalogue,
     certified,
     cohorts,
     exposure,
@@ -90,6 +91,7 @@ def create_api(
     app.include_router(protocols.router(facility, caller_of))
     app.include_router(exposure.router(facility, caller_of))
     app.include_router(use.router(facility, caller_of))
+    app.include_router(catalogue.router(facility, caller_of))
     app.include_router(submissions.router(facility, caller_of))
     app.include_router(certified.router(facility, caller_of))
     app.include_router(life.router(facility, caller_of))

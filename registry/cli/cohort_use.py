@@ -1,9 +1,10 @@
 """Using cohorts that nobody sees: `try`, `attempts`, and
-`cohort dummy | exposure | conditions | agreement`.
+`cohort dummy | exposure | conditions | agreement | catalogue`.
 
 `attach` puts the commands on the application; what each needs is imported when it runs.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,15 @@ Cohort = Annotated[str, typer.Argument(help="Name of the cohort.")]
 agreement_app = typer.Typer(help="Agreements on the use of a cohort.", no_args_is_help=True)
 
 
+class Form(StrEnum):
+    """Forms of a catalogue's entry."""
+
+    html = "html"
+    json = "json"
+    turtle = "turtle"
+    jsonld = "jsonld"
+
+
 def attach(app: typer.Typer) -> None:
     """Add the commands to `app` and to its group `cohort`."""
     app.command("try")(try_model)
@@ -25,6 +35,7 @@ def attach(app: typer.Typer) -> None:
     cohort_app.command("dummy")(dummy)
     cohort_app.command("exposure")(exposure)
     cohort_app.command("conditions")(conditions)
+    cohort_app.command("catalogue")(catalogue)
     cohort_app.add_typer(agreement_app, name="agreement")
 
 
@@ -99,6 +110,19 @@ def conditions(
     from registry.cli import use
 
     use.conditions(id, version, code or [], words, until, none, json)
+
+
+def catalogue(
+    id: Cohort,  # noqa: A002
+    format: Annotated[Form, typer.Option(help="RDF is EUCAIM DCAT-AP v2.0.")] = Form.json,  # noqa: A002
+    out: Annotated[Path | None, typer.Option(help="File to write; stdout if left out.")] = None,
+    version: Version = None,
+    json: Json = False,
+) -> None:
+    """Show what may be known of a cohort without seeing it; small counts are withheld."""
+    from registry.cli import catalogue as command
+
+    command.catalogue(id, version, "json" if json else format.value, out)
 
 
 @agreement_app.command("add")

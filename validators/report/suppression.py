@@ -44,10 +44,18 @@ Groups = Mapping[str, Cell]
 Withheld = frozenset[tuple[str, str, Class]]
 
 
-def withheld(attributes: Mapping[str, Groups], k: int) -> Withheld:
-    """(attribute, group, class) of every count that must not be shown."""
+def withheld(attributes: Mapping[str, Groups], k: int, further: Withheld = frozenset()) -> Withheld:
+    """(attribute, group, class) of every count that must not be shown.
+
+    `further` are counts to withhold for another reason; others are withheld with them, so that no
+    subtraction gives them away.
+    """
     hidden: dict[tuple[str, Class], set[str]] = {
-        (attribute, side): _row({name: getattr(cell, side) for name, cell in groups.items()}, k)
+        (attribute, side): _row(
+            {name: getattr(cell, side) for name, cell in groups.items()},
+            k,
+            {name for name in groups if (attribute, name, side) in further},
+        )
         for attribute, groups in attributes.items()
         for side in CLASSES
     }
