@@ -154,6 +154,7 @@ def lock_cohort(story: Story) -> None:
         say("; ".join(at_once(ingest, ("locked", "development"))))
     with stage.step(f"Seal and lock the cohort {COHORT}") as say:
         locked = stage.touchstone(sam, "cohort", "seal", story.home / "locked", "--id", COHORT)
+        stage.touchstone(sam, "cohort", "conditions", COHORT, "--none", "--words", "CC BY 3.0")
         shutil.rmtree(story.home / "locked")
         say(f"{locked['positives']} malignant and {locked['negatives']} benign nodules of "
             f"{locked['patients']} patients, root {locked['root'][7:19]}…")  # fmt: skip

@@ -46,8 +46,11 @@ def assess(
     out: Path,
     columns: Mapping[str, str],
     declaration: Declaration | None = None,
+    warning: str = "",
 ) -> Report:
     """Score the table by the protocol and write `report.json` and `report.html` into `out`.
+
+    `warning` stands above the page, and as the attribution of the data in both.
 
     `columns` maps `case`, `patient`, `reference`, `score`, `failure` and attributes (of other tasks
     what their reader reads) to the table's own column names. `declaration`: what a protocol with
@@ -72,11 +75,15 @@ def assess(
             environment=environment_digest(environment),
         ),
         environment,
-        attribution="",
+        attribution=warning,
         drift=_drift(table_path, protocol, columns, declaration),
     )
     write_files(
-        out, {"report.html": report_html(report).encode(), "report.json": report_bytes(report)}
+        out,
+        {
+            "report.html": report_html(report, warning).encode(),
+            "report.json": report_bytes(report),
+        },
     )
     return report
 

@@ -24,8 +24,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.api import (
     accounts,
     audit,
+    catalogue,
     certified,
     cohorts,
+    exposure,
     health,
     keys,
     life,
@@ -34,6 +36,7 @@ from registry.api import (
     protocols,
     sign_in,
     submissions,
+    use,
 )
 from registry.api.bodies import Bodies
 from registry.api.conditional import Conditional
@@ -86,6 +89,9 @@ def create_api(
     app.include_router(keys.router(facility, caller_of))
     app.include_router(cohorts.router(facility, caller_of))
     app.include_router(protocols.router(facility, caller_of))
+    app.include_router(exposure.router(facility, caller_of))
+    app.include_router(use.router(facility, caller_of))
+    app.include_router(catalogue.router(facility, caller_of))
     app.include_router(submissions.router(facility, caller_of))
     app.include_router(certified.router(facility, caller_of))
     app.include_router(life.router(facility, caller_of))

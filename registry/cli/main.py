@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import life
+from registry.cli import cohort_use, life
 from registry.cli.audit_group import audit_app
 from registry.cli.groups import (
     Json,
@@ -337,6 +337,7 @@ def assess(
 
 
 life.attach(app)
+cohort_use.attach(app)
 
 
 def main() -> None:

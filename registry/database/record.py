@@ -43,6 +43,7 @@ _CODES = {
     "held_for_review": "held_for_review",
     "quota_left": "quota_used_up",
     "storage_left": "quota_storage",
+    "agreement_in_force": "no_agreement",
 }
 _ALREADY = {
     "organisation": "this organisation exists already",

@@ -31,9 +31,9 @@ from pydantic import Field, ValidationError
 from registry.trust.canonical import canonical
 from registry.trust.errors import Refused, Tampered
 from serving.bundle.layout import GOLDEN_EXPECTED, GOLDEN_INPUTS
-from serving.bundle.made_up import make_case
 from serving.sandbox.failures import ModelFailure
 from serving.sandbox.outputs import check_outputs
+from validators.contract.made_up import make_case
 from validators.contract.schema import Contract, DataType, Name, Strict
 
 CASES = 32

@@ -4,7 +4,8 @@ Rules
 -----
 1. Everything is imported before the lockdown; nothing of the model is received before it.
 2. Answers carry codes. Text about the model goes out while inspecting and loading, and never
-   once patient data came in.
+   once patient data came in; a call says why it failed only where the other side asks, which it
+   does for made-up cases alone (`serving.sandbox.explaining`).
 3. It leaves when the socket closes, or when a call outlasts its alarm (should the parent be
    gone); the parent's own clock is the one that counts.
 """
@@ -110,7 +111,8 @@ def _answer(
         if any(word in text for word in _RUNTIME_MEMORY_WORDS):
             return {"error": "model_out_of_memory", "detail": ""}, []
         if operation == "run":
-            return {"error": "model_raised", "detail": ""}, []
+            detail = text if request.get("explain") else ""
+            return {"error": "model_raised", "detail": detail}, []
         if operation == "inspect":
             return {"error": "model_invalid", "detail": ""}, []
         return {"error": "model_not_loadable", "detail": text.strip().split("\n", 1)[0]}, []

@@ -6,7 +6,7 @@ Rules
 -----
 1. A message is made on the trusted side of the pipe, from the code's template below.
 2. Details come from a hostile process: they are only taken while that process has seen no
-   patient data (inspection and loading), and then bounded, printable ASCII.
+   patient data (inspection, loading, made-up cases), and then bounded, printable ASCII.
 3. `fatal` says that the process is gone: a fresh one must be started before the next call.
 """
 

@@ -17,7 +17,7 @@ Rules
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,9 @@ class Sandbox:
     level: what the process could lock down (seccomp, landlock_abi, no_new_privileges,
     uid_dropped, rlimits, memory_bytes, allow_unsandboxed), for the evidence.
     """
+
+    EXPLAINS: ClassVar[bool] = False
+    """Whether a failed call tells why: never where a case of a patient may be among the inputs."""
 
     def __init__(self, limits: Limits, *, allow_unsandboxed: bool, landlock_abi: int) -> None:
         self.limits = limits
@@ -167,6 +170,7 @@ class Sandbox:
             "inputs": rows,
             "slot": self._slot,
             "outputs": None if outputs is None else list(outputs),
+            "explain": self.EXPLAINS,
         }
         parts = process.region.place(list(inputs.values()), self._slot)
         process.send(request, parts, self.limits.wall_seconds)
@@ -178,7 +182,7 @@ class Sandbox:
         if not self._under_way:
             raise Conflict("no call is under way")
         wanted = self._under_way.pop(0)
-        header, payload = process.receive(self.limits.wall_seconds, tell_reasons=False)
+        header, payload = process.receive(self.limits.wall_seconds, tell_reasons=self.EXPLAINS)
         try:
             rows = framing.tensor_rows(header.get("outputs"), len(payload))
         except framing.ProtocolError as error:

@@ -15,6 +15,7 @@ def test_an_innovator_iterates_on_the_development_half(story: Story, tmp_path: P
     run, eva, sam = story.stage.touchstone, story.people["Eva"], story.people["Sam"]
     staged = story.home / "development"
     run(sam, "cohort", "seal", staged, "--id", "lidc-open")
+    run(sam, "cohort", "conditions", "lidc-open", "--none")
     protocol = yaml.safe_load((HERE / "protocol.yaml").read_text()) | {
         "id": "with-development", "development_cohort": {"id": "lidc-open", "version": "1"},
     }  # fmt: skip

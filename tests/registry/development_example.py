@@ -11,6 +11,7 @@ from registry.pipeline.carry import carry
 from registry.settings import Databases
 from registry.submissions.lock import lock_cohort, lock_protocol
 from registry.submissions.review import report_for
+from registry.submissions.use import Statement, declare
 from tests.registry.facility_example import Example, facility_example
 from tests.validators.cohort_example import contract, few_scans
 from validators.cohort.ingest import ingest
@@ -52,6 +53,7 @@ def sealed(life: Example, name: str, *, first: int, keys: bool = True, every: in
     path = f"cohorts/{name}/1/manifest.json"
     life.api.store.put(path, manifest_bytes(manifest))
     lock_cohort(life.api, life.people["Sam"], path)
+    declare(life.api, life.people["Sam"], name, Statement(codes=["DUO:0000004"]))
 
 
 def tried(life: Example, model: bytes, who: str = "Eva") -> str:

@@ -28,6 +28,7 @@ from registry.submissions import places
 from registry.submissions.families import note_weights
 from registry.submissions.lock import lock_cohort, lock_protocol
 from registry.submissions.submit import submit
+from registry.submissions.use import Statement, declare
 from registry.trust.keys import Identity, new_root
 from registry.trust.model_files import model_digest
 from serving.sandbox.weights import weights_of
@@ -157,6 +158,7 @@ def facility_example(
         path = "cohorts/nodules/1/manifest.json"
         api.store.put(path, manifest_bytes(sealed.manifest))
         lock_cohort(api, sam, path)
+        declare(api, sam, "nodules", Statement(codes=["DUO:0000004"]))
         body = yaml.safe_load((Path(__file__).parents[2] / "demo" / "protocol.yaml").read_text())
         for name in ("robustness", "leakage"):
             del body[name]

@@ -42,6 +42,8 @@ WHO_MAY = {
     "add_token": "admin",
     "lock_cohort": "steward",
     "lock_protocol": "steward",
+    "declare_conditions|ask_agreement|move_agreement": "steward",
+    "read_attempts": "innovator",
     "submit": "innovator",
     "list_bundle": "clinician",
     "fetch_bundle_file": "clinician",

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import Invalid, Refused, Tampered
 from serving.bundle.golden import GoldenInputs, make_inputs, record, replay
-from serving.bundle.made_up import bounds, make_case
 from serving.sandbox import ModelFailure, Sandbox
 from tests.serving import certified
 from tests.serving.certified import CONTRACT, PROTOCOL
+from validators.contract.made_up import bounds, make_case
 from validators.contract.schema import Contract, Tensor
 
 SEED = PROTOCOL.digest

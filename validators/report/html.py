@@ -44,14 +44,15 @@ from validators.report.standards import NOT_ASSESSED, mapped
 _HERE = Path(__file__).parent
 
 
-def report_html(report: Report) -> str:
-    """The page of a report."""
+def report_html(report: Report, warning: str = "") -> str:
+    """The page of a report; `warning` stands above everything."""
     templates = _templates()
     style = (_HERE / "report.css").read_text(encoding="utf-8")
     # The element's whole content is hashed by the browser, byte for byte.
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return templates.get_template("report.html.j2").render(
         report=report,
+        warning=warning,
         digest=sha256_bytes(report_bytes(report)),
         style=Markup(style),  # noqa: S704  our own file
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "

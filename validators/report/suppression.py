@@ -66,14 +66,26 @@ def differs(count: int, other: int, k: int) -> bool:
     return 0 < abs(count - other) < k
 
 
-def withheld(attributes: Mapping[str, Groups], k: int, others: Sequence[Version] = ()) -> Withheld:
-    """(attribute, group, class) of every count that must not be shown."""
+def withheld(
+    attributes: Mapping[str, Groups], k: int, others: Sequence[Version] = (),
+    further: Withheld = frozenset(),
+) -> Withheld:  # fmt: skip
+    """(attribute, group, class) of every count that must not be shown.
+
+    `further` are counts to withhold for another reason; others are withheld with them, so that no
+    subtraction gives them away.
+    """
     moves = {name: _moves(name, groups, others) for name, groups in attributes.items()}
     unknown = {name for name in attributes if _is_unknown(name, attributes, others)}
     hidden: dict[tuple[str, Class], set[str]] = {
         (attribute, side): set(groups)
         if attribute in unknown
-        else _row(_of(side, groups), k, _all_of(side, moves[attribute]))
+        else _row(
+            _of(side, groups),
+            k,
+            _all_of(side, moves[attribute]),
+            {name for name in groups if (attribute, name, side) in further},
+        )
         for attribute, groups in attributes.items()
         for side in CLASSES
     }

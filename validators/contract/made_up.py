@@ -1,16 +1,20 @@
 """One made-up case for a tensor of the contract, the same bytes on every machine.
 
+Golden vectors and look-alike cohorts are made of these.
+
 Rules
 -----
 1. Every number comes from SHAKE-256 of the seed, the tensor's name and the case's number, by
    additions and multiplications, which IEEE 754 rounds alike everywhere: no sine, no exponential.
 2. Values keep to the contract's minimum and maximum; without them, to a plain range for the type.
-3. The first cases are the corners (all at the minimum, all at the maximum, the middle); the others
+3. `plausible` fills in, from the unit's name, what the contract leaves open.
+4. The first cases are the corners (all at the minimum, all at the maximum, the middle); the others
    alternate between noise, one bright spot on a flat ground, a ramp, and noise on a spot.
 """
 
 import hashlib
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,17 @@ from validators.contract.schema import Tensor
 _PLAIN = {"uint8": (0, 255), "int16": (-1024, 3071), "int32": (0, 9), "int64": (0, 9)}
 """Ranges for whole numbers that the contract does not bound; int16 as in Hounsfield units."""
 _WIDTH = 3.0
+_UNITS: tuple[tuple[tuple[str, ...], tuple[float, float]], ...] = (
+    (("hu", "hounsfield"), (-1024.0, 3071.0)),
+    (("suv",), (0.0, 25.0)),
+    (("probability", "share", "fraction", "normalised", "normalized"), (0.0, 1.0)),
+    (("%", "percent"), (0.0, 100.0)),
+    (("year", "years"), (18.0, 90.0)),
+    (("mm", "millimetre", "millimetres"), (0.0, 200.0)),
+    (("ms",), (0.0, 2000.0)),
+    (("z-score",), (-3.0, 3.0)),
+)
+"""What values of a unit usually lie between, by the words that name it."""
 
 
 def make_case(tensor: Tensor, seed: str, case: int) -> NDArray[Any]:
@@ -58,25 +73,42 @@ def bounds(tensor: Tensor) -> tuple[float, float]:
     return low, high
 
 
+def plausible(tensor: Tensor) -> Tensor:
+    """The tensor with a minimum and a maximum from its unit where the contract gives none.
+
+    A tensor of no known unit, and a limit that the contract sets, stay as they are.
+    """
+    words = set(re.split(r"[^a-z%-]+", tensor.unit.lower()))
+    usual = next((limits for names, limits in _UNITS if words & set(names)), None)
+    if usual is None:
+        return tensor
+    low, high = tensor.minimum, tensor.maximum
+    if low is None and (high is None or usual[0] <= high):
+        low = usual[0]
+    if high is None and (low is None or low <= usual[1]):
+        high = usual[1]
+    return tensor.model_copy(update={"minimum": low, "maximum": high})
+
+
+def uniform(key: str, count: int) -> NDArray[np.float64]:
+    """`count` numbers in [0, 1), multiples of 2^-32, from SHAKE-256 of the key."""
+    words = np.frombuffer(hashlib.shake_256(key.encode()).digest(4 * count), "<u4")
+    return words.astype(np.float64) * 2.0**-32
+
+
 def _unit_values(shape: tuple[int, ...], key: str, case: int) -> NDArray[np.float64]:
     """Values in [0, 1] of one of seven patterns."""
     if case < 3:
         return np.full(shape, (0.0, 1.0, 0.5)[case])
-    noise = _uniform(key, math.prod(shape)).reshape(shape)
+    noise = uniform(key, math.prod(shape)).reshape(shape)
     pattern = case % 4
     if pattern == 0 or not shape:
         return noise
-    place = _uniform(key + "/place", 2 * len(shape) + 1)
+    place = uniform(key + "/place", 2 * len(shape) + 1)
     if pattern == 1:
         return _ramp(shape, place)
     spot = _spot(shape, place)
     return spot if pattern == 2 else 0.75 * spot + 0.25 * noise
-
-
-def _uniform(key: str, count: int) -> NDArray[np.float64]:
-    """`count` numbers in [0, 1), multiples of 2^-32."""
-    words = np.frombuffer(hashlib.shake_256(key.encode()).digest(4 * count), "<u4")
-    return words.astype(np.float64) * 2.0**-32
 
 
 def _axis(length: int) -> NDArray[np.float64]:
