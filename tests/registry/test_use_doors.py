@@ -1,5 +1,7 @@
 """Attempts, exposure, conditions and agreements from the command line, and asked for twice."""
 
+# ruff: noqa: F811 - fixtures that are shared are named again where they are asked for
+
 import uuid
 
 import httpx
@@ -8,7 +10,7 @@ from tests.registry.api_stage import PROTOCOL, Stage
 from tests.registry.test_cli_doors import Cli, cli, server, stage, way  # noqa: F401
 
 
-def test_an_innovator_sees_what_is_left_and_a_steward_what_was_used(cli: Cli) -> None:  # noqa: F811
+def test_an_innovator_sees_what_is_left_and_a_steward_what_was_used(cli: Cli) -> None:
     left = cli("innovator", "attempts", "--protocol", PROTOCOL.id)
     assert left["attempts"]["allowed"] == PROTOCOL.attempts
     assert left["attempts"]["left"] <= PROTOCOL.attempts
@@ -18,7 +20,7 @@ def test_an_innovator_sees_what_is_left_and_a_steward_what_was_used(cli: Cli) ->
     assert used["attempts"] == 0
 
 
-def test_a_steward_declares_and_takes_an_agreement_to_its_end(cli: Cli) -> None:  # noqa: F811
+def test_a_steward_declares_and_takes_an_agreement_to_its_end(cli: Cli) -> None:
     before = cli("innovator", "cohort", "conditions", "lidc-nodules", "--version", "2")
     assert before["declared"]
     said = cli("steward", "cohort", "conditions", "lidc-nodules", "--version", "2", "--code",
@@ -43,7 +45,7 @@ def test_a_steward_declares_and_takes_an_agreement_to_its_end(cli: Cli) -> None:
 
 def test_asking_twice_with_one_key_declares_and_asks_once(
     stage: Stage,
-    server: str,  # noqa: F811
+    server: str,
 ) -> None:
     http = httpx.Client(base_url=f"{server}/api/v1", trust_env=False)
     headers = stage.headers("steward", Idempotency_Key=uuid.uuid4().hex)
@@ -64,7 +66,7 @@ def test_asking_twice_with_one_key_declares_and_asks_once(
 
 def test_what_is_not_well_formed_is_refused_in_one_line(
     stage: Stage,
-    server: str,  # noqa: F811
+    server: str,
 ) -> None:
     http = httpx.Client(base_url=f"{server}/api/v1", trust_env=False)
     for body in ({"codes": ["DUO:0000046"]}, {"codes": []}, {"codes": ["x"]},
