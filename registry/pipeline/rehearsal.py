@@ -17,7 +17,8 @@ Rules
 """
 
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from registry.trust.model_files import model_digest
 from serving.client import Predictions, predict, repeat
 from serving.sandbox.explaining import ExplainingSandbox
 from validators.assess import assess, write_files
-from validators.cohort.look_alike import NOTE, LookAlike
+from validators.cohort.look_alike import NOTE, LookAlike, Shard
 from validators.cohort.look_alike_folder import table_text
 from validators.contract.schema import Contract
 from validators.evidence import Report
@@ -82,6 +83,24 @@ class Rehearsal:
     def as_json(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {"would_run": self.would_run} | asdict(self)
+
+
+class _Timed:
+    """The shards of a cohort; `seconds` is how long they took to make, which is not the model's."""
+
+    def __init__(self, cohort: LookAlike) -> None:
+        self._cohort = cohort
+        self.seconds = 0.0
+
+    def shards(self) -> Iterator[Shard]:
+        made = self._cohort.shards()
+        while True:
+            started = time.monotonic()
+            shard = next(made, None)
+            self.seconds += time.monotonic() - started
+            if shard is None:
+                return
+            yield shard
 
 
 def rehearse(
@@ -158,14 +177,15 @@ def _run(
     total = len(cohort.columns["case"])
     seed = digest_of([found.model, protocol.digest, contract.digest])
     sandbox.load(files)
+    made = _Timed(cohort)
     predictions = predict(
-        sandbox, cohort.shards(), contract, batch_size=BATCH, order_seed=seed,
+        sandbox, made.shards(), contract, batch_size=BATCH, order_seed=seed,
         on_progress=lambda done: on_progress(done, total),
     )  # fmt: skip
     found.cases = len(predictions.cases)
     found.failed_by_code = predictions.failed_by_code
     found.restarts = predictions.restarts
-    found.seconds_a_case = predictions.seconds / max(1, found.cases)
+    found.seconds_a_case = max(0.0, predictions.seconds - made.seconds) / max(1, found.cases)
     found.failed_cases = [
         {"case": case, "code": code}
         for case, code in zip(predictions.cases, predictions.failures, strict=True)
