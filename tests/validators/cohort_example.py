@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from registry.storage.local import LocalStore
-from validators.cohort.ingest import Staged, ingest
+from registry.trust.canonical import canonical
+from validators.cohort.ingest import Staged, ingest, open_staged
 from validators.cohort.keys import CohortKeys, create_keys
 from validators.cohort.lidc import installed_lidc
 from validators.cohort.manifest import Manifest
@@ -73,7 +74,12 @@ def sealed_example(folder: Path, add: Callable[[pa.Table], pa.Table] | None = No
     source = few_scans(folder / "few.sqlite")
     staged = ingest(source, folder / "staged", contract=contract(), half="all")
     if add is not None:
-        pq.write_table(add(staged.table()), staged.path / "cases.parquet")
+        table = add(staged.table())
+        pq.write_table(table, staged.path / "cases.parquet")
+        known = {"case", "patient", "reference"}
+        kept = sorted(set(table.column_names) - known)
+        (staged.path / "meta.json").write_bytes(canonical(staged.meta | {"attributes": kept}))
+        staged = open_staged(staged.path)
     store = LocalStore(folder / "objects")
     keys = create_keys(folder / "keys", "nodules", "1")
     manifest = seal(staged, store, cohort_id="nodules", version="1", keys=keys, shard_size=SHARD)
