@@ -24,7 +24,7 @@ def auditor(story: Story) -> Person:
 @pytest.fixture(scope="module")
 def submission(story: Story, tmp_path_factory: pytest.TempPathFactory) -> str:
     """One of SME B's, carried as far as it goes without people."""
-    path = linear(tmp_path_factory.mktemp("model"), "logged")
+    path = linear(tmp_path_factory.mktemp("model"), "logged", 0.4)  # a family of its own
     shown = story.stage.touchstone(
         story.people["Finn"], "submit", path, "--protocol", story.protocol["id"],
         "--cohort", COHORT, "--wait",
