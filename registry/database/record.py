@@ -42,11 +42,14 @@ _CODES = {
     "trials_left": "trials_spent",
     "quota_left": "quota_used_up",
     "storage_left": "quota_storage",
+    "cohort_open": "cohort_closed",
 }
 _ALREADY = {
     "organisation": "this organisation exists already",
     "decision": "you have signed a decision on this submission already",
-    "cohort": "this cohort version, or one with the same root, is locked already",
+    "cohort": "this cohort version, or one with the same root, is sealed already",
+    "cohort_signature": "you have signed this lock already",
+    "cohort_lock": "this cohort version is locked already",
     "protocol": "this protocol version is locked already with another text; raise its version",
     "submission": "this model version is submitted to this cohort by this protocol already",
     "certificate": "this submission is certified already",

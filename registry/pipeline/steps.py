@@ -27,6 +27,7 @@ from registry.pipeline.predictions import case_table, predictions_file
 from registry.pipeline.trial import conclude, spend_trial
 from registry.pipeline.work import Work
 from registry.submissions import places
+from registry.submissions.cohort_life import check_lock
 from registry.submissions.families import note_weights
 from registry.submissions.lock import load_manifest
 from registry.submissions.states import deadline, family
@@ -89,6 +90,7 @@ def intake(work: Work) -> None:
 
 def begin_run(work: Work) -> None:
     """queued → running, unless the family has no attempt for it (the record says why)."""
+    check_lock(work.facility, work.row)
     with work.facility.record.transaction() as now:
         now.one("family_check", submission=work.id)
         now.do("submission_move", id=work.id, state="running", deadline=_due("running"))
@@ -102,6 +104,7 @@ def run(work: Work) -> None:
     manifest = load_manifest(work.facility, work.row)
     if manifest.root != work.row["cohort_root"]:
         raise Tampered("the cohort's root is not the one that was locked")
+    check_lock(work.facility, work.row)
     input_key = open_keys(work.facility.settings.cohort_keys, manifest).inputs()
     files, contract = work.model_files(), work.contract
     seed = digest_of([work.row["model_digest"], work.protocol.digest, manifest.root])

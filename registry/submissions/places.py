@@ -29,3 +29,8 @@ def bundle(submission: str) -> str:
 def model(digest: str) -> str:
     """The folder of a model's files, by the model's digest."""
     return f"models/{digest.removeprefix('sha256:')}/"
+
+
+def cohort_lock(cohort: str, version: str) -> str:
+    """The record that two stewards signed, beside the cohort's manifest."""
+    return f"cohorts/{cohort}/{version}/lock.json"

@@ -1,20 +1,3 @@
--- name: cohort_add
-INSERT INTO touchstone.cohort (id, version, root, manifest_digest, manifest_path, title, positives,
-    negatives, patients, contract_digest, locked_by)
-VALUES (%(id)s, %(version)s, %(root)s, %(manifest_digest)s, %(manifest_path)s, %(title)s,
-    %(positives)s, %(negatives)s, %(patients)s, %(contract_digest)s, %(locked_by)s)
-
--- name: cohorts
-SELECT * FROM touchstone.cohort
-WHERE %(after_id)s::text IS NULL OR (id::text, locked_at, version)
-    > (%(after_id)s, %(after_locked_at)s::timestamptz, %(after_version)s)
-ORDER BY id::text, locked_at, version LIMIT %(limit)s
-
--- name: cohort_latest
-SELECT * FROM touchstone.cohort
-WHERE id = %(id)s AND (%(version)s::text IS NULL OR version = %(version)s)
-ORDER BY locked_at DESC LIMIT 1
-
 -- name: protocol_add
 INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)
 VALUES (%(digest)s, %(id)s, %(version)s, %(body)s, %(attempts)s, %(locked_by)s)
