@@ -6,6 +6,7 @@ import typer
 
 from registry.cli.groups import Json, cohort_app
 
+__all__ = ["cohort_app"]
 Why = Annotated[str, typer.Option("--reason", help="Why; it is kept in the log.")]
 
 
