@@ -8,6 +8,7 @@
 | TOUCHSTONE_TOKEN | the caller's token | the one in the keyring |
 | TOUCHSTONE_TOKEN_FILE | a file that holds it instead | none |
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
+| TOUCHSTONE_KEY_ENCRYPTION | what wraps cohorts' keys: `storage/key_encryption.py` | a key file |
 | TOUCHSTONE_S3_… | an S3 server in place of folders: `registry/storage/s3_settings.py` | none |
 | TOUCHSTONE_OIDC_…, TOUCHSTONE_LIMIT_… | see identity/oidc_settings.py, identity/rate.py | none |
 | TOUCHSTONE_[OWNER_|GATE_|MLFLOW_|LOGIN_]DATABASE_URL | one a role; bare: its own | embedded |
@@ -75,6 +76,7 @@ class Settings:
     s3: S3Settings | None = None
     server_is_named: bool = False
     public_url: str | None = None
+    key_encryption: str | None = None
 
     @property
     def own_address(self) -> str:
@@ -147,6 +149,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         s3=read_s3(environment),
         server_is_named=bool(environment.get("TOUCHSTONE_SERVER")),
         public_url=(environment.get("TOUCHSTONE_PUBLIC_URL") or "").rstrip("/") or None,
+        key_encryption=environment.get("TOUCHSTONE_KEY_ENCRYPTION") or None,
     )
 
 

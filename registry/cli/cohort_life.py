@@ -66,10 +66,10 @@ def act(
 
 def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
     """Re-check lock, seal and content of a cohort on this machine."""
+    from registry.storage.key_encryption import facility_keys
     from registry.storage.opening import open_store
     from registry.submissions.places import cohort_lock
     from registry.trust.canonical import sha256_bytes
-    from validators.cohort.keys import open_keys
     from validators.cohort.manifest import parse_manifest
     from validators.cohort.verify import verify
 
@@ -98,7 +98,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
             raise Tampered(f"{beside} is another one than the log's")
         stewards = check_record(settings, record, row)
     gone = next((a["at"][:10] for a in life["acts"] if a["kind"] == "destroy-keys"), None)
-    verify(manifest, store, None if gone else open_keys(settings.cohort_keys, manifest))
+    verify(manifest, store, None if gone else facility_keys(settings, manifest))
     lock = f"locked by {' and '.join(stewards)}" if stewards else "not locked by two stewards"
     checked = (
         f"keys destroyed on {gone}; every object is what was sealed, and nobody can open it"

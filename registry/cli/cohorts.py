@@ -26,6 +26,7 @@ def ingest_source(source: Path, contract: Path, out: Path, half: str, as_json: b
 
 def seal_staged(staged: Path, cohort: str, version: str, until: str | None, as_json: bool) -> None:
     """Seal on this machine, then put what lies in the store up for two stewards' signatures."""
+    from registry.storage.key_encryption import key_encryption
     from registry.storage.opening import open_store
     from validators.cohort.keys import create_keys
     from validators.cohort.manifest import manifest_bytes
@@ -37,7 +38,7 @@ def seal_staged(staged: Path, cohort: str, version: str, until: str | None, as_j
     on_facility_machine(settings.home)
     store = open_store(settings)
     with progress_bar(f"sealing {cohort}", as_json) as advance:
-        keys = create_keys(settings.cohort_keys, cohort, version)
+        keys = create_keys(settings.cohort_keys, cohort, version, key_encryption(settings))
         manifest = seal(
             staged, store, cohort_id=cohort, version=version, keys=keys, progress=advance
         )

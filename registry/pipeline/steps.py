@@ -4,7 +4,8 @@ Rules
 -----
 1. A step reads things named by digest and writes one new one; what it wrote stays, so that a
    second run finds it and gives the same bytes.
-2. The run step holds the input key and never the reference key; the assess step the other way.
+2. The run step is given the input key, the assess step the reference standard's, each by a release
+   in the record; the latter is used in a process of its own (`release`, `scoring`).
 3. The attempt is spent in the moment before the first locked shard is decrypted.
 4. Before the first locked shard a canary runs: on a host that can't run our own model nothing
    is spent. Whose fault a failure was is decided in `submissions.fault`.
@@ -23,7 +24,9 @@ from registry.audit.reads import note_read
 from registry.mlflow_gate.versions import model_directory
 from registry.pipeline import canary
 from registry.pipeline.certificate_draft import bundle_and_statement
-from registry.pipeline.predictions import case_table, predictions_file
+from registry.pipeline.predictions import predictions_file
+from registry.pipeline.release import release_inputs, released
+from registry.pipeline.scoring import Task, score_apart
 from registry.pipeline.trial import conclude, spend_trial
 from registry.pipeline.work import Work
 from registry.submissions import places
@@ -37,13 +40,9 @@ from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
 from serving.client import predict, repeat
 from serving.sandbox.process import Sandbox
-from validators.cohort.keys import open_keys
-from validators.cohort.stream import read_reference, stream
-from validators.evaluate import evaluate
-from validators.evidence import Digests, Environment
+from validators.cohort.stream import stream
+from validators.evidence import Environment
 from validators.intake import decide, files_from_directory
-from validators.report.build import build_report, code_digest, environment_digest, report_bytes
-from validators.report.html import report_html
 
 BATCH = 64
 REPEATED_CASES = 64
@@ -105,7 +104,7 @@ def run(work: Work) -> None:
     if manifest.root != work.row["cohort_root"]:
         raise Tampered("the cohort's root is not the one that was locked")
     check_lock(work.facility, work.row)
-    input_key = open_keys(work.facility.settings.cohort_keys, manifest).inputs()
+    input_key = release_inputs(work.facility, work.row, manifest)
     files, contract = work.model_files(), work.contract
     seed = digest_of([work.row["model_digest"], work.protocol.digest, manifest.root])
 
@@ -177,46 +176,39 @@ def assess(work: Work) -> None:
     if ran is None:
         raise Refused("there are no predictions to assess")
     work.trace.model_had_a_hand = True  # what it answered is about to be read
-    store, protocol = work.facility.store, work.protocol
-    manifest = load_manifest(work.facility, work.row)
+    store = work.facility.store
     note_read(work.facility, work.row, "predictions-read", digest=ran["predictions"])
     note_read(work.facility, work.row, "reference-read", part="reference standard")
-    reference_key = open_keys(work.facility.settings.cohort_keys, manifest).reference()
-    data = store.get(places.predictions(work.id))
-    if sha256_bytes(data) != ran["predictions"]:
-        raise Tampered("the stored predictions are not those of the run")
-    table = case_table(data, read_reference(manifest, store, reference_key), protocol, manifest)
-    environment = Environment.model_validate(ran["environment"])
-    report = build_report(
-        evaluate(table, protocol),
-        protocol,
-        Digests(
-            model=work.row["model_digest"],
-            protocol=protocol.digest,
-            cohort_root=manifest.root,
-            predictions=ran["predictions"],
-            code=code_digest(),
-            environment=environment_digest(environment),
+    scored = score_apart(
+        work.facility.settings,
+        Task(
+            manifest_path=work.row["manifest_path"],
+            manifest_digest=work.row["manifest_digest"],
+            predictions_path=places.predictions(work.id),
+            predictions_digest=ran["predictions"],
+            protocol=work.row["protocol_body"],
+            protocol_digest=work.protocol.digest,
+            model_digest=work.row["model_digest"],
+            environment=ran["environment"],
+            until=released(work.facility, work.row, "reference"),
         ),
-        environment,
-        manifest.citation,
     )
-    document = report_bytes(report)
-    store.put(places.report(work.id), document)
-    store.put(places.report_page(work.id), report_html(report).encode())
+    store.put(places.report(work.id), scored.report)
+    store.put(places.report_page(work.id), scored.page)
+    report_digest = sha256_bytes(scored.report)
     with work.facility.record.transaction() as now:
         now.do(
             "step_done",
             submission=work.id,
             name="assess",
-            output={"report": sha256_bytes(document), "verdict": report.verdict.overall},
+            output={"report": report_digest, "verdict": scored.verdict},
             seconds=time.monotonic() - started,
         )
         now.do(
             "submission_assessed",
             id=work.id,
-            verdict=report.verdict.overall,
-            report_digest=sha256_bytes(document),
+            verdict=scored.verdict,
+            report_digest=report_digest,
             deadline=_due("assessed"),
         )
 
