@@ -1,5 +1,9 @@
-"""`cohort sign`, `retire`, `burn` and `keep`. As in `groups`, bodies import late."""
+"""`cohort sign`, `retire`, `burn`, `keep`, `rewrap`, `erase` and `destroy-keys`.
 
+As in `groups`, bodies import late.
+"""
+
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,3 +65,44 @@ def cohort_keep(
     from registry.cli import cohort_life
 
     cohort_life.act(id, version, "keep", reason, until, json)
+
+
+@cohort_app.command("rewrap")
+def cohort_rewrap(
+    id: Annotated[str, typer.Argument(help="Name of the cohort.")],  # noqa: A002
+    version: Annotated[str, typer.Argument(help="Its version.")],
+    to_file: Annotated[bool, typer.Option("--to-file", help="Back to the key file.")] = False,
+    json: Json = False,
+) -> None:
+    """Wrap a cohort's data keys by a KMS or a token (on the facility's machine)."""
+    from registry.cli import cohort_keys
+
+    cohort_keys.rewrap(id, version, to_file, json)
+
+
+@cohort_app.command("erase")
+def cohort_erase(
+    id: Annotated[str, typer.Argument(help="Name of the cohort.")],  # noqa: A002
+    patients: Annotated[Path, typer.Option(help="File: one id of the source a line.")],
+    new_version: Annotated[str, typer.Option(help="Version without them.")],
+    reason: Why = "patients were erased",
+    version: Annotated[str | None, typer.Option(help="Version; the latest if left out.")] = None,
+    json: Json = False,
+) -> None:
+    """Seal a new version without some patients, and retire the old one (stewards)."""
+    from registry.cli import cohort_keys
+
+    cohort_keys.erase_patients(id, version, patients, new_version, reason, json)
+
+
+@cohort_app.command("destroy-keys")
+def cohort_destroy_keys(
+    id: Annotated[str, typer.Argument(help="Name of the cohort.")],  # noqa: A002
+    version: Annotated[str, typer.Argument(help="Its version.")],
+    reason: Why,
+    json: Json = False,
+) -> None:
+    """Destroy the keys of a retired version that no certificate rests on (stewards)."""
+    from registry.cli import cohort_keys
+
+    cohort_keys.destroy(id, version, reason, json)

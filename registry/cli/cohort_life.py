@@ -71,7 +71,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
     from registry.submissions.places import cohort_lock
     from registry.trust.canonical import sha256_bytes
     from validators.cohort.manifest import parse_manifest
-    from validators.cohort.verify import verify
+    from validators.cohort.verify import check_listed, verify
 
     settings = read_settings()
     client = Client(settings)
@@ -97,6 +97,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
         if life["record"] not in (None, sha256_bytes(record)):
             raise Tampered(f"{beside} is another one than the log's")
         stewards = check_record(settings, record, row)
+    check_listed(manifest, store.list(beside.rpartition("/")[0]))
     gone = next((a["at"][:10] for a in life["acts"] if a["kind"] == "destroy-keys"), None)
     verify(manifest, store, None if gone else facility_keys(settings, manifest))
     lock = f"locked by {' and '.join(stewards)}" if stewards else "not locked by two stewards"

@@ -92,9 +92,16 @@ class CohortKeys:
     """The wrapped data keys of one cohort version."""
 
     def __init__(
-        self, cohort: str, version: str, wrapped: dict[str, bytes], encryption: KeyEncryption
+        self,
+        cohort: str,
+        version: str,
+        wrapped: dict[str, bytes],
+        encryption: KeyEncryption,
+        names_of: str | None = None,
     ) -> None:
         self.cohort, self.version = cohort, version
+        self.names_of = names_of or version
+        """The version whose pseudonyms these are: an erasure carries them over."""
         self._wrapped, self._encryption = wrapped, encryption
 
     def inputs(self) -> InputKey:
@@ -107,7 +114,7 @@ class CohortKeys:
 
     def names(self) -> NamesKey:
         """Unwrap the key that makes pseudonyms and salts."""
-        return NamesKey(self.cohort, self.version, self._unwrap("names"))
+        return NamesKey(self.cohort, self.names_of, self._unwrap("names"))
 
     def __repr__(self) -> str:
         return f"CohortKeys(cohort={self.cohort!r}, version={self.version!r})"
@@ -164,10 +171,16 @@ def bound(context: Context) -> bytes:
 
 
 def create_keys(
-    directory: Path, cohort: str, version: str, encryption: KeyEncryption | None = None
+    directory: Path,
+    cohort: str,
+    version: str,
+    encryption: KeyEncryption | None = None,
+    after: CohortKeys | None = None,
 ) -> CohortKeys:
     """The data keys of a cohort version, wrapped, in `directory`; made where there are none yet.
 
+    after: the version that this one is made from without some patients; its key for names, and so
+    its pseudonyms, go on, so that the next patient is found too.
     Raises Unavailable when the directory can't be written, Conflict where they were destroyed.
     """
     path = _wrapped_path(directory, cohort, version)
@@ -177,7 +190,10 @@ def create_keys(
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         encryption = encryption or KeyFile.create(directory / _KEY_FILE)
         made = {purpose: secrets.token_bytes(_LENGTH) for purpose in PURPOSES}
-        _write_once(path, _wrapped(made, cohort, version, encryption))
+        if after is not None:
+            made["names"] = after.names().secret
+        names_of = after.names_of if after else version
+        _write_once(path, _wrapped(made, cohort, version, encryption, names_of))
     except OSError as error:
         raise Unavailable(f"no key can be kept in {directory}: {error.strerror}") from error
     return _read(directory, cohort, version, encryption)
@@ -200,7 +216,7 @@ def rewrap_keys(
     encryption = encryption or KeyFile.create(directory / _KEY_FILE)
     path = _wrapped_path(directory, cohort, version)
     try:
-        _replace(path, _wrapped(plain, cohort, version, encryption))
+        _replace(path, _wrapped(plain, cohort, version, encryption, keys.names_of))
     except OSError as error:
         raise Unavailable(f"{path} can't be written: {error.strerror}") from error
     return _read(directory, cohort, version, encryption)
@@ -227,7 +243,11 @@ def destroy_keys(directory: Path, cohort: str, version: str, date: str) -> None:
 
 
 def _wrapped(
-    plain: Mapping[str, bytes], cohort: str, version: str, encryption: KeyEncryption
+    plain: Mapping[str, bytes],
+    cohort: str,
+    version: str,
+    encryption: KeyEncryption,
+    names_of: str,
 ) -> bytes:
     made = {
         purpose: b64encode(
@@ -235,7 +255,11 @@ def _wrapped(
         ).decode()
         for purpose in PURPOSES
     }
-    return canonical(made if encryption.name == "file" else made | {"by": encryption.name})
+    if encryption.name != "file":
+        made["by"] = encryption.name
+    if names_of != version:
+        made["names_of"] = names_of
+    return canonical(made)
 
 
 class _Sealed(Protocol):
@@ -269,7 +293,7 @@ def _read(
     try:
         held = json.loads(path.read_bytes())
         wrapped = {purpose: b64decode(held[purpose], validate=True) for purpose in PURPOSES}
-        by = str(held.get("by", "file"))
+        by, names_of = str(held.get("by", "file")), str(held.get("names_of", version))
     except FileNotFoundError as error:
         raise NotFound(
             f"{directory} holds no keys for cohort {cohort} version {version}"
@@ -283,7 +307,7 @@ def _read(
             f"the keys of cohort {cohort} version {version} are wrapped by {by}: name it in "
             "TOUCHSTONE_KEY_ENCRYPTION"
         )
-    return CohortKeys(cohort, version, wrapped, encryption)
+    return CohortKeys(cohort, version, wrapped, encryption, names_of)
 
 
 def _wrapped_path(directory: Path, cohort: str, version: str) -> Path:
