@@ -72,7 +72,7 @@ def erase_patients(
         )
     show(
         {"id": cohort, "version": new_version, "root": manifest.root, "erased": len(named),
-         "cases": manifest.counts.cases, "old": {"version": row["version"], "state": life["state"]}},
+         "cases": manifest.counts.cases, "old": row["version"], "old_state": life["state"]},
         as_json,
         f"{cohort} {new_version} sealed without {len(named)} patients: {manifest.counts.cases} "
         f"cases\n{cohort} {row['version']} is {life['state']}\nNext: two stewards sign "

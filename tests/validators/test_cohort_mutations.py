@@ -254,7 +254,7 @@ def test_a_shard_out_of_its_place_is_refused_by_name(
 def test_a_manifest_re_made_without_the_keys_does_not_verify(
     locked: Locked, data: st.DataObject
 ) -> None:
-    """Any field changed and the root put right: another digest and root than two stewards signed."""
+    """A field changed and the root put right: another root than the one that two signed."""
     manifest = locked.now.manifest
     field = data.draw(st.sampled_from(["case_digests", "counts", "case_flow", "attributes"]))
     value = manifest.model_dump(mode="json")

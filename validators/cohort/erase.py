@@ -16,7 +16,6 @@ Rules
 from collections.abc import Callable, Collection
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from registry.trust.errors import Conflict, Invalid
 from validators.cohort.contents import (
@@ -67,20 +66,19 @@ def erase(
         raise Conflict(f"these are no keys for a new version of {old.id} {old.version}")
     table = read_salted_reference(old, reader, old_keys.reference())
     names = keys.names()
-    gone = pa.array(
-        [pseudonym(names, "patient", patient) for patient in sorted(set(patients))], pa.string()
-    )
-    missing = len(gone) - len(pc.unique(table["patient"].filter(_among(table, gone))))
-    if missing or not len(gone):
+    gone = {pseudonym(names, "patient", patient) for patient in patients}
+    of_rows = table["patient"].to_pylist()
+    missing = len(gone - set(of_rows))
+    if missing or not gone:
         raise Invalid(
             f"{missing} of {len(gone)} patients are not in {old.id} {old.version}; nobody was "
             "erased: check the file, one id of the source a line"
         )
-    kept = pc.invert(_among(table, gone)).to_pylist()
+    kept = [patient not in gone for patient in of_rows]
     erased = kept.count(False)
     salts = [salt_of(names, f"{keys.version}/{salt}") for salt in table[SALT].to_pylist()]
     table = table.set_column(table.column_names.index(SALT), SALT, pa.array(salts, pa.string()))
-    left = table.filter(pa.array(kept))
+    left = table.take(pa.array([row for row, stays in enumerate(kept) if stays], pa.int64()))
     if not len(left):
         raise Invalid(f"nobody would be left of {old.id} {old.version}; retire it instead")
     rows, attributes = left.to_pylist(), attributes_of(left)
@@ -135,7 +133,3 @@ def erase(
     )
     check_manifest(manifest)
     return manifest
-
-
-def _among(table: pa.Table, gone: pa.Array) -> pa.ChunkedArray:
-    return pc.is_in(table["patient"], value_set=gone)

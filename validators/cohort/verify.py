@@ -52,8 +52,8 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
 def check_listed(manifest: Manifest, listed: Iterable[str]) -> None:
     """Raise Tampered, naming it, where the store holds an object that the manifest does not list.
 
-    listed: every path below the cohort version's folder. Nothing ever reads such an object; it shows
-    that somebody wrote where only a seal writes.
+    listed: every path below the cohort version's folder. Nothing ever reads such an object; it
+    shows that somebody wrote where only a seal writes.
     """
     folder = manifest_path(manifest.id, manifest.version).rpartition("/")[0]
     known = {entry.path for entry in manifest.objects}
