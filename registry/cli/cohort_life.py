@@ -19,7 +19,7 @@ def sign(cohort: str, version: str | None, key: str, as_json: bool) -> None:
     """Sign the lock of a sealed cohort."""
     from registry.trust.cohort_lock import LOCK_TYPE, lock_of, new_lock, parse_lock
     from registry.trust.dsse import add_signature, payload_of, unsigned
-    from registry.trust.keys import signer_name
+    from registry.trust.keys import key_id, signer_name
     from registry.trust.signer import open_signer
 
     client = Client(read_settings())
@@ -33,8 +33,10 @@ def sign(cohort: str, version: str | None, key: str, as_json: bool) -> None:
             begun = parse_lock(payload_of(before["envelope"]))
             if begun.said() != lock.said():
                 raise Tampered("another steward signed other content than the registry shows you")
-            if begun.date >= signer.certificate.not_valid_before_utc:
-                lock = begun
+            mine = key_id(signer.certificate)
+            since = [own["enrolled_at"] for own in client.items("/keys") if own["key"] == mine]
+            if since and begun.date >= dt.datetime.fromisoformat(since[0]):
+                lock = begun  # else a new statement, which the other signs again
         if not as_json:
             _print_signed(lock.model_dump(mode="json"), f"{person} of {organisation}")
         envelope = add_signature(unsigned(LOCK_TYPE, new_lock(lock)), signer)

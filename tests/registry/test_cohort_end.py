@@ -5,6 +5,7 @@ import pytest
 from registry.identity.caller import Caller
 from registry.submissions import review
 from registry.submissions.cohort_life import NewCohortAct, act, life
+from registry.submissions.submit import view
 from registry.trust.errors import Refused
 from tests.registry.house import House
 
@@ -29,7 +30,8 @@ def test_keys_are_not_destroyed_under_a_certificate_in_force_or_a_run(
     with pytest.raises(Refused, match="is locked: there is nothing to destroy-keys"):
         done(house, sam, "destroy-keys")
     assert done(house, sam, "retire") == "retired"
-    assert house.row(certified)["state"] == "certified"  # a certificate is left alone
+    assert house.row(certified)["state"] == "certified"  # a certificate is left alone, and shows it
+    assert view(house.facility, house.callers["Ada"], certified)["cohort_state"] == "retired"
     for end in (None, running):
         with pytest.raises(Refused, match="a certificate in force, or a submission under way"):
             done(house, sam, "destroy-keys")

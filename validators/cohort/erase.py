@@ -32,6 +32,7 @@ from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import (
     KeyFingerprints,
     Manifest,
+    SealedObject,
     case_digest,
     check_manifest,
     description_of,
@@ -82,7 +83,8 @@ def erase(
     if not len(left):
         raise Invalid(f"nobody would be left of {old.id} {old.version}; retire it instead")
     rows, attributes = left.to_pylist(), attributes_of(left)
-    objects, digests = [], []
+    objects: list[SealedObject] = []
+    digests: list[str] = []
     input_key, first = keys.inputs(), 0
     for shard in stream(old, reader, old_keys.inputs()):
         here = kept[first : first + len(shard.cases)]

@@ -33,6 +33,7 @@ VALUES (%(id)s, %(organisation)s, %(model_name)s, %(model_version)s, %(protocol_
 -- name: submission_by_id
 SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
     c.root AS cohort_root, c.manifest_path, c.manifest_digest,
+    touchstone.cohort_state(c.id, c.version) AS cohort_state,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
         AND NOT touchstone.is_void(d)) AS decisions,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
@@ -55,6 +56,7 @@ WHERE s.id = %(id)s
 -- name: submission_page
 SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
     c.root AS cohort_root, c.manifest_path, c.manifest_digest,
+    touchstone.cohort_state(c.id, c.version) AS cohort_state,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
         AND NOT touchstone.is_void(d)) AS decisions,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
