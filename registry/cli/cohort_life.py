@@ -29,7 +29,7 @@ def sign(cohort: str, version: str | None, key: str, as_json: bool) -> None:
     before = client.get(f"/cohorts/{row['id']}/{row['version']}")
     with open_signer(key) as signer:
         person, organisation = signer_name(signer.certificate)
-        if before["envelope"] is not None and before["state"] == "sealed":
+        if before["envelope"] is not None and before["record"] is None:
             begun = parse_lock(payload_of(before["envelope"]))
             if begun.said() != lock.said():
                 raise Tampered("another steward signed other content than the registry shows you")

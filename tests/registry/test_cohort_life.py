@@ -138,7 +138,8 @@ def test_a_signature_over_anything_else_is_refused_by_server_and_database(
 def test_two_statements_of_one_signature_each_lock_nothing(example: Example, name: str) -> None:
     now = dt.datetime.now(dt.UTC)
     signed_by(example, "Sam", name, date=now)
-    assert signed_by(example, "Uma", name, date=now - dt.timedelta(microseconds=1))["state"] == "sealed"
+    other = now - dt.timedelta(microseconds=1)
+    assert signed_by(example, "Uma", name, date=other)["state"] == "sealed"
     assert signed_by(example, "Sam", name)["state"] == "locked"
 
 
