@@ -102,7 +102,8 @@ def enrol(story: Story) -> None:
             return f"{role}={made['certificate']}"
 
         # The root's holder names the first people; whoever comes later is approved by two of them.
-        first = at_once(key_of, ("Sam steward", "Ada assessor", "Ben assessor"))
+        first = at_once(key_of, ("Sam steward", "Uma steward", "Ada assessor",
+                                 "Ben assessor"))  # fmt: skip
         founding = story.home / "founding.json"
         stage.touchstone(admin, "key", "found", *first, "--out", founding)
         stage.touchstone(admin, "key", "enrol", founding)
@@ -118,8 +119,8 @@ def enrol(story: Story) -> None:
         at_once(welcome, ("Eva innovator sme-a", "Finn innovator sme-b",
                           "Clara clinician hospital"))  # fmt: skip
         many = len(first) + len(story.people)
-        say(f"{many} people, three of them enrolled with keys of their own")
-    with stage.step("Steward and assessors sign in, each with their own key") as say:
+        say(f"{many} people, {len(first)} of them enrolled with keys of their own")
+    with stage.step("Stewards and assessors sign in, each with their own key") as say:
 
         def sign_in(person: str) -> str:
             own = story.facility if person == "Sam" else {}
@@ -129,7 +130,7 @@ def enrol(story: Story) -> None:
             story.people[person] = stage.person(person, given["token"], **own)
             return f"{person} ({given['role']})"
 
-        say(", ".join(at_once(sign_in, ("Sam", "Ada", "Ben"))))
+        say(", ".join(at_once(sign_in, ("Sam", "Uma", "Ada", "Ben"))))
     stage.refused(
         "the administrator gives out a steward's token",
         lambda: stage.touchstone(
@@ -152,12 +153,26 @@ def lock_cohort(story: Story) -> None:
 
     with stage.step("Ingest LIDC-IDRI, split once by patient") as say:
         say("; ".join(at_once(ingest, ("locked", "development"))))
-    with stage.step(f"Seal and lock the cohort {COHORT}") as say:
-        locked = stage.touchstone(sam, "cohort", "seal", story.home / "locked", "--id", COHORT)
-        stage.touchstone(sam, "cohort", "conditions", COHORT, "--none", "--words", "CC BY 3.0")
+    with stage.step(f"A steward seals the cohort {COHORT}") as say:
+        sealed = stage.touchstone(sam, "cohort", "seal", story.home / "locked", "--id", COHORT)
         shutil.rmtree(story.home / "locked")
-        say(f"{locked['positives']} malignant and {locked['negatives']} benign nodules of "
-            f"{locked['patients']} patients, root {locked['root'][7:19]}…")  # fmt: skip
+        say(f"{sealed['positives']} malignant and {sealed['negatives']} benign nodules of "
+            f"{sealed['patients']} patients, root {sealed['root'][7:19]}…")  # fmt: skip
+    with stage.step("Two stewards lock it, each with their own key") as say:
+        sign_lock(story, "Sam")
+        stage.refused("a protocol on a cohort that one steward alone signed", lambda: (
+            stage.touchstone(sam, "protocol", "lock", HERE / "protocol.yaml")))  # fmt: skip
+        locked = sign_lock(story, "Uma")
+        stage.touchstone(sam, "cohort", "conditions", COHORT, "--none", "--words", "CC BY 3.0")
+        say(f"{locked['state']}, signed by {' and '.join(locked['signed_by'])}")
+
+
+def sign_lock(story: Story, person: str) -> dict[str, Any]:
+    """One steward's signature under the cohort's lock."""
+    return story.stage.touchstone(
+        story.people[person], "cohort", "sign", COHORT, "--key",
+        story.keys / f"{person.lower()}.key",
+    )  # fmt: skip
 
 
 def lock_protocol(story: Story) -> None:

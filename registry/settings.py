@@ -9,6 +9,7 @@
 | TOUCHSTONE_TOKEN_FILE | a file that holds it instead | none |
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
 | TOUCHSTONE_CATALOGUE | what the facility says for the catalogue, a YAML file | none |
+| TOUCHSTONE_KEY_ENCRYPTION | what wraps cohorts' keys: `storage/key_encryption.py` | a key file |
 | TOUCHSTONE_S3_… | an S3 server in place of folders: `registry/storage/s3_settings.py` | none |
 | TOUCHSTONE_OIDC_…, TOUCHSTONE_LIMIT_… | see identity/oidc_settings.py, identity/rate.py | none |
 | TOUCHSTONE_[OWNER_|GATE_|MLFLOW_|LOGIN_]DATABASE_URL | one a role; bare: its own | embedded |
@@ -77,6 +78,7 @@ class Settings:
     server_is_named: bool = False
     public_url: str | None = None
     catalogue: Path | None = None
+    key_encryption: str | None = None
 
     @property
     def own_address(self) -> str:
@@ -151,6 +153,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         server_is_named=bool(environment.get("TOUCHSTONE_SERVER")),
         catalogue=Path(catalogue).absolute() if catalogue else None,
         public_url=(environment.get("TOUCHSTONE_PUBLIC_URL") or "").rstrip("/") or None,
+        key_encryption=environment.get("TOUCHSTONE_KEY_ENCRYPTION") or None,
     )
 
 

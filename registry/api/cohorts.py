@@ -1,4 +1,4 @@
-"""Locked cohorts: counts and names for everybody who may list them.
+"""Cohorts: counts, names and states for everybody who may list them, their life for the facility.
 
 >>> app.include_router(router(facility, caller_of))
 """
@@ -6,7 +6,7 @@
 import datetime as dt
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.api import paging
@@ -14,10 +14,17 @@ from registry.api.answers import acted_before
 from registry.api.paging import Cursor, Limit, Page
 from registry.facility import Facility
 from registry.identity.caller import Caller
-from registry.submissions import lock
+from registry.submissions import cohort_life, lock
+from registry.submissions.cohort_life import NewCohortAct, SignedLock
 from registry.trust.errors import Conflict
 
 _PATH = r"^cohorts/[a-z0-9][a-z0-9-]{0,63}/[0-9A-Za-z][0-9A-Za-z.-]{0,31}/manifest\.json$"
+_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
+_VERSION = r"^[0-9A-Za-z][0-9A-Za-z.-]{0,31}$"
+_SIGNED = {
+    "a signature": {"value": {"envelope": {"payload": "…", "payloadType": "…", "signatures": []}}}
+}
+_ACT = {"retired": {"value": {"kind": "retire", "reason": "replaced by version 2"}}}
 _EXAMPLE = {"a cohort": {"value": {"manifest_path": "cohorts/lidc-nodules/1/manifest.json"}}}
 
 
@@ -26,15 +33,20 @@ class SealedCohort(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     manifest_path: Annotated[str, Field(pattern=_PATH, max_length=200)]
+    until: Annotated[
+        dt.date | None,
+        Field(strict=False, description="Until when the store keeps it from everybody."),
+    ] = None
 
 
 class Cohort(BaseModel):
-    """A locked cohort. The last four fields are for the facility's own people."""
+    """A cohort version. The last six fields are for the facility's own people."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{
         "id": "lidc-nodules", "version": "1", "title": "Nodules of LIDC-IDRI, the locked half",
         "positives": 263, "negatives": 626, "patients": 372,
         "contract_digest": "sha256:" + "c" * 64, "locked_at": "2026-11-20T09:00:00Z",
+        "state": "locked",
     }]})  # fmt: skip
     id: str
     version: str
@@ -43,11 +55,39 @@ class Cohort(BaseModel):
     negatives: int
     patients: int
     contract_digest: str
-    locked_at: dt.datetime
+    locked_at: Annotated[dt.datetime, Field(description="When it was sealed.")]
+    state: Annotated[str, Field(description="sealed, locked, retired or burned.")]
     root: Annotated[str, Field(description="Digest of all content.")] = ""
     manifest_path: str = ""
     manifest_digest: str = ""
-    locked_by: str = ""
+    locked_by: Annotated[str, Field(description="Who sealed it.")] = ""
+    locked_alone: Annotated[
+        bool, Field(description="Locked by one steward in an earlier version; no run opens it yet.")
+    ] = False
+    until: dt.date | None = None
+
+
+class CohortLife(BaseModel):
+    """Where a cohort version stands, what is to be signed, and what was done to it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "id": "lidc-nodules", "version": "1", "state": "sealed", "sealed_by": "Sam",
+        "locked_alone": False, "until": None, "envelope": None, "signed_by": [],
+        "locked_at": None, "record": None, "acts": [],
+    }]})  # fmt: skip
+    id: str
+    version: str
+    state: str
+    sealed_by: str
+    locked_alone: bool
+    until: dt.date | None
+    envelope: Annotated[
+        dict[str, Any] | None, Field(description="The statement that was signed last (DSSE).")
+    ]
+    signed_by: list[str]
+    locked_at: dt.datetime | None
+    record: Annotated[str | None, Field(description="Digest of lock.json beside the manifest.")]
+    acts: list[dict[str, Any]]
 
 
 def router(facility: Facility, caller_of: Any) -> APIRouter:
@@ -56,15 +96,15 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     Who = Annotated[Caller, Depends(caller_of)]  # noqa: N806
 
     @routes.post(
-        "/cohorts", status_code=201, summary="Lock a sealed cohort", response_model=Cohort,
-        response_model_exclude_unset=True, operation_id="lock_cohort",
+        "/cohorts", status_code=201, summary="Propose a sealed cohort", response_model=Cohort,
+        response_model_exclude_unset=True, operation_id="propose_cohort",
     )  # fmt: skip
-    def lock_cohort(
+    def propose_cohort(
         caller: Who, sealed: Annotated[SealedCohort, Body(openapi_examples=_EXAMPLE)]
     ) -> dict[str, Any]:
-        """For stewards. The server reads every object from its own store before it locks."""
+        """For stewards. The server reads every object from its own store. Two stewards lock it."""
         try:
-            return lock.lock_cohort(facility, caller, sealed.manifest_path)
+            return lock.propose_cohort(facility, caller, sealed.manifest_path, sealed.until)
         except Conflict:
             if not acted_before():
                 raise
@@ -72,7 +112,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
             return lock.cohort(facility, caller, name, version)
 
     @routes.get(
-        "/cohorts", summary="List locked cohorts", response_model=Page[Cohort],
+        "/cohorts", summary="List cohorts", response_model=Page[Cohort],
         response_model_exclude_unset=True, operation_id="list_cohorts",
     )  # fmt: skip
     def cohorts(
@@ -89,11 +129,45 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         )  # fmt: skip
         return {"items": [_public(row, caller) for row in rows], "next": following}
 
+    Name = Annotated[str, Path(pattern=_NAME, description="The cohort's name.")]  # noqa: N806
+    Version = Annotated[str, Path(pattern=_VERSION, description="Its version.")]  # noqa: N806
+
+    @routes.get(
+        "/cohorts/{name}/{version}", summary="The life of a cohort version",
+        response_model=CohortLife, operation_id="read_cohort_life",
+    )  # fmt: skip
+    def read_cohort_life(caller: Who, name: Name, version: Version) -> dict[str, Any]:
+        """For the facility: its state, the statement that stewards sign, and what was done."""
+        return cohort_life.life(facility, caller, name, version)
+
+    @routes.post(
+        "/cohorts/{name}/{version}/signatures", status_code=201, summary="Sign a cohort's lock",
+        response_model=CohortLife, operation_id="sign_cohort",
+    )  # fmt: skip
+    def sign_cohort(
+        caller: Who, name: Name, version: Version,
+        signed: Annotated[SignedLock, Body(openapi_examples=_SIGNED)],
+    ) -> dict[str, Any]:  # fmt: skip
+        """For stewards, each with their own key. The second signature locks the cohort."""
+        return cohort_life.sign(facility, caller, name, version, signed)
+
+    @routes.post(
+        "/cohorts/{name}/{version}/acts", status_code=201, summary="Retire or burn a cohort",
+        response_model=CohortLife, operation_id="act_on_cohort",
+    )  # fmt: skip
+    def act_on_cohort(
+        caller: Who, name: Name, version: Version,
+        new: Annotated[NewCohortAct, Body(openapi_examples=_ACT)],
+    ) -> dict[str, Any]:  # fmt: skip
+        """For stewards; an assessor may burn. `keep` lengthens the store's lock to a day."""
+        return cohort_life.act(facility, caller, name, version, new)
+
     return routes
 
 
 def _public(row: dict[str, Any], caller: Caller) -> dict[str, Any]:
     """Counts and names; the root and the paths are the facility's own."""
     hidden = set() if caller.kind == "facility" else {"root", "manifest_path", "manifest_digest",
-                                                      "locked_by"}  # fmt: skip
+                                                      "locked_by", "locked_alone",
+                                                      "until"}  # fmt: skip
     return {key: value for key, value in row.items() if key not in hidden}

@@ -161,6 +161,9 @@ class Submission(BaseModel):
     cohort_root: str | None = None
     certifiable: bool | None = None
     decisions: Annotated[int | None, Field(description="Those that stand.")] = None
+    cohort_state: Annotated[
+        str, Field(description="locked, retired, or burned: something of it was disclosed.")
+    ] = ""
     void_decisions: Annotated[
         int | None,
         Field(description="Those that a revoked key or another report made void."),

@@ -1,8 +1,7 @@
 """`cohort` and `protocol`."""
 
-from collections.abc import Iterable
+import datetime as dt
 from pathlib import Path
-from typing import Any
 
 from registry.cli.client import Client
 from registry.cli.output import print_items, progress_bar, show, show_table
@@ -76,31 +75,43 @@ def show_quality(folder: Path, as_json: bool) -> None:
     show(report, False, "\n".join(lines))
 
 
-def seal_staged(staged: Path, cohort: str, version: str, as_json: bool) -> None:
-    """Seal on this machine, then ask the registry to lock what lies in its store."""
+def seal_staged(staged: Path, cohort: str, version: str, until: str | None, as_json: bool) -> None:
+    """Seal on this machine, then put what lies in the store up for two stewards' signatures."""
+    from registry.storage.key_encryption import key_encryption
     from registry.storage.opening import open_store
     from validators.cohort.keys import create_keys
     from validators.cohort.manifest import manifest_bytes
     from validators.cohort.seal import seal
 
     settings = read_settings()
+    last_day = day_of(until)
     client = Client(settings)
     on_facility_machine(settings.home)
     store = open_store(settings)
     with progress_bar(f"sealing {cohort}", as_json) as advance:
-        keys = create_keys(settings.cohort_keys, cohort, version)
+        keys = create_keys(settings.cohort_keys, cohort, version, key_encryption(settings))
         manifest = seal(
             staged, store, cohort_id=cohort, version=version, keys=keys, progress=advance
         )
     path = f"cohorts/{cohort}/{version}/manifest.json"
     store.put(path, manifest_bytes(manifest))
-    locked = client.post("/cohorts", {"manifest_path": path})
+    body = {"manifest_path": path} | ({"until": last_day.isoformat()} if last_day else {})
+    sealed = client.post("/cohorts", body)
     show(
-        locked,
+        sealed,
         as_json,
-        f"{cohort} {version} locked: {manifest.counts.cases} cases of "
-        f"{manifest.counts.patients} patients\nroot {manifest.root}",
+        f"{cohort} {version} sealed: {manifest.counts.cases} cases of "
+        f"{manifest.counts.patients} patients\nroot {manifest.root}\nNext: two stewards, each "
+        f"with their own key: touchstone cohort sign {cohort} --version {version} --key …",
     )
+
+
+def day_of(text: str | None) -> dt.date | None:
+    """A day written as 2031-12-31."""
+    try:
+        return dt.date.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise Invalid(f"{text!r} is not a day such as 2031-12-31") from error
 
 
 def on_facility_machine(home: Path) -> None:
@@ -112,55 +123,16 @@ def on_facility_machine(home: Path) -> None:
         )
 
 
-def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
-    """Re-check seal and content of a locked cohort."""
-    from registry.storage.opening import open_store
-    from registry.trust.canonical import sha256_bytes
-    from registry.trust.errors import Tampered
-    from validators.cohort.keys import open_keys
-    from validators.cohort.manifest import parse_manifest
-    from validators.cohort.verify import verify
-
-    settings = read_settings()
-    client = Client(settings)
-    row = _find(client.items("/cohorts"), cohort, version)
-    on_facility_machine(settings.home)
-    client.post("/audit/reads", {"cohort": cohort, "version": row["version"]})
-    store = open_store(settings)
-    data = store.get(row["manifest_path"])
-    if sha256_bytes(data) != row["manifest_digest"]:
-        raise Tampered(f"{row['manifest_path']} is not the manifest that was locked")
-    manifest = parse_manifest(data)
-    if manifest.root != row["root"]:
-        raise Tampered("the manifest's root is not the one that was locked")
-    verify(manifest, store, open_keys(settings.cohort_keys, manifest))
-    show(
-        {"id": cohort, "version": row["version"], "root": manifest.root, "verified": True},
-        as_json,
-        f"{cohort} {row['version']}: every object and every case is what was locked\n"
-        f"root {manifest.root}",
-    )
-
-
-def _find(rows: Iterable[dict[str, Any]], cohort: str, version: str | None) -> dict[str, Any]:
-    fitting = [row for row in rows if row["id"] == cohort and version in (None, row["version"])]
-    if not fitting:
-        raise Invalid(f"there is no locked cohort {cohort!r}; see `touchstone cohort list`")
-    if "root" not in fitting[-1]:
-        raise Invalid("only the facility's own people can verify a cohort")
-    return fitting[-1]
-
-
 def list_locked(as_json: bool) -> None:
-    """Every locked cohort."""
+    """Every cohort."""
     found = Client(read_settings()).items("/cohorts")
     if as_json:
         print_items("cohorts", found)
         return
     rows = list(found)
-    columns = {"id": "cohort", "version": "version", "positives": "positives",
+    columns = {"id": "cohort", "version": "version", "state": "state", "positives": "positives",
                "negatives": "negatives", "patients": "patients", "title": "title"}  # fmt: skip
-    show_table(rows, columns, f"{len(rows)} locked cohorts")
+    show_table(rows, columns, f"{len(rows)} cohorts")
 
 
 def protocol_lock(file: Path, as_json: bool) -> None:

@@ -195,12 +195,15 @@ def cohort_seal(
     staged: Annotated[Path, typer.Argument(help="Folder that `cohort ingest` wrote.")],
     id: Annotated[str, typer.Option("--id", help="Name of the cohort.")],  # noqa: A002
     version: Annotated[str, typer.Option(help="Version; new data is a new version.")] = "1",
+    until: Annotated[
+        str | None, typer.Option(help="Day until which the store keeps it from everybody.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Encrypt, seal and lock a staged cohort (stewards, on the facility's machine)."""
+    """Encrypt and seal a staged cohort (stewards, on the facility's machine)."""
     from registry.cli import cohorts
 
-    cohorts.seal_staged(staged, id, version, json)
+    cohorts.seal_staged(staged, id, version, until, json)
 
 
 @cohort_app.command("verify")
@@ -209,15 +212,15 @@ def cohort_verify(
     version: Annotated[str | None, typer.Option(help="Version; the latest if left out.")] = None,
     json: Json = False,
 ) -> None:
-    """Re-check every digest of a locked cohort (on the facility's machine)."""
-    from registry.cli import cohorts
+    """Re-check lock, seal and every digest of a cohort (on the facility's machine)."""
+    from registry.cli import cohort_life
 
-    cohorts.verify_locked(id, version, json)
+    cohort_life.verify_locked(id, version, json)
 
 
 @cohort_app.command("list")
 def cohort_list(json: Json = False) -> None:
-    """List locked cohorts."""
+    """List cohorts."""
     from registry.cli import cohorts
 
     cohorts.list_locked(json)

@@ -14,9 +14,9 @@ import typer
 
 from registry.cli import cohort_use, life
 from registry.cli.audit_group import audit_app
+from registry.cli.cohort_group import cohort_app
 from registry.cli.groups import (
     Json,
-    cohort_app,
     org_app,
     person_app,
     protocol_app,

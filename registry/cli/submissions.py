@@ -124,6 +124,8 @@ def _print_one(shown: dict[str, Any]) -> None:
         lines.append(f"  trials    {trials['spent']} of {trials['allowed']} spent; {NOTICE}")
     else:
         lines.append(f"  attempts  {attempts['spent']} of {attempts['allowed']} spent")
+    if shown.get("cohort_state") in ("retired", "burned"):
+        lines.append(f"  cohort    {shown['cohort']['id']} was {shown['cohort_state']}")
     for other in shown.get("alike") or []:
         kind = "the same family as" if other["same_family"] else "much like"
         lines.append(f"  alike     {kind} {other['model']} of {other['organisation']} "

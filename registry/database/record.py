@@ -44,11 +44,14 @@ _CODES = {
     "quota_left": "quota_used_up",
     "storage_left": "quota_storage",
     "agreement_in_force": "no_agreement",
+    "cohort_open": "cohort_closed",
 }
 _ALREADY = {
     "organisation": "this organisation exists already",
     "decision": "you have signed a decision on this submission already",
-    "cohort": "this cohort version, or one with the same root, is locked already",
+    "cohort": "this cohort version, or one with the same root, is sealed already",
+    "cohort_signature": "you have signed this lock already",
+    "cohort_lock": "this cohort version is locked already",
     "protocol": "this protocol version is locked already with another text; raise its version",
     "submission": "this model version is submitted to this cohort by this protocol already",
     "certificate": "this submission is certified already",

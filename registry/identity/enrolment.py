@@ -24,11 +24,19 @@ from registry.database.record import Record, Row, Transaction
 from registry.identity.caller import Caller
 from registry.identity.policy import require
 from registry.trust.dsse import payload_of
-from registry.trust.enrolment import Register, enrolled, needed_for, parse_enrolment, signing_keys
+from registry.trust.enrolment import (
+    EnrolledRole,
+    Register,
+    enrolled,
+    needed_for,
+    parse_enrolment,
+    signing_keys,
+)
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused
 from registry.trust.keys import key_id, parse_certificate, pem_of
 
 _KEY = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_ARTICLE: dict[EnrolledRole, str] = {"assessor": "an assessor", "steward": "a steward"}
 Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -170,6 +178,26 @@ def assessor_key(
     Refused unless the key is enrolled for the caller as an assessor, was not revoked, and the
     caller locked neither cohort nor protocol of the submission.
     """
+    key, leaf = _own_key(now, caller, envelope, "assessor")
+    if now.one("locked_it", submission=submission, person=caller.person)["locked"]:
+        raise Refused(
+            "you locked the cohort or the protocol of this submission; two other assessors decide "
+            "on it",
+            code="own_lock",
+        )
+    return key, leaf
+
+
+def steward_key(
+    now: Transaction, caller: Caller, envelope: dict[str, Any]
+) -> tuple[str, x509.Certificate]:
+    """The same of one who may lock: Refused unless the key is the caller's, as a steward."""
+    return _own_key(now, caller, envelope, "steward")
+
+
+def _own_key(
+    now: Transaction, caller: Caller, envelope: dict[str, Any], role: EnrolledRole
+) -> tuple[str, x509.Certificate]:
     signatures = envelope.get("signatures")
     entry = signatures[0] if isinstance(signatures, list) and len(signatures) == 1 else None
     key = str(entry.get("keyid")) if isinstance(entry, dict) else ""
@@ -177,19 +205,13 @@ def assessor_key(
         raise Invalid("one signature is expected, and it names its key")
     signer = now.maybe("signer_by_key", key_id=key)
     if signer is None or (signer["person"], signer["organisation"], signer["role"]) != (
-        caller.person, caller.organisation, "assessor",
+        caller.person, caller.organisation, role,
     ):  # fmt: skip
         raise Refused(
-            "this key is not enrolled for you as an assessor; use the key that belongs to your "
-            "token, or have it enrolled by two others (`touchstone key request`)",
+            f"this key is not enrolled for you as {_ARTICLE[role]}; use the key that belongs to "
+            "your token, or have it enrolled by two others (`touchstone key request`)",
             code="not_enrolled",
         )
     if signer["revoked_at"] is not None:
         raise Refused(f"this key was revoked on {signer['revoked_at']:%Y-%m-%d}; it signs nothing")
-    if now.one("locked_it", submission=submission, person=caller.person)["locked"]:
-        raise Refused(
-            "you locked the cohort or the protocol of this submission; two other assessors decide "
-            "on it",
-            code="own_lock",
-        )
     return key, parse_certificate(signer["pem"].encode())

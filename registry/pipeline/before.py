@@ -9,20 +9,24 @@ Each is asked again by every run, since another worker on another host may make 
 """
 
 from registry.pipeline import canary
+from registry.pipeline.release import release_inputs
 from registry.pipeline.work import Work
+from registry.submissions.cohort_life import check_lock
 from registry.submissions.lock import load_manifest
 from registry.trust.errors import Refused, Tampered, Unavailable
 from serving.sandbox.process import Sandbox
-from validators.cohort.keys import InputKey, open_keys
+from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
 
 
 def open_inputs(work: Work) -> tuple[Manifest, InputKey]:
-    """The manifest whose root is the one in the record, and the key of its inputs."""
+    """The manifest whose root is the one in the record, and the key of its inputs, released to this
+    step. Raises Tampered, Unavailable or Refused unless two stewards' lock holds here and now."""
     manifest = load_manifest(work.facility, work.row)
     if manifest.root != work.row["cohort_root"]:
         raise Tampered("the cohort's root is not the one that was locked")
-    return manifest, open_keys(work.facility.settings.cohort_keys, manifest).inputs()
+    check_lock(work.facility, work.row)
+    return manifest, release_inputs(work.facility, work.row, manifest)
 
 
 def check_level(work: Work, sandbox: Sandbox) -> None:

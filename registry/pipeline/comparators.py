@@ -1,7 +1,6 @@
 """The predictions of other models, which a protocol compares with, from the runs that made them."""
 
 from registry.audit.reads import note_read
-from registry.pipeline.predictions import stored_predictions
 from registry.pipeline.work import Work
 from registry.submissions.comparators import comparator_runs
 
@@ -11,14 +10,13 @@ def check_comparators(work: Work) -> None:
     _runs(work)
 
 
-def comparator_predictions(work: Work) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
-    """(files by the comparator's name, which submission and digest each is)."""
+def comparator_files(work: Work) -> dict[str, dict[str, str]]:
+    """By the comparator's name, which submission's predictions and their digest; their reading is
+    noted."""
     runs = _runs(work)
-    files = {}
-    for name, run in runs.items():
+    for name in runs:
         note_read(work.facility, work.row, "predictions-read", comparator=name)
-        files[name] = stored_predictions(work.facility, run["submission"], run["predictions"])
-    return files, runs
+    return runs
 
 
 def _runs(work: Work) -> dict[str, dict[str, str]]:

@@ -4,7 +4,8 @@ Rules
 -----
 1. A step reads things named by digest and writes one new one; what it wrote stays, so that a
    second run finds it and gives the same bytes.
-2. The run step holds the input key and never the reference key; the assess step the other way.
+2. The run step is given the input key, the assess step the reference standard's, each by a release
+   in the record; the latter is used in a process of its own (`release`, `scoring`).
 3. The attempt is spent in the moment before the first locked shard is decrypted.
 4. Before the first locked shard a canary runs: on a host that can't run our own model nothing
    is spent. Whose fault a failure was is decided in `submissions.fault`.
@@ -30,6 +31,7 @@ from registry.pipeline.predictions import predictions_file
 from registry.pipeline.trial import conclude, spend_trial
 from registry.pipeline.work import Work
 from registry.submissions import places
+from registry.submissions.cohort_life import check_lock
 from registry.submissions.declarations import declaration_of
 from registry.submissions.families import note_weights
 from registry.submissions.states import deadline, family
@@ -84,6 +86,7 @@ def intake(work: Work) -> None:
 
 def begin_run(work: Work) -> None:
     """queued → running, unless the family has no attempt for it (the record says why)."""
+    check_lock(work.facility, work.row)
     with work.facility.record.transaction() as now:
         now.one("family_check", submission=work.id)
         now.do("submission_move", id=work.id, state="running", deadline=_due("running"))

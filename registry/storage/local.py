@@ -11,9 +11,11 @@ Rules, beyond those of every store
 2. A writer that is killed leaves nothing: bytes get their name after they are on the disk. (On file
    systems without nameless files a `.partial-` file may stay; it is never listed or read.)
 3. Objects are read-only (0400), folders open to their owner alone (0700).
+4. `keep` promises nothing: a disk keeps nothing from whoever owns it. Only S3's Object Lock does.
 """
 
 import contextlib
+import datetime as dt
 import errno
 import os
 import secrets
@@ -111,6 +113,10 @@ class LocalStore:
                 f"the object {path} can't be written: {error.strerror}; free some space or check "
                 f"the permissions of {self._root}"
             ) from error
+
+    def keep(self, path: str, until: dt.date) -> None:
+        """Rule 4: see that the object is there. NotFound without one."""
+        self.open(path).close()
 
     def _holds(self, path: str, data: bytes) -> bool:
         try:

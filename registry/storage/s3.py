@@ -15,6 +15,7 @@ Rules, beyond those of every store
 4. A folder is a way of naming: an object may bear the name of others' folder.
 """
 
+import datetime as dt
 import io
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ from registry.storage.store import parts_of
 from registry.trust.errors import Conflict, Invalid, NotFound
 
 _BUFFER = 1 << 20
+_DAY_END = dt.time(23, 59, 59)
 
 
 def open_s3(settings: S3Settings) -> "S3Store":
@@ -75,6 +77,10 @@ class S3Store:
         if first.size != len(data) or self._bucket.read(first) != data:
             raise Conflict(f"the object {path} exists with other content")
         self._bucket.hold(first)
+
+    def keep(self, path: str, until: dt.date) -> None:
+        """Lock the object until the end of this day (UTC), never for less than it is locked."""
+        self._bucket.hold_until(self._first(path), dt.datetime.combine(until, _DAY_END, dt.UTC))
 
     def _first(self, path: str) -> Version:
         parts_of(path)

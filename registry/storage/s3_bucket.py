@@ -99,13 +99,17 @@ class LockedBucket:
 
     def hold(self, version: Version) -> None:
         """See to it that a version found in place is locked as long as one written now."""
+        self.hold_until(version, self._until() - dt.timedelta(days=1))
+
+    def hold_until(self, version: Version, until: dt.datetime) -> None:
+        """See to it that a version is locked until `until`; a longer lock stays as it is."""
         names = {"Bucket": self.name, "Key": version.key, "VersionId": version.id}
         with speaking(f"the object {version.key}", self.name):
             head = self._client.head_object(**names)
-            until = self._until()
             held = head.get("ObjectLockRetainUntilDate")
-            if head.get("ObjectLockMode") == "COMPLIANCE" and held > until - dt.timedelta(days=1):
+            if head.get("ObjectLockMode") == "COMPLIANCE" and held >= until:
                 return
+            until = max(until, self._until())
             self._client.put_object_retention(
                 **names, Retention={"Mode": "COMPLIANCE", "RetainUntilDate": until}
             )

@@ -32,7 +32,7 @@ _MISSING = ("NoSuchKey", "NoSuchVersion", "404", "NotFound")
 _DENIED = ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
 _LOADER = botocore.loaders.create_loader()  # reads S3's description once, not for every client
 # Rule 3: no profile, and no files of the account that this happens to run under.
-_NOT_FROM_ELSEWHERE = {
+NOT_FROM_ELSEWHERE = {
     "profile": (None, None, None, None),
     "config_file": (None, None, os.devnull, None),
     "credentials_file": (None, None, os.devnull, None),
@@ -67,7 +67,7 @@ class _OfThisProcess:
 
 def _client(settings: S3Settings, credential: Credential) -> Any:
     with speaking("the S3 client", "-"):
-        session = botocore.session.Session(session_vars=_NOT_FROM_ELSEWHERE)
+        session = botocore.session.Session(session_vars=NOT_FROM_ELSEWHERE)
         session.register_component("data_loader", _LOADER)
         return session.create_client(
             "s3",

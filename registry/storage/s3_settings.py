@@ -95,7 +95,7 @@ def read_s3(environment: Mapping[str, str]) -> S3Settings | None:
         return None
     ca_file = given.get("CA_FILE")
     settings = S3Settings(
-        endpoint=_endpoint(given["ENDPOINT"]),
+        endpoint=checked_endpoint(given["ENDPOINT"]),
         region=given.get("REGION", "us-east-1"),
         ca_file=Path(ca_file).absolute() if ca_file else None,
         objects=_bucket(given, "OBJECTS", "RETENTION_DAYS", 3650),
@@ -116,16 +116,17 @@ def read_s3(environment: Mapping[str, str]) -> S3Settings | None:
     return settings
 
 
-def _endpoint(value: str) -> str:
+def checked_endpoint(value: str, variable: str = _PREFIX + "ENDPOINT") -> str:
+    """The address of a server that is given secrets: https, or loopback. Invalid for any other."""
     address = urlsplit(value)
     if address.scheme not in ("http", "https") or not address.hostname or address.username:
         raise Invalid(
-            "TOUCHSTONE_S3_ENDPOINT is an address like https://s3.example:9000, "
+            f"{variable} is an address like https://s3.example:9000, "
             "without a name or password in it"
         )
     if address.scheme == "http" and address.hostname not in _LOOPBACK:
         raise Invalid(
-            f"TOUCHSTONE_S3_ENDPOINT sends reports in the clear to {address.hostname}; use https "
+            f"{variable} sends reports in the clear to {address.hostname}; use https "
             "(TOUCHSTONE_S3_CA_FILE names a certificate authority of your own)"
         )
     return value.rstrip("/")
@@ -146,7 +147,7 @@ def _bucket(given: Mapping[str, str], name: str, days: str, default: int) -> Buc
 def _credential(given: Mapping[str, str], name: str) -> Credential | None:
     file = given.get(f"{name}_CREDENTIALS")
     if file:
-        lines = _lines(Path(file), f"{_PREFIX}{name}_CREDENTIALS")
+        lines = credential_lines(Path(file), f"{_PREFIX}{name}_CREDENTIALS")
         return Credential(lines[0], lines[1])
     access, secret = given.get(f"{name}_ACCESS_KEY"), given.get(f"{name}_SECRET_KEY")
     if (access is None) != (secret is None):
@@ -154,7 +155,8 @@ def _credential(given: Mapping[str, str], name: str) -> Credential | None:
     return Credential(access, secret) if access and secret else None
 
 
-def _lines(file: Path, variable: str) -> list[str]:
+def credential_lines(file: Path, variable: str) -> list[str]:
+    """Access key and secret key; Invalid for a file that others may read or that holds more."""
     try:
         if file.stat().st_mode & 0o007:
             raise Invalid(f"{file} ({variable}) can be read by everybody; run chmod 600 on it")

@@ -6,8 +6,10 @@ Rules
    beginning with a dot. One object has one spelling.
 2. It is written once and never changes. The same bytes again do nothing, others are a Conflict.
 3. It appears whole or not at all, and what `put` has returned from survives a power cut.
+4. `keep` only ever lengthens the time in which nobody can remove an object.
 """
 
+import datetime as dt
 import re
 from typing import BinaryIO, Protocol
 
@@ -37,6 +39,9 @@ class ObjectStore(Protocol):
 
     def put(self, path: str, data: bytes) -> None:
         """Write once. Conflict if other bytes are there, Unavailable if they can't be stored."""
+
+    def keep(self, path: str, until: dt.date) -> None:
+        """Lock the object until the end of this day (UTC), or longer; NotFound without one."""
 
 
 def parts_of(path: str) -> tuple[str, ...]:

@@ -19,9 +19,10 @@ from typing import Literal
 from registry.facility import Facility
 from registry.identity.accounts import note
 from registry.identity.caller import Caller
+from registry.storage.key_encryption import facility_keys
 from registry.trust.errors import NotFound, Refused
 from validators.cohort.contents import input_digests
-from validators.cohort.keys import InputKey, open_keys
+from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
 from validators.cohort.stream import stream
 
@@ -34,7 +35,7 @@ def compare_inputs(
     """Raise Refused where a case of one has, to the byte, the inputs of a case of the other."""
     try:
         keys = [
-            open_keys(facility.settings.cohort_keys, manifest).inputs()
+            facility_keys(facility.settings, manifest).inputs()
             for manifest in (gating, development)
         ]
     except NotFound:

@@ -8,6 +8,7 @@ What is asked for and what is allowed in it is in `validators.declaration`.
 
 from registry.database.record import Row
 from registry.facility import Facility
+from registry.storage.store import Store
 from registry.submissions import places
 from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
 from registry.trust.errors import Tampered
@@ -25,10 +26,14 @@ def keep(facility: Facility, declaration: Declaration | None) -> str | None:
 
 def declaration_of(facility: Facility, row: Row) -> Declaration | None:
     """The declaration of a submission; Tampered unless it is the one that came with it."""
-    digest = row["declaration_digest"]
+    return declaration_in(facility.store, row["declaration_digest"])
+
+
+def declaration_in(store: Store, digest: str | None) -> Declaration | None:
+    """The declaration of this digest, or None for none."""
     if digest is None:
         return None
-    data = facility.store.get(places.declaration(digest))
+    data = store.get(places.declaration(digest))
     if sha256_bytes(data) != digest:
         raise Tampered("the stored declaration is not the one that came with the submission")
     return parse_declaration(parse_canonical(data))

@@ -18,7 +18,7 @@ Rules
 from dataclasses import dataclass
 from typing import Literal
 
-LOCKED_THINGS = frozenset({"tampered", "not_found", "shard_unfit", "no_agreement"})
+LOCKED_THINGS = frozenset({"tampered", "not_found", "shard_unfit", "no_agreement", "cohort_closed"})
 """Codes that are about a thing under our lock, which no model can reach from its sandbox."""
 
 RATIONED = frozenset({"attempts_spent", "family_passed"})
@@ -58,7 +58,8 @@ def whose(failure: Failure) -> Finding:
     """The finding; see the rules above for what counts as proof."""
     if failure.code in LOCKED_THINGS:
         return Finding(
-            "facility", "a thing under the facility's lock was damaged, is gone or may not be used"
+            "facility",
+            "a thing under the facility's lock is damaged, closed, gone or may not be used",
         )
     if failure.code in RATIONED:
         return Finding("model", "its family has no attempt left on this cohort version")

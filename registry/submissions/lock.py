@@ -1,9 +1,10 @@
-"""Lock cohorts and protocols: the things that are fixed before the first run.
+"""Seal cohorts and lock protocols: the things that are fixed before the first run.
 
 Rules
 -----
-1. A cohort is locked by its manifest: the server reads every object's digest from its own store
-   before it writes the row, and never takes the caller's word.
+1. A cohort is proposed by its manifest: the server reads every object's digest from its own store
+   before it writes the row, and never takes the caller's word. Two stewards lock it
+   (`submissions.cohort_life`).
 2. A protocol is locked after the cohort it names, and the cohort must have the counts, the
    contract and the attributes that the protocol asks for; the models that it compares with must
    have run there (`submissions.comparators`).
@@ -27,7 +28,7 @@ from registry.submissions.comparators import comparator_runs
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
 from validators.cohort.fitting import check_attributes
-from validators.cohort.manifest import Manifest, parse_manifest
+from validators.cohort.manifest import Manifest, manifest_path, parse_manifest
 from validators.cohort.verify import verify
 from validators.protocol.amendment import looser
 from validators.protocol.read import check_counts, parse_protocol
@@ -35,10 +36,15 @@ from validators.protocol.schema import Protocol
 from validators.table import asked_attributes
 
 
-def lock_cohort(facility: Facility, caller: Caller, manifest_path: str) -> Row:
-    """Lock the cohort whose sealed objects and manifest lie in the store."""
+def propose_cohort(
+    facility: Facility, caller: Caller, path: str, until: dt.date | None = None
+) -> Row:
+    """Put the cohort whose sealed objects and manifest lie in the store up for two signatures.
+
+    until: the day until which the store keeps it from everybody; the store's own days without.
+    """
     require(caller, "cohort.lock")
-    data = facility.store.get(manifest_path)
+    data = facility.store.get(path)
     manifest = parse_manifest(data)
     verify(manifest, facility.store, None)
     with facility.record.transaction(caller) as now:
@@ -48,17 +54,27 @@ def lock_cohort(facility: Facility, caller: Caller, manifest_path: str) -> Row:
             version=manifest.version,
             root=manifest.root,
             manifest_digest=sha256_bytes(data),
-            manifest_path=manifest_path,
+            manifest_path=path,
             title=manifest.title,
             positives=manifest.counts.positives,
             negatives=manifest.counts.negatives,
             patients=manifest.counts.patients,
             contract_digest=manifest.contract_digest,
             locked_by=caller.person,
+            until=until,
         )
-        note(now, caller, "cohort-locked", f"{manifest.id}/{manifest.version}",
+        note(now, caller, "cohort-sealed", f"{manifest.id}/{manifest.version}",
              {"root": manifest.root})  # fmt: skip
+    if until is not None:
+        keep(facility, manifest, until)
     return cohort(facility, caller, manifest.id, manifest.version)
+
+
+def keep(facility: Facility, manifest: Manifest, until: dt.date) -> None:
+    """Have the store keep every object of the cohort from everybody until this day, or longer."""
+    folder = manifest_path(manifest.id, manifest.version).rpartition("/")[0]
+    for path in facility.store.list(folder):
+        facility.store.keep(path, until)
 
 
 def cohort(facility: Facility, caller: Caller, name: str, version: str | None = None) -> Row:

@@ -48,3 +48,8 @@ def declaration(digest: str) -> str:
 def drift_page(submission: str) -> str:
     """Evidently's page, which shows single patients' values: for the facility's people alone."""
     return f"submissions/{submission}/facility-only/drift.html"
+
+
+def cohort_lock(cohort: str, version: str) -> str:
+    """The record that two stewards signed, beside the cohort's manifest."""
+    return f"cohorts/{cohort}/{version}/lock.json"

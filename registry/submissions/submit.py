@@ -191,6 +191,7 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "report_digest": row["report_digest"],
             "statement_digest": row["statement_digest"],
             "cohort_root": row["cohort_root"],
+            "cohort_state": row["cohort_state"],
             "certifiable": row["certifiable"],
             "decisions": row["decisions"],
             "void_decisions": row["void_decisions"],

@@ -229,6 +229,30 @@ def check_assessors(
     register: Register, leaves: Iterable[x509.Certificate], root: x509.Certificate
 ) -> tuple[Person, ...]:
     """Those who signed, as enrolled assessors; Refused for anybody who is not one."""
+    return _check_signers(register, leaves, root, "assessor", "a certificate")
+
+
+def check_stewards(
+    register: Register,
+    leaves: Iterable[x509.Certificate],
+    root: x509.Certificate,
+    date: dt.datetime,
+) -> tuple[Person, ...]:
+    """Those who signed a lock, as stewards enrolled by `date`; Refused for anybody else."""
+    found = _check_signers(register, leaves, root, "steward", "a cohort's lock")
+    for person in found:
+        if person.date > date:
+            raise _refused(f"{person.person} was enrolled after the date of what they signed")
+    return found
+
+
+def _check_signers(
+    register: Register,
+    leaves: Iterable[x509.Certificate],
+    root: x509.Certificate,
+    role: EnrolledRole,
+    what: str,
+) -> tuple[Person, ...]:
     known = enrolled(register, root)
     found = []
     for leaf in leaves:
@@ -239,8 +263,8 @@ def check_assessors(
                 f"the key of {name} was never enrolled: no founding statement and no two others "
                 "stand for it"
             )
-        if person.role != "assessor":
-            raise _refused(f"{name} was enrolled as {person.role}, who can't sign a certificate")
+        if person.role != role:
+            raise _refused(f"{name} was enrolled as {person.role}, who can't sign {what}")
         found.append(person)
     return tuple(found)
 

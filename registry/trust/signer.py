@@ -113,7 +113,7 @@ def open_signer(key: str, environment: Mapping[str, str] = os.environ) -> Iterat
         yield load_identity(Path(key))
         return
     uri = parse_uri(key)
-    with _session(uri, environment) as session:
+    with open_session(uri, environment) as session:
         yield _in_token(session, uri, environment)
 
 
@@ -133,7 +133,8 @@ class _TokenSigner:
 
 
 @contextmanager
-def _session(uri: KeyUri, environment: Mapping[str, str]) -> Iterator[Any]:
+def open_session(uri: KeyUri, environment: Mapping[str, str]) -> Iterator[Any]:
+    """A session with the one token that fits the URI; it ends on leaving."""
     module = environment.get("TOUCHSTONE_PKCS11_MODULE")
     if not module:
         raise Invalid("set TOUCHSTONE_PKCS11_MODULE to your token's PKCS #11 library (a .so file)")

@@ -9,10 +9,11 @@ from typing import Any
 
 from registry.pipeline.carry import carry
 from registry.settings import Databases
-from registry.submissions.lock import lock_cohort, lock_protocol
+from registry.submissions.lock import lock_protocol
 from registry.submissions.review import report_for
 from registry.submissions.use import Statement, declare
 from tests.registry.facility_example import Example, facility_example
+from tests.registry.locked import lock_cohort
 from tests.validators.cohort_example import contract, few_scans
 from validators.cohort.ingest import ingest
 from validators.cohort.keys import create_keys
@@ -52,7 +53,7 @@ def sealed(life: Example, name: str, *, first: int, keys: bool = True, every: in
     manifest = seal(staged, life.api.store, cohort_id=name, version="1", keys=own)
     path = f"cohorts/{name}/1/manifest.json"
     life.api.store.put(path, manifest_bytes(manifest))
-    lock_cohort(life.api, life.people["Sam"], path)
+    lock_cohort(life.api, life.people, life.keys, path)
     declare(life.api, life.people["Sam"], name, Statement(codes=["DUO:0000004"]))
 
 

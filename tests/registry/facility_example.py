@@ -26,12 +26,13 @@ from registry.settings import Databases, Settings
 from registry.storage.local import LocalStore
 from registry.submissions import places
 from registry.submissions.families import note_weights
-from registry.submissions.lock import lock_cohort, lock_protocol
+from registry.submissions.lock import lock_protocol
 from registry.submissions.submit import submit
 from registry.submissions.use import Statement, declare
-from registry.trust.keys import Identity, new_root
+from registry.trust.keys import Identity, load_identity, new_root, save_identity
 from registry.trust.model_files import model_digest
 from serving.sandbox.weights import weights_of
+from tests.registry.locked import found_stewards, lock_cohort
 from tests.registry.role import Role as DatabaseRole
 from tests.registry.role import token_of
 from tests.validators.cohort_example import sealed_example
@@ -43,6 +44,7 @@ PEOPLE: tuple[tuple[str, str, Role], ...] = (
     ("Eva", "sme-a", "innovator"),
     ("Finn", "sme-b", "innovator"),
     ("Sam", "tef", "steward"),
+    ("Uma", "tef", "steward"),
     ("Ada", "tef", "assessor"),
     ("Ben", "tef", "assessor"),
     ("Aud", "tef", "auditor"),
@@ -59,6 +61,7 @@ class Example:
     worker: Facility
     people: dict[str, Caller]
     owner: str
+    keys: dict[str, Identity]
     body: dict[str, Any] = field(default_factory=dict)
     protocol: str = ""
 
@@ -152,13 +155,15 @@ def facility_example(
     keys = settings.cohort_keys
     if not keys.exists():
         keys.symlink_to(home / "keys")
-    with facilities(databases, settings, LocalStore(home / "objects")) as (api, worker):
-        example = Example(api, worker, enrol(databases), str(databases.owner))
-        sam = example.people["Sam"]
+    root = new_root("tef", demo=True)
+    save_identity(root, home, "root")
+    with facilities(databases, settings, LocalStore(home / "objects"), root) as (api, worker):
+        stewards = found_stewards(databases, root)
+        example = Example(api, worker, enrol(databases), str(databases.owner), stewards)
         path = "cohorts/nodules/1/manifest.json"
         api.store.put(path, manifest_bytes(sealed.manifest))
-        lock_cohort(api, sam, path)
-        declare(api, sam, "nodules", Statement(codes=["DUO:0000004"]))
+        lock_cohort(api, example.people, stewards, path)
+        declare(api, example.people["Sam"], "nodules", Statement(codes=["DUO:0000004"]))
         body = yaml.safe_load((Path(__file__).parents[2] / "demo" / "protocol.yaml").read_text())
         for name in ("robustness", "leakage"):
             del body[name]
@@ -218,7 +223,8 @@ def opened(words: dict[str, Any]) -> Iterator[Facility]:
         keys=home / "people",
         databases=databases,
     )
-    with facilities(databases, settings, LocalStore(home / "objects")) as (facility, _):
+    root = load_identity(home / "root.key")
+    with facilities(databases, settings, LocalStore(home / "objects"), root) as (facility, _):
         yield facility
 
 

@@ -40,7 +40,10 @@ MAY_REFUSE = (
 WHO_MAY = {
     "add_organisation": "admin",
     "add_token": "admin",
-    "lock_cohort": "steward",
+    "propose_cohort": "steward",
+    "read_cohort_life": "steward",
+    "sign_cohort": "steward",
+    "act_on_cohort": "steward",
     "lock_protocol": "steward",
     "declare_conditions|ask_agreement|move_agreement": "steward",
     "read_attempts": "innovator",

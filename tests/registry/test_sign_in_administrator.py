@@ -9,7 +9,7 @@ import pytest
 
 from registry.identity import accounts, enrolment, people, sign_in
 from registry.identity.caller import Caller
-from registry.submissions.lock import lock_cohort
+from registry.submissions.lock import propose_cohort
 from registry.trust.errors import NotFound, Refused, Unauthenticated
 from registry.trust.keys import key_id
 from tests.registry.house import House
@@ -18,7 +18,7 @@ from tests.validators.cohort_example import sealed_example
 from validators.cohort.manifest import manifest_bytes
 
 
-def test_a_cohort_is_locked_by_whoever_signed_in_and_not_by_the_administrator(
+def test_a_cohort_is_sealed_by_whoever_signed_in_and_not_by_the_administrator(
     house: House, tmp_path: Path
 ) -> None:
     """The hole that this closes: an administrator had seen the steward's token."""
@@ -36,11 +36,11 @@ def test_a_cohort_is_locked_by_whoever_signed_in_and_not_by_the_administrator(
                 accounts.NewToken(organisation="tef", role=role, person="Sam"),  # type: ignore[arg-type]
             )  # fmt: skip
     with pytest.raises(Refused, match="may not do"):
-        lock_cohort(house.facility, house.admin, path)
+        propose_cohort(house.facility, house.admin, path)
     claimed = Caller("tef", "facility", "steward", "Sam", "t", house.admin.proof)
     with pytest.raises(Refused, match="database refuses"):
-        lock_cohort(house.facility, claimed, path)
-    assert lock_cohort(house.facility, house.sign_in("Sam"), path)["locked_by"] == "Sam"
+        propose_cohort(house.facility, claimed, path)
+    assert propose_cohort(house.facility, house.sign_in("Sam"), path)["locked_by"] == "Sam"
 
 
 def test_an_administrator_who_links_a_login_of_their_own_as_steward_gets_nothing(

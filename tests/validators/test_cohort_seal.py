@@ -259,6 +259,73 @@ def test_a_killed_process_leaves_nothing_half_done(sealed: Sealed, tmp_path: Pat
     verify(manifest, store, keys)
 
 
+_KILLED_AT = """
+import os, signal, sys
+from pathlib import Path
+from registry.storage.local import LocalStore
+from validators.cohort.keys import create_keys
+from validators.cohort.manifest import manifest_bytes
+from validators.cohort.seal import seal
+
+folder, at, before = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "before"
+linked = 0
+
+def link(*given, **more):
+    global linked
+    linked += 1
+    if linked == at and before:
+        os.kill(os.getpid(), signal.SIGKILL)
+    really(*given, **more)
+    if linked == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+really, os.link = os.link, link
+keys = create_keys(folder / "keys", "nodules", "1")
+store = LocalStore(folder / "objects")
+manifest = seal(Path(sys.argv[4]), store, cohort_id="nodules", version="1", keys=keys,
+                shard_size=100_000)
+store.put("cohorts/nodules/1/manifest.json", manifest_bytes(manifest))
+print(manifest.root, linked)
+"""
+
+
+@pytest.mark.parametrize("before", ["before", "after"])
+def test_a_seal_killed_at_any_write_is_run_again_to_the_same_root(
+    sealed: Sealed, tmp_path: Path, before: str
+) -> None:
+    """Every file gets its name by one link: SIGKILL around each of them, keys and all, in turn."""
+
+    def run(folder: Path, at: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", _KILLED_AT, str(folder), str(at), before,
+             str(sealed.staged.path)],
+            check=False, cwd=CONTRACT.parents[1], capture_output=True, text=True,
+        )  # fmt: skip
+
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    (first,) = run(undisturbed, 0).stdout.splitlines()
+    root, writes = first.split()
+    assert int(writes) == 3 + len(sealed.manifest.objects)  # two files of keys, the manifest
+    for at in range(1, int(writes) + 1):
+        folder = tmp_path / f"at-{at}"
+        if at > 2:  # the same keys as undisturbed; before that they are not made yet
+            shutil.copytree(undisturbed / "keys", folder / "keys")
+        else:
+            folder.mkdir()
+        assert run(folder, at if at <= 2 else at - 2).returncode == -signal.SIGKILL
+        (again,) = run(folder, 0).stdout.splitlines()
+        if at > 2:
+            assert again.split()[0] == root
+            for path in (undisturbed / "objects").rglob("*"):
+                if path.is_file():
+                    beside = folder / path.relative_to(undisturbed)
+                    assert beside.read_bytes() == path.read_bytes()
+        store = LocalStore(folder / "objects")
+        manifest = parse_manifest(store.get("cohorts/nodules/1/manifest.json"))
+        verify(manifest, store, open_keys(folder / "keys", manifest))
+
+
 class _Filling:
     """A real store on a disk that has room for some objects."""
 

@@ -103,11 +103,11 @@ def seal(
             )
         plain = shard_bytes(rows_of["case"][rows.start : rows.stop], inputs)
         path = shard_path(cohort_id, version, number)
-        objects.append(_put(writer, path, "inputs", len(rows), plain, input_key))
+        objects.append(put_object(writer, path, "inputs", len(rows), plain, input_key))
         progress(rows.stop, total)
     path = reference_path(cohort_id, version)
     reference_key = keys.reference()
-    objects.append(_put(writer, path, "reference", total, table_bytes(table), reference_key))
+    objects.append(put_object(writer, path, "reference", total, table_bytes(table), reference_key))
     description = _description(folder, table, cohort_id, version)
     if cleared.reviewed:
         description["about"] = description["about"] | {
@@ -176,7 +176,7 @@ def _bytes_a_case(folder: Staged) -> int:
     return max(1, sum(array.nbytes for array in first.values()))
 
 
-def _put(
+def put_object(
     writer: ObjectWriter,
     path: str,
     kind: ObjectKind,
@@ -184,6 +184,7 @@ def _put(
     plain: bytes,
     key: InputKey | ReferenceKey,
 ) -> SealedObject:
+    """Encrypt one object, write it, and say what a manifest says of it."""
     sealed = encrypt(key, path, plain)
     writer.put(path, sealed)
     return SealedObject(

@@ -6,12 +6,23 @@
 Raises Tampered, which names the object, at the first thing that is not what was sealed.
 """
 
+from collections.abc import Iterable
+
 from registry.trust.errors import Tampered
 from validators.cohort.contents import SALT, Shard, counts_of, input_digests
 from validators.cohort.keys import CohortKeys
-from validators.cohort.manifest import Manifest, SealedObject, case_digest, check_manifest
+from validators.cohort.manifest import (
+    Manifest,
+    SealedObject,
+    case_digest,
+    check_manifest,
+    manifest_path,
+)
 from validators.cohort.objects import ObjectReader
 from validators.cohort.stream import read_salted_reference, read_sealed, stream
+
+BESIDE = ("manifest.json", "lock.json")
+"""What lies in the folder besides the objects."""
 
 
 def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) -> None:
@@ -36,6 +47,20 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
         last = first + entry.cases
         _check_cases(entry, shard, rows[first:last], manifest.case_digests[first:last])
         first = last
+
+
+def check_listed(manifest: Manifest, listed: Iterable[str]) -> None:
+    """Raise Tampered, naming it, where the store holds an object that the manifest does not list.
+
+    listed: every path below the cohort version's folder. Nothing ever reads such an object; it
+    shows that somebody wrote where only a seal writes.
+    """
+    folder = manifest_path(manifest.id, manifest.version).rpartition("/")[0]
+    known = {entry.path for entry in manifest.objects}
+    known |= {f"{folder}/{name}" for name in BESIDE}
+    for path in listed:
+        if path not in known:
+            raise Tampered(f"{path} was added to the sealed cohort: its manifest does not list it")
 
 
 def _check_cases(

@@ -1,27 +1,3 @@
--- name: cohort_add
-INSERT INTO touchstone.cohort (id, version, root, manifest_digest, manifest_path, title, positives,
-    negatives, patients, contract_digest, locked_by)
-VALUES (%(id)s, %(version)s, %(root)s, %(manifest_digest)s, %(manifest_path)s, %(title)s,
-    %(positives)s, %(negatives)s, %(patients)s, %(contract_digest)s, %(locked_by)s)
-
--- name: cohorts
-SELECT * FROM touchstone.cohort
-WHERE %(after_id)s::text IS NULL OR (id::text, locked_at, version)
-    > (%(after_id)s, %(after_locked_at)s::timestamptz, %(after_version)s)
-ORDER BY id::text, locked_at, version LIMIT %(limit)s
-
--- name: cohort_latest
-SELECT * FROM touchstone.cohort
-WHERE id = %(id)s AND (%(version)s::text IS NULL OR version = %(version)s)
-ORDER BY locked_at DESC LIMIT 1
-
--- name: cohort_versions
--- The other versions of a cohort, those that were locked by a moment where one is given.
-SELECT * FROM touchstone.cohort
-WHERE id = %(id)s AND version <> %(version)s
-AND (%(until)s::timestamptz IS NULL OR locked_at <= %(until)s)
-ORDER BY locked_at, version
-
 -- name: protocol_add
 INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)
 VALUES (%(digest)s, %(id)s, %(version)s, %(body)s, %(attempts)s, %(locked_by)s)
@@ -58,6 +34,7 @@ VALUES (%(id)s, %(organisation)s, %(model_name)s, %(model_version)s, %(protocol_
 -- name: submission_by_id
 SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
     c.root AS cohort_root, c.manifest_path, c.manifest_digest,
+    touchstone.cohort_state(c.id, c.version) AS cohort_state,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
         AND NOT touchstone.is_void(d)) AS decisions,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
@@ -80,6 +57,7 @@ WHERE s.id = %(id)s
 -- name: submission_page
 SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.body AS protocol_body,
     c.root AS cohort_root, c.manifest_path, c.manifest_digest,
+    touchstone.cohort_state(c.id, c.version) AS cohort_state,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id
         AND NOT touchstone.is_void(d)) AS decisions,
     (SELECT count(*) FROM touchstone.decision d WHERE d.submission = s.id

@@ -1,0 +1,183 @@
+"""Score predictions in a process of its own, which alone holds the reference standard.
+
+    >>> scored = score_apart(facility.settings, Task(…))
+
+Rules
+-----
+1. The process that streams inputs to a model never unwraps the reference standard's key; the one
+   that does is started here, fresh, and holds no input, no input key and no database.
+2. It gets what is to be scored by digest, reads objects from the store itself, and says the report
+   in JSON. An error that people may read comes back as the same error.
+3. It dies with the worker that started it, and its release of the key ends with the deadline.
+"""
+
+import ctypes
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from registry.pipeline.drift import compared
+from registry.settings import Settings, read_settings
+from registry.storage.key_encryption import facility_keys
+from registry.storage.opening import open_store
+from registry.storage.store import Store
+from registry.trust import errors
+from registry.trust.canonical import sha256_bytes
+from registry.trust.errors import Tampered, TouchstoneError, Unavailable
+
+_PR_SET_PDEATHSIG = 1
+_PASSED_ON = ("TOUCHSTONE_KEY_ENCRYPTION", "TOUCHSTONE_KMS_", "TOUCHSTONE_PKCS11_")
+
+
+class File(NamedTuple):
+    """A file of predictions: where it lies, and what it must be."""
+
+    path: str
+    digest: str
+
+
+class Task(BaseModel):
+    """What is scored, against what: places and digests, and no case.
+
+    `further`: files of perturbed runs and of other models, by name. `drift_page`: whether the page on
+    single patients is still to be made.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    manifest_path: str
+    manifest_digest: str
+    predictions: File
+    further: dict[str, File] = {}
+    declaration: str | None = None
+    protocol: str
+    protocol_digest: str
+    development: bool = False
+    drift_page: bool = False
+    model_digest: str
+    environment: dict[str, Any]
+    until: dt.datetime
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The report as bytes, its page, the verdict in it, what holds it for review, and the page on
+    drift, which shows single patients and is for the facility's people alone."""
+
+    report: bytes
+    page: bytes
+    verdict: str
+    held: tuple[str, ...]
+    drift_page: bytes | None
+
+
+def score_apart(settings: Settings, task: Task) -> Scored:
+    """Score in a fresh process. Raises what it raised, Unavailable where it died."""
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("TOUCHSTONE_", "MLFLOW_")) or key.startswith(_PASSED_ON)
+    } | (settings.s3.environment() if settings.s3 else {})
+    environment["TOUCHSTONE_HOME"] = str(settings.home)
+    if settings.key_encryption:
+        environment["TOUCHSTONE_KEY_ENCRYPTION"] = settings.key_encryption
+    done = subprocess.run(
+        [sys.executable, "-m", "registry.pipeline.scoring"],
+        input=task.model_dump_json().encode(),
+        env=environment,
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Unavailable(f"the process that scores ended with {done.returncode}; see the log")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        kind = getattr(errors, answer["error"], TouchstoneError)
+        raise kind(answer["message"], code=answer["code"])
+    drift = answer["drift_page"]
+    return Scored(
+        answer["report"].encode(), answer["page"].encode(), answer["verdict"],
+        tuple(answer["held"]), None if drift is None else drift.encode(),
+    )  # fmt: skip
+
+
+def score(settings: Settings, task: Task) -> dict[str, Any]:
+    """Join predictions and reference standard, evaluate, and build the report."""
+    from registry.pipeline.predictions import case_table
+    from registry.submissions.declarations import declaration_in
+    from validators.cohort.manifest import parse_manifest
+    from validators.cohort.stream import read_reference
+    from validators.evaluate import evaluate
+    from validators.evidence import Digests, Environment
+    from validators.leakage.evidence import held_reasons
+    from validators.protocol.read import parse_protocol
+    from validators.report.build import (
+        build_report,
+        code_digest,
+        environment_digest,
+        report_bytes,
+    )
+    from validators.report.html import report_html
+
+    if dt.datetime.now(dt.UTC) >= task.until:
+        raise Unavailable("the release of the reference standard's key has ended")
+    store, protocol = open_store(settings), parse_protocol(json.loads(task.protocol))
+    asked = protocol.for_development() if task.development else protocol
+    manifest = parse_manifest(_named(store, File(task.manifest_path, task.manifest_digest)))
+    data = _named(store, task.predictions)
+    further = {name: _named(store, file) for name, file in task.further.items()}
+    declaration = declaration_in(store, task.declaration)
+    reference = read_reference(manifest, store, facility_keys(settings, manifest).reference())
+    drift, page = compared(protocol, declaration, reference, page=task.drift_page)
+    environment = Environment.model_validate(task.environment)
+    report = build_report(
+        evaluate(case_table(data, reference, asked, manifest, further), asked),
+        protocol,
+        Digests(
+            model=task.model_digest,
+            protocol=task.protocol_digest,
+            cohort_root=manifest.root,
+            predictions=task.predictions.digest,
+            code=code_digest(),
+            environment=environment_digest(environment),
+        ),
+        environment,
+        manifest.citation,
+        drift=drift,
+    )
+    return {
+        "report": report_bytes(report).decode(),
+        "page": report_html(report),
+        "verdict": report.verdict.overall,
+        "held": held_reasons(report.leakage),
+        "drift_page": None if page is None else page.decode(),
+    }
+
+
+def _named(store: Store, file: File) -> bytes:
+    data = store.get(file.path)
+    if sha256_bytes(data) != file.digest:
+        raise Tampered(f"{file.path} is not what the record names")
+    return data
+
+
+def main() -> None:
+    """What the fresh process does: a task on stdin, an answer on stdout."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    task = Task.model_validate_json(sys.stdin.buffer.read())
+    try:
+        answer = score(read_settings(), task)
+    except TouchstoneError as error:
+        answer = {"error": type(error).__name__, "message": error.message, "code": error.code}
+    sys.stdout.buffer.write(json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    main()
