@@ -126,7 +126,7 @@ def check_record(settings: Settings, record: bytes, row: dict[str, Any]) -> tupl
         row["id"], row["version"], row["root"], row["manifest_digest"],
     ):  # fmt: skip
         raise Tampered("the lock beside the manifest is another cohort's")
-    return tuple(person.person for person in stewards)
+    return tuple(sorted(person.person for person in stewards))
 
 
 def find(client: Client, cohort: str, version: str | None) -> dict[str, Any]:
