@@ -27,7 +27,7 @@ from registry.pipeline.drift import compared
 from registry.settings import Settings, read_settings
 from registry.storage.key_encryption import facility_keys
 from registry.storage.opening import open_store
-from registry.storage.store import Store
+from registry.storage.store import ObjectStore
 from registry.trust import errors
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Tampered, TouchstoneError, Unavailable
@@ -46,8 +46,8 @@ class File(NamedTuple):
 class Task(BaseModel):
     """What is scored, against what: places and digests, and no case.
 
-    `further`: files of perturbed runs and of other models, by name. `drift_page`: whether the page on
-    single patients is still to be made.
+    `further`: files of perturbed runs and of other models, by name. `drift_page`: whether the page
+    on single patients is still to be made.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -160,7 +160,7 @@ def score(settings: Settings, task: Task) -> dict[str, Any]:
     }
 
 
-def _named(store: Store, file: File) -> bytes:
+def _named(store: ObjectStore, file: File) -> bytes:
     data = store.get(file.path)
     if sha256_bytes(data) != file.digest:
         raise Tampered(f"{file.path} is not what the record names")

@@ -8,7 +8,7 @@ What is asked for and what is allowed in it is in `validators.declaration`.
 
 from registry.database.record import Row
 from registry.facility import Facility
-from registry.storage.store import Store
+from registry.storage.store import ObjectStore
 from registry.submissions import places
 from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
 from registry.trust.errors import Tampered
@@ -29,7 +29,7 @@ def declaration_of(facility: Facility, row: Row) -> Declaration | None:
     return declaration_in(facility.store, row["declaration_digest"])
 
 
-def declaration_in(store: Store, digest: str | None) -> Declaration | None:
+def declaration_in(store: ObjectStore, digest: str | None) -> Declaration | None:
     """The declaration of this digest, or None for none."""
     if digest is None:
         return None
