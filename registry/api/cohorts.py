@@ -133,7 +133,7 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     Version = Annotated[str, Path(pattern=_VERSION, description="Its version.")]  # noqa: N806
 
     @routes.get(
-        "/cohorts/{name}/{version}", summary="The life of a cohort version",
+        "/cohorts/{name}/versions/{version}", summary="The life of a cohort version",
         response_model=CohortLife, operation_id="read_cohort_life",
     )  # fmt: skip
     def read_cohort_life(caller: Who, name: Name, version: Version) -> dict[str, Any]:
@@ -141,7 +141,8 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         return cohort_life.life(facility, caller, name, version)
 
     @routes.post(
-        "/cohorts/{name}/{version}/signatures", status_code=201, summary="Sign a cohort's lock",
+        "/cohorts/{name}/versions/{version}/signatures", status_code=201,
+        summary="Sign a cohort's lock",
         response_model=CohortLife, operation_id="sign_cohort",
     )  # fmt: skip
     def sign_cohort(
@@ -152,7 +153,8 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         return cohort_life.sign(facility, caller, name, version, signed)
 
     @routes.post(
-        "/cohorts/{name}/{version}/acts", status_code=201, summary="Retire or burn a cohort",
+        "/cohorts/{name}/versions/{version}/acts", status_code=201,
+        summary="Retire or burn a cohort",
         response_model=CohortLife, operation_id="act_on_cohort",
     )  # fmt: skip
     def act_on_cohort(

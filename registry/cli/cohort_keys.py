@@ -65,10 +65,11 @@ def erase_patients(
     path = manifest_path(cohort, new_version)
     store.put(path, manifest_bytes(manifest))
     client.post("/cohorts", {"manifest_path": path})
-    life = client.get(f"/cohorts/{cohort}/{row['version']}")
+    life = client.get(f"/cohorts/{cohort}/versions/{row['version']}")
     if life["state"] == "locked":
         life = client.post(
-            f"/cohorts/{cohort}/{row['version']}/acts", {"kind": "retire", "reason": reason}
+            f"/cohorts/{cohort}/versions/{row['version']}/acts",
+            {"kind": "retire", "reason": reason},
         )
     show(
         {"id": cohort, "version": new_version, "root": manifest.root, "erased": len(named),
@@ -90,7 +91,7 @@ def destroy(cohort: str, version: str, reason: str, as_json: bool) -> None:
     row = find(client, cohort, version)
     on_facility_machine(settings.home)
     life = client.post(
-        f"/cohorts/{row['id']}/{version}/acts", {"kind": "destroy-keys", "reason": reason}
+        f"/cohorts/{row['id']}/versions/{version}/acts", {"kind": "destroy-keys", "reason": reason}
     )
     date = next(act["at"][:10] for act in life["acts"] if act["kind"] == "destroy-keys")
     destroy_keys(settings.cohort_keys, cohort, version, date)

@@ -26,7 +26,7 @@ def sign(cohort: str, version: str | None, key: str, as_json: bool) -> None:
     row = find(client, cohort, version)
     row["until"] = day_of(row["until"])
     lock = lock_of(row, dt.datetime.now(dt.UTC))
-    before = client.get(f"/cohorts/{row['id']}/{row['version']}")
+    before = client.get(_address(row))
     with open_signer(key) as signer:
         person, organisation = signer_name(signer.certificate)
         if before["envelope"] is not None and before["record"] is None:
@@ -40,7 +40,7 @@ def sign(cohort: str, version: str | None, key: str, as_json: bool) -> None:
         if not as_json:
             _print_signed(lock.model_dump(mode="json"), f"{person} of {organisation}")
         envelope = add_signature(unsigned(LOCK_TYPE, new_lock(lock)), signer)
-    after = client.post(f"/cohorts/{row['id']}/{row['version']}/signatures", {"envelope": envelope})
+    after = client.post(f"{_address(row)}/signatures", {"envelope": envelope})
     names = " and ".join(after["signed_by"])
     show(after, as_json, f"{row['id']} {row['version']} is {after['state']}, signed by {names}")
 
@@ -60,7 +60,7 @@ def act(
     row = find(client, cohort, version)
     last_day = day_of(until)
     body = {"kind": kind, "reason": reason} | ({"until": str(last_day)} if last_day else {})
-    after: dict[str, Any] = client.post(f"/cohorts/{row['id']}/{row['version']}/acts", body)
+    after: dict[str, Any] = client.post(f"{_address(row)}/acts", body)
     kept = f", kept until {after['until']}" if after["until"] else ""
     show(after, as_json, f"{row['id']} {row['version']} is {after['state']}{kept}")
     return after
@@ -79,7 +79,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
     client = Client(settings)
     row = find(client, cohort, version)
     on_facility_machine(settings.home)
-    life = client.get(f"/cohorts/{row['id']}/{row['version']}")
+    life = client.get(_address(row))
     client.post("/audit/reads", {"cohort": cohort, "version": row["version"]})
     store = open_store(settings)
     beside = cohort_lock(row["id"], row["version"])
@@ -138,3 +138,7 @@ def find(client: Client, cohort: str, version: str | None) -> dict[str, Any]:
     if "root" not in rows[-1]:
         raise Invalid("only the facility's own people can do this")
     return rows[-1]
+
+
+def _address(row: dict[str, Any]) -> str:
+    return f"/cohorts/{row['id']}/versions/{row['version']}"

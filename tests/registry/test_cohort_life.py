@@ -13,6 +13,7 @@ from registry.settings import Databases
 from registry.submissions import places
 from registry.submissions.cohort_life import NewCohortAct, SignedLock, act, check_lock, life, sign
 from registry.submissions.lock import lock_protocol, propose_cohort
+from registry.submissions.use import Statement, declare
 from registry.trust.canonical import sha256_bytes
 from registry.trust.cohort_lock import LOCK_TYPE, LockRecord, checked, new_lock, parse_record
 from registry.trust.dsse import add_signature, payload_of, unsigned
@@ -39,6 +40,7 @@ def name(example: Example, request: pytest.FixtureRequest) -> str:
     """A sealed cohort of its own, which nobody has signed."""
     path, cohort = put(example, request.node.name)
     propose_cohort(example.api, example.people["Sam"], path)
+    declare(example.api, example.people["Sam"], cohort, Statement(codes=["DUO:0000004"]))
     return cohort
 
 
@@ -325,6 +327,7 @@ def test_a_cohort_locked_by_one_before_stays_locked_and_waits_for_two(
     """A row from before the migration, as it stands in a database that was migrated."""
     path, name = put(example, "of old")
     propose_cohort(example.api, example.people["Sam"], path)
+    declare(example.api, example.people["Sam"], name, Statement(codes=["DUO:0000004"]))
     with psycopg.connect(example.owner) as connection:
         connection.execute("ALTER TABLE touchstone.cohort DISABLE TRIGGER append_only")
         connection.execute(
