@@ -167,10 +167,10 @@ def lock_cohort(story: Story) -> None:
         say(f"{locked['state']}, signed by {' and '.join(locked['signed_by'])}")
 
 
-def sign_lock(story: Story, person: str) -> dict[str, Any]:
-    """One steward's signature under the cohort's lock."""
+def sign_lock(story: Story, person: str, cohort: str = COHORT) -> dict[str, Any]:
+    """One steward's signature under a cohort's lock."""
     return story.stage.touchstone(
-        story.people[person], "cohort", "sign", COHORT, "--key",
+        story.people[person], "cohort", "sign", cohort, "--key",
         story.keys / f"{person.lower()}.key",
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from demo.journey import HERE
+from demo.journey import HERE, sign_lock
 from demo.stage import CommandFailed
 from demo.story import COHORT, Story
 from tests.registry.facility_example import honest
@@ -15,6 +15,8 @@ def test_an_innovator_iterates_on_the_development_half(story: Story, tmp_path: P
     run, eva, sam = story.stage.touchstone, story.people["Eva"], story.people["Sam"]
     staged = story.home / "development"
     run(sam, "cohort", "seal", staged, "--id", "lidc-open")
+    for steward in ("Sam", "Uma"):
+        sign_lock(story, steward, "lidc-open")
     run(sam, "cohort", "conditions", "lidc-open", "--none")
     protocol = yaml.safe_load((HERE / "protocol.yaml").read_text()) | {
         "id": "with-development", "development_cohort": {"id": "lidc-open", "version": "1"},

@@ -45,8 +45,9 @@ def test_what_the_pipeline_read_is_in_the_log_before_what_came_of_it(
     found = kinds(story, auditor, submission)
     assert found[: found.index("submission-assessed") + 1] == [
         "submission-registered", "submission-intake", "submission-queued", "submission-running",
-        "cohort-read", "attempt-spent", "cohort-read", *["cohort-read"] * perturbed,
-        "predictions-read", "reference-read", *["predictions-read"] * perturbed,
+        "key-released", "cohort-read", "attempt-spent", "cohort-read",
+        "key-released", *["cohort-read"] * perturbed,
+        "predictions-read", "reference-read", *["predictions-read"] * perturbed, "key-released",
         "submission-assessed",
     ]  # fmt: skip
     assert kinds(story, story.people["Finn"], submission) == kinds(story, auditor, submission)
