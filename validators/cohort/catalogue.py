@@ -25,7 +25,7 @@ from typing import Any
 
 from validators.cohort.manifest import Counts, Manifest
 from validators.protocol.schema import Protocol
-from validators.report.suppression import CLASSES, Cell, Class, Groups, Withheld, withheld
+from validators.report.suppression import CLASSES, Cell, Class, Groups, Withheld, differs, withheld
 from validators.table import asked_attributes
 
 Cells = dict[str, dict[str, Cell]]
@@ -197,7 +197,7 @@ def _is_near(
 ) -> bool:
     none = Cell(0, 0)
     before = [getattr(e[attribute].get(name, none), side) for e in earlier if attribute in e]
-    return any(0 < abs(getattr(cell, side) - one) < k for one in before)
+    return any(differs(getattr(cell, side), one, k) for one in before)
 
 
 def _released(every: Mapping[str, Groups], protocol: Protocol) -> Withheld:

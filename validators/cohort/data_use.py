@@ -21,7 +21,6 @@ from typing import Final
 
 from registry.trust.errors import Invalid
 
-SOURCE: Final = "DUO, duo.csv of EBISPOT/DUO; EUCAIM Data Use Conditions of EUCAIM DCAT-AP v2.0"
 NO_RESTRICTION: Final = "DUO:0000004"
 TIME_LIMIT: Final = "DUO:0000025"
 PERMISSIONS: Final[Mapping[str, str]] = {
