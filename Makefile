@@ -19,8 +19,9 @@ install:
 demo: install
 	@$(SILENCE) $(BIN)/python -m demo
 
+# Two processes, and a file of tests stays in one: they wait for servers half of their time.
 test: check
-	@$(SILENCE) $(BIN)/python -m pytest
+	@$(SILENCE) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check:
 	@requirements/install.sh dev
