@@ -18,7 +18,8 @@ from collections.abc import Iterator
 
 from registry.audit.reads import note_read
 from registry.pipeline import canary
-from registry.pipeline.before import check_host, check_level, open_inputs
+from registry.pipeline.before import open_inputs
+from registry.pipeline.pool import pool
 from registry.pipeline.predictions import cases_of, predictions_file, stored_predictions
 from registry.pipeline.work import Work
 from registry.submissions import places
@@ -32,8 +33,6 @@ from validators.cohort.manifest import Manifest
 from validators.cohort.stream import stream
 from validators.robustness.perturb import perturbed
 from validators.robustness.severity import Perturbation
-
-BATCH = 64
 
 
 def step_of(perturbation: Perturbation) -> str:
@@ -73,18 +72,13 @@ def _run(
             seed=digest_of([*bound_to, perturbation.name]),
         )
 
-    with work.start_sandbox() as sandbox:
-        check_level(work, sandbox)
-        check_host(work)
-        work.trace.model_had_a_hand = True
-        sandbox.load(files)
-        level, collapsed = dict(sandbox.level), None
+    with pool(work, files, manifest) as sandboxes:
+        level, collapsed = dict(sandboxes[0].level), None
         try:
             found = predict(
-                sandbox,
+                sandboxes,
                 shards(),
                 work.contract,
-                batch_size=BATCH,
                 order_seed=digest_of(bound_to),
                 on_progress=lambda done: work.progress(done_before + done, total),
             )

@@ -23,10 +23,11 @@ from registry.audit.checkpoints import certified_log
 from registry.audit.reads import note_read
 from registry.mlflow_gate.versions import model_directory
 from registry.pipeline.assessment import assess
-from registry.pipeline.before import check_host, check_level, open_inputs
+from registry.pipeline.before import open_inputs
 from registry.pipeline.certificate_draft import bundle_and_statement
 from registry.pipeline.comparators import check_comparators
-from registry.pipeline.perturbed_runs import BATCH, run_perturbed
+from registry.pipeline.perturbed_runs import run_perturbed
+from registry.pipeline.pool import pool
 from registry.pipeline.predictions import predictions_file
 from registry.pipeline.trial import conclude, spend_trial
 from registry.pipeline.work import Work
@@ -40,6 +41,7 @@ from registry.trust.certificate import CertifiedLog
 from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
 from serving.client import predict, repeat
+from serving.sandbox.process import PROVIDERS
 from validators.cohort.stream import stream
 from validators.evidence import Environment
 from validators.intake import decide, files_from_directory
@@ -108,29 +110,24 @@ def run(work: Work) -> None:
         note_read(work.facility, work.row, "cohort-read", part="inputs")
         return stream(manifest, work.facility.store, input_key, before_decrypt=lambda: _spend(work))
 
-    with work.start_sandbox() as sandbox:
-        check_level(work, sandbox)
-        check_host(work)
-        work.trace.model_had_a_hand = True
-        session = sandbox.load(files)
+    with pool(work, files, manifest) as sandboxes:
         predictions = predict(
-            sandbox,
+            sandboxes,
             shards(),
             contract,
-            batch_size=BATCH,
             order_seed=seed,
             on_progress=lambda done: work.progress(done, total),
         )
-        level = dict(sandbox.level)
+        first = sandboxes[0]
+        level, versions, providers = dict(first.level), dict(first.versions), PROVIDERS
         again = repeat(  # in a fresh process, which it starts
-            sandbox,
+            first,
             shards(),
             contract,
             predictions,
             threshold=protocol.decided_at or 0.0,  # binary, as every locked protocol
             cases=protocol.repeatability.cases,
             order_seed=seed,
-            batch_size=BATCH,
         )
     if not again.agrees:
         raise Refused(
@@ -141,8 +138,8 @@ def run(work: Work) -> None:
     data = predictions_file(predictions.cases, predictions.scores, predictions.failures)
     work.facility.store.put(places.predictions(work.id), data)
     environment = Environment(
-        versions=dict(session.versions),
-        providers=tuple(session.providers),
+        versions=versions,
+        providers=providers,
         sandbox=level,
         repeatability={
             "compared": again.compared,
