@@ -32,10 +32,15 @@ Restart = Callable[[ModelFailure], None]
 
 @dataclass(frozen=True)
 class Answers:
-    """A shard's scores in its own order (NaN where a case failed), and a code or None a case."""
+    """A shard's scores in its own order (NaN where a case failed), and a code or None a case.
 
+    restarts: how often the model needed a fresh process.
+    """
+
+    cases: tuple[str, ...] = field(repr=False)
     scores: NDArray[np.float64] = field(repr=False)
     failures: tuple[str | None, ...] = field(repr=False)
+    restarts: int = 0
 
 
 def answer(
@@ -55,7 +60,7 @@ def answer(
     inputs, cases = fitting(contract, shard), len(shard.cases)
     run = _Run(sandbox, contract, inputs, cases, rows_a_batch(cases, largest), restart)
     run.answer(batches(ordered(order_seed, shard.index, shard.cases), run.rows))
-    return Answers(run.scores, tuple(run.codes))
+    return Answers(tuple(shard.cases), run.scores, tuple(run.codes), run.restarts)
 
 
 class _Run:
@@ -76,7 +81,8 @@ class _Run:
         self._sandbox = sandbox
         self._contract = contract
         self._inputs = inputs
-        self._restart = restart
+        self.restarts = 0
+        self._fresh = restart
         self._halvings = HALVINGS
         self._depth = 1
         self._score = next(t for t in contract.outputs if t.name == contract.score)
@@ -122,6 +128,10 @@ class _Run:
         middle = len(rows) // 2
         self._again(rows[:middle])
         self._again(rows[middle:])
+
+    def _restart(self, failure: ModelFailure) -> None:
+        self._fresh(failure)
+        self.restarts += 1
 
     def _begin(self, rows: Rows) -> None:
         padded = np.resize(rows, self.rows)

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,31 +83,49 @@ def predict(
     """
     started = time.monotonic()
     pool = list(sandboxes) if isinstance(sandboxes, Sequence) else [sandboxes]
-    largest = batch_of(contract) if batch_size is None else batch_size
-    restarts = _Restarts(maximum_restarts)
+    restarts = Restarts(maximum_restarts)
+    answers: list[Answers] = []
+    done = 0
+    for of_shard in answered(
+        pool, shards, contract, restarts, batch_size=batch_size, order_seed=order_seed
+    ):
+        answers.append(of_shard)
+        done += len(of_shard.cases)
+        if on_progress is not None:
+            on_progress(done)
+    return Predictions(
+        cases=tuple(chain.from_iterable(of.cases for of in answers)),
+        scores=np.concatenate([of.scores for of in answers]) if answers else np.empty(0),
+        failures=tuple(chain.from_iterable(of.failures for of in answers)),
+        restarts=restarts.given,
+        seconds=time.monotonic() - started,
+    )
 
-    def answered(sandbox: Sandbox, shard: Shard) -> tuple[Sequence[str], Answers]:
-        return shard.cases, answer(
+
+def answered(
+    pool: Sequence[Sandbox],
+    shards: Iterable[Shard],
+    contract: Contract,
+    restarts: "Restarts",
+    *,
+    batch_size: int | None = None,
+    order_seed: str = "",
+) -> Iterator[Answers]:
+    """Each shard's answers, in the order of the shards; see `predict`."""
+    largest = batch_of(contract) if batch_size is None else batch_size
+
+    def work(sandbox: Sandbox, shard: Shard) -> Answers:
+        return answer(
             sandbox, shard, contract, largest=largest, order_seed=order_seed,
             restart=lambda failure: restarts.give(sandbox, failure),
         )  # fmt: skip
 
-    cases: list[str] = []
-    scores: list[NDArray[np.float64]] = []
-    codes: list[str | None] = []
-    for names, answers in share(pool, shards, answered):
-        cases.extend(names)
-        scores.append(answers.scores)
-        codes.extend(answers.failures)
-        if on_progress is not None:
-            on_progress(len(cases))
-    return Predictions(
-        cases=tuple(cases),
-        scores=np.concatenate(scores) if scores else np.empty(0),
-        failures=tuple(codes),
-        restarts=restarts.given,
-        seconds=time.monotonic() - started,
-    )
+    return share(pool, shards, work)
+
+
+def subset(cases: Iterable[str], order_seed: str, size: int) -> set[str]:
+    """The `size` cases that come first by a hash of the seed: what `repeat` asks again."""
+    return set(sorted(cases, key=lambda case: mixed(order_seed, "subset", case))[:size])
 
 
 def repeat(
@@ -124,12 +143,13 @@ def repeat(
 
     The subset is the `cases` cases that come first by a hash of the seed, so nobody can choose
     it and the model can't tell. Each is asked alone, which no other case in a batch can colour,
-    and then among others in batches of `batch_size`, by a process that has answered before. It
+    and then among others in full batches, by a process that has answered before. `shards` may leave
+    out those that hold none of them (`subset`). It
     agrees when no score moved by more than the contract's tolerance and no decision at `threshold`
     changed. `sandbox` is restarted first.
     """
     first = dict(zip(predictions.cases, predictions.scores, strict=True))
-    chosen = set(sorted(first, key=lambda case: mixed(order_seed, "subset", case))[:cases])
+    chosen = subset(first, order_seed, cases)
     sandbox.restart()
     largest, changed, compared = 0.0, 0, 0
     for part in _subset(shards, chosen):
@@ -153,11 +173,11 @@ def repeat(
     )
 
 
-class _Restarts:
+class Restarts:
     """How many fresh processes a run was given, over all its sandboxes."""
 
-    def __init__(self, most: int) -> None:
-        self.given = 0
+    def __init__(self, most: int = MAXIMUM_RESTARTS, given: int = 0) -> None:
+        self.given = given
         self._most = most
         self._lock = threading.Lock()
 

@@ -15,7 +15,8 @@ Rules
    are in memory, as long as the caller keeps none. Who leaves off early closes the generator.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from itertools import chain
 
 import pyarrow as pa
 
@@ -37,12 +38,15 @@ def stream(
     input_key: InputKey,
     *,
     before_decrypt: Callable[[], None] = lambda: None,
+    only: Iterable[int] | None = None,
 ) -> Generator[Shard]:
     """Yield the cohort's inputs, shard by shard, in the manifest's order.
 
-    Raises Tampered naming the object that is missing or changed, Refused for the wrong key.
+    only: which shards instead of all, by their place in the manifest; each is asked for when its
+    reading begins. Raises Tampered naming the object that is missing or changed, Refused for the
+    wrong key.
     """
-    opened = open_shards(manifest, reader, input_key, before_decrypt=before_decrypt)
+    opened = open_shards(manifest, reader, input_key, before_decrypt=before_decrypt, only=only)
     try:
         for shard, _ in opened:
             yield shard
@@ -57,21 +61,26 @@ def open_shards(
     input_key: InputKey,
     *,
     before_decrypt: Callable[[], None] = lambda: None,
+    only: Iterable[int] | None = None,
 ) -> Generator[tuple[Shard, list[str]]]:
     """As `stream`, each shard with the digests of its cases' inputs, which were computed anyway."""
     check_input_key(manifest, input_key)
     check_manifest(manifest)
-    first = read_sealed(manifest.shards[0], reader)
+    shards = manifest.shards
+    chosen = iter(range(len(shards)) if only is None else only)
+    place = next(chosen, None)
+    if place is None:
+        return
+    sealed_first: list[Buffer] = [read_sealed(shards[place], reader)]
     before_decrypt()
-    sealed_first: list[Buffer] = [first]
-    del first
 
-    def opened(numbered: tuple[int, SealedObject]) -> tuple[Shard, list[str]]:
-        index, entry = numbered
-        sealed = sealed_first.pop() if index == 0 else read_sealed(entry, reader)
+    def opened(numbered: tuple[int, int]) -> tuple[Shard, list[str]]:
+        number, index = numbered
+        entry = shards[index]
+        sealed = sealed_first.pop() if number == 0 else read_sealed(entry, reader)
         return open_shard(index, entry, input_key, sealed)
 
-    yield from in_order(opened, enumerate(manifest.shards), at_once=_AT_ONCE)
+    yield from in_order(opened, enumerate(chain([place], chosen)), at_once=_AT_ONCE)
 
 
 def read_reference(
