@@ -30,6 +30,7 @@ from validators.cohort.contents import (
 )
 from validators.cohort.keys import CohortKeys, create_keys
 from validators.cohort.manifest import Manifest, case_digest, manifest_bytes, parse_manifest
+from validators.cohort.one_case import Cases
 from validators.cohort.seal import seal
 from validators.cohort.stream import read_salted_reference, stream
 from validators.cohort.verify import verify
@@ -175,6 +176,33 @@ def test_a_tampered_shard_is_named_and_nothing_after_it_is_given_out(
     for keys in (None, made.keys):
         with pytest.raises(Tampered, match=path):
             verify(made.manifest, Counting(made.store, path), keys)
+
+
+def test_a_case_by_position_costs_one_shard(made: Made) -> None:
+    store, spent = Counting(made.store), []
+    cases = Cases(made.manifest, store, made.keys.inputs(), before_decrypt=lambda: spent.append(1))
+    assert len(cases) == 61
+    assert not store.read
+    assert not spent
+    position = 0
+    for shard in stream(made.manifest, made.store, made.keys.inputs()):
+        for row, case in enumerate(shard.cases):
+            one = cases[position]
+            assert (one.cases, one.index) == ((case,), shard.index)
+            for name, array in shard.inputs.items():
+                assert np.array_equal(one.inputs[name], array[row : row + 1])
+            position += 1
+    assert store.read == [entry.path for entry in made.manifest.shards]  # each once
+    assert spent == [1]
+    for beyond in (-1, 61):
+        with pytest.raises(IndexError):
+            cases[beyond]
+    path, spent = made.manifest.shards[2].path, []
+    changed = Cases(made.manifest, Counting(made.store, path), made.keys.inputs(),
+                    before_decrypt=lambda: spent.append(1))  # fmt: skip
+    with pytest.raises(Tampered, match=path):
+        changed[9]
+    assert not spent
 
 
 def test_an_object_that_can_not_be_written_is_named_and_leaves_no_half(

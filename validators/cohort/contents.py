@@ -35,6 +35,8 @@ _CASES = "case pseudonyms"
 _PSEUDONYM = 16
 _SMALL = 2048
 """Bytes of a case up to which its tensors are laid together before they are hashed."""
+_ROWS = 1 << 16
+"""Rows a group of the table: writing holds one in memory."""
 SALT = "salt"
 
 
@@ -123,11 +125,11 @@ def parse_shard(index: int, path: str, plain: Buffer) -> Shard:
         raw = arrays.pop(_CASES)
     except (ValueError, KeyError) as error:
         raise Tampered(wrong) from error
-    count = len(raw) if raw.ndim == 2 else -1
-    if not arrays or any(len(array) != count for array in arrays.values() if array.ndim):
-        raise Tampered(f"{path} has inputs that do not belong to its cases")
-    if any(array.ndim == 0 for array in arrays.values()):
+    if raw.ndim != 2 or not arrays:
         raise Tampered(wrong)
+    count = len(raw)
+    if any(array.shape[:1] != (count,) for array in arrays.values()):
+        raise Tampered(f"{path} has inputs that do not belong to its cases")
     form = {name: (str(array.dtype), array.shape[1:]) for name, array in arrays.items()}
     head = head_of(_placed(count, form))
     last = placed[-1]
@@ -148,7 +150,7 @@ def _placed(cases: int, form: Mapping[str, tuple[str, tuple[int, ...]]]) -> list
 def table_bytes(table: pa.Table) -> bytes:
     """The table's plain bytes."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", row_group_size=_ROWS)
     return buffer.getvalue()
 
 

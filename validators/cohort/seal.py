@@ -59,6 +59,7 @@ from validators.cohort.tensors import Placed
 
 SHARD = 5_000_000
 """Bytes of input a shard, about."""
+_PART = 1 << 16
 Progress = Callable[[int, int], None]
 
 
@@ -119,13 +120,21 @@ def seal(
 
 def _renamed(table: pa.Table, key: NamesKey) -> tuple[pa.Table, NDArray[np.int64]]:
     """The table under pseudonyms, in their order, with salts; and where each row came from."""
-    ids = table["case"].to_pylist()
-    table = table.append_column(SALT, pa.array(salts(key, ids), pa.string()))
-    for kind, names in (("case", ids), ("patient", table["patient"].to_pylist())):
-        column = table.column_names.index(kind)
-        table = table.set_column(column, kind, pa.array(pseudonyms(key, kind, names), pa.string()))
+    made = {
+        "case": _each(table["case"], lambda ids: pseudonyms(key, "case", ids)),
+        "patient": _each(table["patient"], lambda ids: pseudonyms(key, "patient", ids)),
+    }
+    table = table.append_column(SALT, _each(table["case"], lambda ids: salts(key, ids)))
+    for name, column in made.items():
+        table = table.set_column(table.column_names.index(name), name, column)
     order = pc.sort_indices(table["case"])
     return table.take(order), order.to_numpy().astype(np.int64)
+
+
+def _each(column: pa.ChunkedArray, name: Callable[[list[str]], list[str]]) -> pa.ChunkedArray:
+    """The column with each id renamed, a part at a time: lists of text take much memory."""
+    parts = [column.slice(start, _PART) for start in range(0, len(column), _PART)]
+    return pa.chunked_array([pa.array(name(of.to_pylist())) for of in parts], pa.string())
 
 
 @dataclass(frozen=True)
