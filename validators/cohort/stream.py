@@ -11,8 +11,9 @@ Rules
 2. `before_decrypt` is called once, after the first shard was found intact and before it is
    decrypted: a damaged cohort spends no attempt.
 3. The caller has compared `manifest.root` with the root in the record.
-4. While the caller works on a shard, the next two are read, checked and decrypted in threads: three
-   are in memory, as long as the caller keeps none. Who leaves off early closes the generator.
+4. While the caller works on a shard, the next two are read, checked and decrypted in threads. Four
+   are in memory at most, as long as the caller keeps none. Who leaves off early closes the
+   generator, which waits for those two.
 """
 
 from collections.abc import Callable, Generator, Iterable
