@@ -23,10 +23,10 @@ from registry.settings import Databases
 from registry.submissions import places
 from registry.submissions.withdraw import withdraw
 from tests.registry.facility_example import Example, described, facility_example, honest
+from tests.registry.further_example import NOISE, further_attributes
 from tests.registry.test_life_stop import until
 
 KILLS = 5
-NOISE = {"kind": "noise", "tensor": "image", "severity": 2, "rule": "reported"}
 
 HELPER = """
 import json, sys, time
@@ -97,7 +97,7 @@ def test_the_parts_are_in_the_record_and_their_answers_in_the_store(life: Exampl
     made = rows(life, submission)
     assert [part for part, *_ in made] == list(range(len(made)))
     assert len(made) > 2, "the example's cohort has several shards"
-    assert len(rows(life, submission, "run/noise_2_image")) == len(made)
+    assert len(rows(life, submission, "run/noise_3_descriptors")) == len(made)
     part, digest, worker = made[0]
     data = life.worker.store.get(places.part(submission, "run", part, digest))
     assert "sha256:" + hashlib.sha256(data).hexdigest() == digest
