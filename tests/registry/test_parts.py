@@ -23,7 +23,7 @@ from registry.settings import Databases
 from registry.submissions import places
 from registry.submissions.withdraw import withdraw
 from tests.registry.facility_example import Example, described, facility_example, honest
-from tests.registry.further_example import NOISE, further_attributes
+from tests.registry.further_example import NOISE
 from tests.registry.test_life_stop import until
 
 KILLS = 5
