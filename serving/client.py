@@ -1,53 +1,37 @@
-"""Predictions of a sandboxed model for whole shards, case by case accounted for.
+"""Predictions of sandboxed models for whole shards, case by case accounted for.
 
-    predictions = predict(sandbox, shards, contract, batch_size=64, order_seed=seed)
+    predictions = predict([sandbox, another], shards, contract, order_seed=seed)
     check = repeat(sandbox, shards, contract, predictions, threshold=0.5, order_seed=seed)
 
 Rules
 -----
-1. The order of cases and the composition of batches are a function of the seed, the shard's
-   index, its case ids and the batch size. The same digests give the same batches.
-2. Batches never cross shards, and each has exactly `batch_size` rows: the last one of a shard
-   is filled with cases of its own, whose answers are thrown away.
-3. Nobody sees an answer that was not checked against the contract.
-4. A case that can't be answered is recorded by code with the score NaN, never dropped. A batch
-   that fails is halved until the case is found, at the same number of rows.
-5. A model that crashes, hangs or eats its memory gets a fresh process, a bounded number of
-   times; then the run fails with that code.
-6. No message and no repr holds a score or a case.
+1. A shard is answered by one sandbox, whichever is free (`serving.answering`); how many there are
+   changes nothing of what comes out. Order and batches: `serving.batches`.
+2. A case that can't be answered is recorded by code with the score NaN, never dropped.
+3. A model that crashes, hangs or eats its memory gets a fresh process, a bounded number of times
+   a run; then the run fails with that code.
+4. Besides a shard for each sandbox, one that is waiting and one that is being read are in memory.
+5. No message and no repr holds a score or a case.
 """
 
-import hashlib
+import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.trust.errors import Invalid
+from serving.answering import Answers, answer
+from serving.batches import Arrays, Shard, batch_of, mixed
 from serving.sandbox.failures import ModelFailure
-from serving.sandbox.outputs import bad_rows, scores_of
 from serving.sandbox.process import Sandbox
+from serving.sharing import share
 from validators.contract.schema import Contract
 
-Arrays = Mapping[str, NDArray[Any]]
-Rows = NDArray[np.intp]
-HALVINGS = 2048
-"""Extra calls that a run may spend on finding failing cases inside failing batches."""
-
-
-class Shard(Protocol):
-    """What `validators.cohort.stream` yields: some cases and their inputs, row by row."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def cases(self) -> tuple[str, ...]: ...
-    @property
-    def inputs(self) -> Arrays: ...
+MAXIMUM_RESTARTS = 16
 
 
 @dataclass(frozen=True)
@@ -81,45 +65,67 @@ class Repeatability:
 
 
 def predict(
-    sandbox: Sandbox,
+    sandboxes: Sandbox | Sequence[Sandbox],
     shards: Iterable[Shard],
     contract: Contract,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     order_seed: str = "",
-    maximum_restarts: int = 16,
+    maximum_restarts: int = MAXIMUM_RESTARTS,
     on_progress: Callable[[int], None] | None = None,
 ) -> Predictions:
-    """Run every case of `shards` through the model that is loaded in `sandbox`.
+    """Run every case of `shards` through the model that is loaded in each of `sandboxes`.
 
-    order_seed: a digest that the run is bound to. on_progress is told the cases done so far.
-    Raises ModelFailure when the model keeps crashing, hanging or eating memory; Invalid when a
-    shard lacks an input of the contract or its rows don't match its cases.
+    batch_size: the most cases of a call, where not the contract says so. order_seed: a digest
+    that the run is bound to. on_progress is told the cases done so far. Raises ModelFailure when
+    the model keeps crashing, hanging or eating memory; Invalid when a shard lacks an input of the
+    contract or its rows don't match its cases.
     """
-    if batch_size < 1:
-        raise Invalid("batch_size must be at least 1")
     started = time.monotonic()
-    run = _Run(sandbox, contract, batch_size, maximum_restarts)
-    cases: list[str] = []
-    scores: list[NDArray[np.float64]] = []
-    codes: list[str | None] = []
-    for shard in shards:
-        inputs = _cast(contract, shard)
-        run.begin(inputs, len(shard.cases))
-        order = _order(order_seed, shard.index, shard.cases)
-        run.answer(_batches(order, batch_size))
-        cases.extend(shard.cases)
-        scores.append(run.scores)
-        codes.extend(run.codes)
+    pool = list(sandboxes) if isinstance(sandboxes, Sequence) else [sandboxes]
+    restarts = Restarts(maximum_restarts)
+    answers: list[Answers] = []
+    done = 0
+    for of_shard in answered(
+        pool, shards, contract, restarts, batch_size=batch_size, order_seed=order_seed
+    ):
+        answers.append(of_shard)
+        done += len(of_shard.cases)
         if on_progress is not None:
-            on_progress(len(cases))
+            on_progress(done)
     return Predictions(
-        cases=tuple(cases),
-        scores=np.concatenate(scores) if scores else np.empty(0),
-        failures=tuple(codes),
-        restarts=run.restarts,
+        cases=tuple(chain.from_iterable(of.cases for of in answers)),
+        scores=np.concatenate([of.scores for of in answers]) if answers else np.empty(0),
+        failures=tuple(chain.from_iterable(of.failures for of in answers)),
+        restarts=restarts.given,
         seconds=time.monotonic() - started,
     )
+
+
+def answered(
+    pool: Sequence[Sandbox],
+    shards: Iterable[Shard],
+    contract: Contract,
+    restarts: "Restarts",
+    *,
+    batch_size: int | None = None,
+    order_seed: str = "",
+) -> Iterator[Answers]:
+    """Each shard's answers, in the order of the shards; see `predict`."""
+    largest = batch_of(contract) if batch_size is None else batch_size
+
+    def work(sandbox: Sandbox, shard: Shard) -> Answers:
+        return answer(
+            sandbox, shard, contract, largest=largest, order_seed=order_seed,
+            restart=lambda failure: restarts.give(sandbox, failure),
+        )  # fmt: skip
+
+    return share(pool, shards, work)
+
+
+def subset(cases: Iterable[str], order_seed: str, size: int) -> set[str]:
+    """The `size` cases that come first by a hash of the seed: what `repeat` asks again."""
+    return set(sorted(cases, key=lambda case: mixed(order_seed, "subset", case))[:size])
 
 
 def repeat(
@@ -131,18 +137,19 @@ def repeat(
     threshold: float,
     order_seed: str,
     cases: int = 64,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Repeatability:
     """Answer a subset again in a fresh process, in other orders, and compare.
 
     The subset is the `cases` cases that come first by a hash of the seed, so nobody can choose
     it and the model can't tell. Each is asked alone, which no other case in a batch can colour,
-    and then among others in batches of `batch_size`, by a process that has answered before. It
+    and then among others in full batches, by a process that has answered before. `shards` may leave
+    out those that hold none of them (`subset`). It
     agrees when no score moved by more than the contract's tolerance and no decision at `threshold`
     changed. `sandbox` is restarted first.
     """
     first = dict(zip(predictions.cases, predictions.scores, strict=True))
-    chosen = set(sorted(first, key=lambda case: _key(order_seed, "subset", case))[:cases])
+    chosen = subset(first, order_seed, cases)
     sandbox.restart()
     largest, changed, compared = 0.0, 0, 0
     for part in _subset(shards, chosen):
@@ -166,135 +173,21 @@ def repeat(
     )
 
 
-class _Run:
-    """The state of one run: one shard's answers at a time, and what failing may still cost."""
+class Restarts:
+    """How many fresh processes a run was given, over all its sandboxes."""
 
-    def __init__(
-        self, sandbox: Sandbox, contract: Contract, batch_size: int, maximum_restarts: int
-    ) -> None:
-        self.restarts = 0
-        self.scores: NDArray[np.float64] = np.empty(0)
-        self.codes: list[str | None] = []
-        self._sandbox = sandbox
-        self._contract = contract
-        self._rows = batch_size
-        self._maximum_restarts = maximum_restarts
-        self._halvings = HALVINGS
-        self._depth = 1
-        self._inputs: Arrays = {}
-        self._score = next(t for t in contract.outputs if t.name == contract.score)
+    def __init__(self, most: int = MAXIMUM_RESTARTS, given: int = 0) -> None:
+        self.given = given
+        self._most = most
+        self._lock = threading.Lock()
 
-    def begin(self, inputs: Arrays, cases: int) -> None:
-        self._inputs = inputs
-        self.scores = np.full(cases, np.nan)
-        self.codes = [None] * cases
-
-    def answer(self, batches: Iterable[Rows]) -> None:
-        """Answer all batches of the shard, one being computed while the next is handed over."""
-        waiting, flying = deque(batches), deque[Rows]()
-        troubled: list[tuple[Rows, ModelFailure]] = []
-        while waiting or flying:
-            try:
-                while waiting and len(flying) < self._depth:
-                    flying.append(waiting[0])
-                    self._begin(waiting.popleft())
-                values = self._finish(flying[0])
-                self._record(flying.popleft(), values)
-            except ModelFailure as failure:
-                # Calls are answered in order: it was the oldest one that failed.
-                troubled.append((flying.popleft(), failure))
-                if failure.fatal:
-                    waiting.extendleft(reversed(flying))
-                    flying.clear()
-                    self._restart(failure)
-        for rows, cause in troubled:
-            self._halve(rows, cause)
-
-    def _again(self, rows: Rows) -> None:
-        """One part of a batch that failed, by itself."""
-        try:
-            self._begin(rows)
-            self._record(rows, self._finish(rows))
-        except ModelFailure as failure:
-            if failure.fatal:
-                self._restart(failure)
-            self._halve(rows, failure)
-
-    def _halve(self, rows: Rows, failure: ModelFailure) -> None:
-        if len(rows) == 1 or self._halvings <= 0:
-            for row in rows:
-                self.codes[row] = failure.code
-                self.scores[row] = np.nan
-            return
-        self._halvings -= 2
-        middle = len(rows) // 2
-        self._again(rows[:middle])
-        self._again(rows[middle:])
-
-    def _restart(self, failure: ModelFailure) -> None:
-        if self.restarts >= self._maximum_restarts:
-            raise failure
-        self.restarts += 1
-        self._sandbox.restart()
-
-    def _begin(self, rows: Rows) -> None:
-        padded = np.resize(rows, self._rows)
-        feeds = {name: array[padded] for name, array in self._inputs.items()}
-        self._depth = 2 if self._sandbox.fits(feeds) else 1
-        self._sandbox.begin(feeds, [self._contract.score])
-
-    def _finish(self, rows: Rows) -> NDArray[Any]:
-        outputs = self._sandbox.finish()
-        return scores_of(self._contract, outputs, self._rows)[: len(rows)]
-
-    def _record(self, rows: Rows, values: NDArray[Any]) -> None:
-        self.scores[rows] = values.reshape(-1)
-        for code, bad in bad_rows(self._contract, self._score, values).items():
-            for row in rows[bad]:
-                self.codes[row] = code
-                self.scores[row] = np.nan
-
-
-def _cast(contract: Contract, shard: Shard) -> dict[str, NDArray[Any]]:
-    """The contract's inputs of a shard, in the contract's types; shapes are checked."""
-    inputs = {}
-    for tensor in contract.inputs:
-        if tensor.name not in shard.inputs:
-            raise Invalid(
-                f"shard {shard.index} has no input {tensor.name!r}, which the contract asks for: "
-                "cohort and contract don't belong together",
-                code="shard_unfit",
-            )
-        array = shard.inputs[tensor.name]
-        if array.shape != (len(shard.cases), *tensor.shape):
-            raise Invalid(
-                f"input {tensor.name!r} of shard {shard.index} has shape {list(array.shape)}, "
-                f"expected {[len(shard.cases), *tensor.shape]}",
-                code="shard_unfit",
-            )
-        if not np.can_cast(array.dtype, tensor.dtype, "same_kind"):
-            raise Invalid(
-                f"input {tensor.name!r} of shard {shard.index} is {array.dtype}, which can't "
-                f"become {tensor.dtype} without losing its meaning",
-                code="shard_unfit",
-            )
-        inputs[tensor.name] = array.astype(tensor.dtype, copy=False)
-    return inputs
-
-
-def _key(*parts: object) -> bytes:
-    return hashlib.sha256("\0".join(str(part) for part in parts).encode()).digest()
-
-
-def _order(seed: str, index: int, cases: Sequence[str]) -> Rows:
-    """A permutation that anybody can recompute: Philox's raw stream is fixed for good."""
-    key = int.from_bytes(_key(seed, index, *cases)[:16], "big")
-    return np.argsort(np.random.Philox(key=key).random_raw(len(cases)), kind="stable")
-
-
-def _batches(order: Rows, size: int) -> Iterator[Rows]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    def give(self, sandbox: Sandbox, failure: ModelFailure) -> None:
+        """Start the sandbox's process anew; raises the failure where that was too often."""
+        with self._lock:
+            if self.given >= self._most:
+                raise failure
+            self.given += 1
+        sandbox.restart()
 
 
 @dataclass(frozen=True)

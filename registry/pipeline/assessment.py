@@ -15,8 +15,8 @@ import time
 
 from registry.audit.reads import note_read
 from registry.pipeline.comparators import comparator_files
-from registry.pipeline.perturbed_runs import step_of
 from registry.pipeline.release import released
+from registry.pipeline.run import step_of
 from registry.pipeline.scoring import File, Task, score_apart
 from registry.pipeline.work import Work
 from registry.submissions import places

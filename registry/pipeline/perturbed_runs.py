@@ -14,31 +14,21 @@ Rules
 """
 
 import time
-from collections.abc import Iterator
 
-from registry.audit.reads import note_read
 from registry.pipeline import canary
-from registry.pipeline.before import check_host, check_level, open_inputs
+from registry.pipeline.before import open_inputs
+from registry.pipeline.parts import lead
+from registry.pipeline.pool import pool
 from registry.pipeline.predictions import cases_of, predictions_file, stored_predictions
+from registry.pipeline.run import Run, step_of
 from registry.pipeline.work import Work
 from registry.submissions import places
-from registry.trust.canonical import digest_of, sha256_bytes
+from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Refused, Unavailable
-from serving.client import predict
 from serving.sandbox.failures import ModelFailure
-from validators.cohort.contents import Shard
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
-from validators.cohort.stream import stream
-from validators.robustness.perturb import perturbed
 from validators.robustness.severity import Perturbation
-
-BATCH = 64
-
-
-def step_of(perturbation: Perturbation) -> str:
-    """The name of the step that makes this run."""
-    return f"run/{perturbation.name}"
 
 
 def run_perturbed(work: Work) -> None:
@@ -61,31 +51,15 @@ def _run(
     done_before: int,
 ) -> None:
     started = time.monotonic()
-    bound_to = [work.row["model_digest"], work.protocol.digest, manifest.root]
+    run = Run(work, manifest, key, perturbation)
     total = manifest.counts.cases * (1 + len(work.protocol.perturbations))
-
-    def shards() -> Iterator[Shard]:
-        note_read(work.facility, work.row, "cohort-read", part="inputs", under=perturbation.name)
-        return perturbed(
-            stream(manifest, work.facility.store, key),
-            perturbation,
-            work.contract,
-            seed=digest_of([*bound_to, perturbation.name]),
-        )
-
-    with work.start_sandbox() as sandbox:
-        check_level(work, sandbox)
-        check_host(work)
-        work.trace.model_had_a_hand = True
-        sandbox.load(files)
-        level, collapsed = dict(sandbox.level), None
+    with pool(work, files, manifest) as sandboxes:
+        level, collapsed = dict(sandboxes[0].level), None
         try:
-            found = predict(
-                sandbox,
-                shards(),
-                work.contract,
-                batch_size=BATCH,
-                order_seed=digest_of(bound_to),
+            found = lead(
+                work,
+                run,
+                sandboxes,
                 on_progress=lambda done: work.progress(done_before + done, total),
             )
             data = predictions_file(found.cases, found.scores, found.failures)

@@ -11,7 +11,7 @@ Rules
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from registry.facility import Facility
@@ -89,19 +89,29 @@ def predictions_file(cases: Any, scores: Any, failures: Any) -> bytes:
     """Parquet of case, score, failure; in the order of the case ids, so that bytes repeat."""
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    order = np.argsort(np.array(cases))
     table = pa.table(
         {
-            "case": [cases[i] for i in order],
-            "score": np.asarray(scores, dtype=np.float64)[order],
-            "failure": [failures[i] or "" for i in order],
+            "case": pa.array(cases, pa.string()),
+            "score": np.asarray(scores, dtype=np.float64),
+            "failure": pc.fill_null(pa.array(failures, pa.string()), ""),
         }
     )
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table.take(pc.sort_indices(table["case"])), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def answers_in(files: Iterable[bytes]) -> tuple[tuple[str, ...], Any, tuple[str | None, ...]]:
+    """Cases, scores and failures (None where there is none) of several files, one after another."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.concat_tables(pq.read_table(io.BytesIO(data)) for data in files)
+    failures = (code or None for code in table["failure"].to_pylist())
+    return tuple(table["case"].to_pylist()), table["score"].to_numpy(), tuple(failures)
 
 
 def _scores(predictions: bytes, cases: list[str]) -> Any:

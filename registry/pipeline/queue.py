@@ -6,7 +6,7 @@ Rules
    (`turns`). So nobody's place in the queue depends on how many tickets another has.
 2. At most one waiting ticket a submission; asking twice is asking once.
 3. The sweep, every few seconds, gives each unfinished submission its ticket and has the watchdog
-   look at what is overdue. A ticket too many finds nothing to do and ends.
+   look at what is overdue. A ticket too many helps with the runs that others lead, or ends.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from registry.audit.checkpoints import keep_up_for_ever
 from registry.facility import Facility
 from registry.pipeline.carry import carry
 from registry.pipeline.overdue import look_at_overdue
+from registry.pipeline.parts import help_out
 from registry.pipeline.turns import next_turn
 from registry.trust.errors import TouchstoneError, Unavailable
 
@@ -61,7 +62,11 @@ def worker_app(facility: Facility, *, allow_unsandboxed: bool = False) -> procra
     )
     def take_a_turn(context: procrastinate.JobContext) -> None:
         with next_turn(facility, worker) as turn:
-            if turn is not None:
+            if turn is None:
+                help_out(
+                    facility, allow_unsandboxed=allow_unsandboxed, stopping=context.should_abort
+                )
+            else:
                 carry(
                     facility,
                     turn,

@@ -36,7 +36,6 @@ from validators.evidence import Report
 from validators.intake import decide, files_from_directory
 from validators.protocol.schema import Protocol
 
-BATCH = 64
 SHOWN_CASES = 20
 Outcome = Literal["fine", "refused", "failed", "not done"]
 
@@ -179,7 +178,7 @@ def _run(
     sandbox.load(files)
     made = _Timed(cohort)
     predictions = predict(
-        sandbox, made.shards(), contract, batch_size=BATCH, order_seed=seed,
+        sandbox, made.shards(), contract, order_seed=seed,
         on_progress=lambda done: on_progress(done, total),
     )  # fmt: skip
     found.cases = len(predictions.cases)
@@ -197,7 +196,7 @@ def _run(
     )
     again = repeat(
         sandbox, cohort.shards(), contract, predictions, threshold=protocol.threshold or 0.0,
-        cases=protocol.repeatability.cases, order_seed=seed, batch_size=BATCH,
+        cases=protocol.repeatability.cases, order_seed=seed,
     )  # fmt: skip
     found.repeatability = asdict(again)
     found.stages.append(

@@ -17,17 +17,19 @@ Rules
 import datetime as dt
 import time
 from collections.abc import Callable
-from typing import Any
 
 from registry.audit.checkpoints import certified_log
 from registry.audit.reads import note_read
 from registry.mlflow_gate.versions import model_directory
 from registry.pipeline.assessment import assess
-from registry.pipeline.before import check_host, check_level, open_inputs
+from registry.pipeline.before import open_inputs
 from registry.pipeline.certificate_draft import bundle_and_statement
 from registry.pipeline.comparators import check_comparators
-from registry.pipeline.perturbed_runs import BATCH, run_perturbed
+from registry.pipeline.parts import lead
+from registry.pipeline.perturbed_runs import run_perturbed
+from registry.pipeline.pool import pool
 from registry.pipeline.predictions import predictions_file
+from registry.pipeline.run import Run, shards_with
 from registry.pipeline.trial import conclude, spend_trial
 from registry.pipeline.work import Work
 from registry.submissions import places
@@ -35,12 +37,12 @@ from registry.submissions.cohort_life import check_lock
 from registry.submissions.declarations import declaration_of
 from registry.submissions.families import note_weights
 from registry.submissions.states import deadline, family
-from registry.trust.canonical import digest_of, sha256_bytes
+from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import CertifiedLog
 from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
-from serving.client import predict, repeat
-from validators.cohort.stream import stream
+from serving.client import repeat, subset
+from serving.sandbox.process import PROVIDERS
 from validators.evidence import Environment
 from validators.intake import decide, files_from_directory
 
@@ -100,37 +102,29 @@ def run(work: Work) -> None:
     manifest, input_key = open_inputs(work)
     check_comparators(work)
     declaration_of(work.facility, work.row)  # whole, before an attempt is spent
-    files, contract, protocol = work.model_files(), work.contract, work.protocol
+    files, protocol = work.model_files(), work.protocol
     total = manifest.counts.cases * (1 + len(protocol.perturbations))
-    seed = digest_of([work.row["model_digest"], protocol.digest, manifest.root])
-
-    def shards() -> Any:
-        note_read(work.facility, work.row, "cohort-read", part="inputs")
-        return stream(manifest, work.facility.store, input_key, before_decrypt=lambda: _spend(work))
-
-    with work.start_sandbox() as sandbox:
-        check_level(work, sandbox)
-        check_host(work)
-        work.trace.model_had_a_hand = True
-        session = sandbox.load(files)
-        predictions = predict(
-            sandbox,
-            shards(),
-            contract,
-            batch_size=BATCH,
-            order_seed=seed,
+    of = Run(work, manifest, input_key)
+    with pool(work, files, manifest) as sandboxes:
+        predictions = lead(
+            work,
+            of,
+            sandboxes,
+            before_first=lambda: _spend(work),
             on_progress=lambda done: work.progress(done, total),
         )
-        level = dict(sandbox.level)
+        first = sandboxes[0]
+        level, versions = dict(first.level), dict(first.versions)
+        asked = subset(predictions.cases, of.seed, protocol.repeatability.cases)
+        note_read(work.facility, work.row, "cohort-read", part="inputs")
         again = repeat(  # in a fresh process, which it starts
-            sandbox,
-            shards(),
-            contract,
+            first,
+            of.shards(shards_with(manifest, predictions.cases, asked)),
+            work.contract,
             predictions,
             threshold=protocol.decided_at or 0.0,  # binary, as every locked protocol
             cases=protocol.repeatability.cases,
-            order_seed=seed,
-            batch_size=BATCH,
+            order_seed=of.seed,
         )
     if not again.agrees:
         raise Refused(
@@ -141,8 +135,8 @@ def run(work: Work) -> None:
     data = predictions_file(predictions.cases, predictions.scores, predictions.failures)
     work.facility.store.put(places.predictions(work.id), data)
     environment = Environment(
-        versions=dict(session.versions),
-        providers=tuple(session.providers),
+        versions=versions,
+        providers=PROVIDERS,
         sandbox=level,
         repeatability={
             "compared": again.compared,

@@ -57,13 +57,13 @@ class Turn:
 @contextmanager
 def next_turn(facility: Facility, worker: str) -> Iterator[Turn | None]:
     """Choose and claim the next submission; None when there is none that nobody works on."""
-    with claims(facility.databases.app) as claim:
+    with claims(facility.databases.app) as ours:
         turn = None
         with facility.record.transaction() as now:
             now.one("choosing")
             for row in now.all("candidates"):
                 submission = str(row["id"])
-                if not claim(submission):
+                if not ours.claim(submission):
                     continue
                 now.do("turns_died", submission=submission)
                 lost = now.one("turns_lost", submission=submission, state=row["state"])

@@ -89,7 +89,7 @@ class LocalStore:
                         found.append(path)
         return sorted(found)
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | bytearray) -> None:
         """Write once. Conflict if other bytes are there, Unavailable if they can't be stored."""
         *folders, name = parts_of(path)
         try:
@@ -118,7 +118,7 @@ class LocalStore:
         """Rule 4: see that the object is there. NotFound without one."""
         self.open(path).close()
 
-    def _holds(self, path: str, data: bytes) -> bool:
+    def _holds(self, path: str, data: bytes | bytearray) -> bool:
         try:
             return self.size(path) == len(data) and self.get(path) == data
         except NotFound:
@@ -174,7 +174,7 @@ def _make_folder(above: int, name: str) -> None:
     os.fsync(above)
 
 
-def _write(folder: int, name: str, data: bytes) -> None:
+def _write(folder: int, name: str, data: bytes | bytearray) -> None:
     """Give `data` its name once it is on the disk; FileExistsError where the name is taken."""
     if _NAMELESS is not None:
         try:
@@ -198,7 +198,7 @@ def _write(folder: int, name: str, data: bytes) -> None:
         os.unlink(partial, dir_fd=folder)
 
 
-def _fill(stream: BinaryIO, data: bytes) -> None:
+def _fill(stream: BinaryIO, data: bytes | bytearray) -> None:
     stream.write(data)
     stream.flush()
     os.fsync(stream.fileno())

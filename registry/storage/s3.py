@@ -66,7 +66,7 @@ class S3Store:
         folder = "/".join((*parts_of(prefix.rstrip("/")), "")) if prefix else ""
         return sorted(one.key for one in self._bucket.below(folder) if _is_path(one.key))
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | bytearray) -> None:
         """Write once. Conflict if other bytes are there, Unavailable if they can't be stored."""
         parts_of(path)
         first, mine = self._bucket.first(path), False

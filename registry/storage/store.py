@@ -37,7 +37,7 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> list[str]:
         """The paths of every object below the folder `prefix` ("" for all), sorted."""
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | bytearray) -> None:
         """Write once. Conflict if other bytes are there, Unavailable if they can't be stored."""
 
     def keep(self, path: str, until: dt.date) -> None:

@@ -21,10 +21,9 @@ from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.storage.key_encryption import facility_keys
 from registry.trust.errors import NotFound, Refused
-from validators.cohort.contents import input_digests
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
-from validators.cohort.stream import stream
+from validators.cohort.stream import open_shards
 
 Compared = Literal["no input in both", "not compared: this machine holds no keys"]
 
@@ -56,5 +55,5 @@ def compare_inputs(
 
 
 def _inputs(facility: Facility, manifest: Manifest, key: InputKey) -> Iterator[str]:
-    for shard in stream(manifest, facility.store, key):
-        yield from input_digests(shard.inputs)
+    for _, inputs in open_shards(manifest, facility.store, key):
+        yield from inputs

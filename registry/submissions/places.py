@@ -15,6 +15,12 @@ def perturbed_predictions(submission: str, run: str, digest: str) -> str:
     return f"submissions/{submission}/predictions/{run}/{digest.removeprefix('sha256:')}.parquet"
 
 
+def part(submission: str, run: str, number: int, digest: str) -> str:
+    """The answers of one part of a run; by their digest, as above."""
+    name = f"{number:05d}-{digest.removeprefix('sha256:')}"
+    return f"submissions/{submission}/parts/{run}/{name}.parquet"
+
+
 def report(submission: str) -> str:
     """The complete report.json; facility-internal."""
     return f"submissions/{submission}/report.json"

@@ -11,6 +11,14 @@ from serving.sandbox.inspection import inspect
 from serving.sandbox.refusal import Refusal
 from serving.sandbox.shared import SLOT, offsets
 
+_NAMES = {
+    f"tensor({theirs})": ours
+    for theirs, ours in (("float", "float32"), ("double", "float64"), ("int32", "int32"),
+                         ("int64", "int64"), ("int16", "int16"))
+}  # fmt: skip
+"""The types of a model's inputs that others are cast to, as onnxruntime calls them."""
+_KEPT_CASTS = 8
+
 
 class Model:
     """At most one session at a time, on one thread, with everything fixed that moves bits."""
@@ -19,6 +27,8 @@ class Model:
         self._shared = shared
         self._session: Any = None
         self._outputs: list[str] = []
+        self._types: dict[str, str] = {}
+        self._casts: dict[tuple[str, tuple[int, ...]], Any] = {}
 
     def inspect(self, files: list[list[Any]], payload: bytearray) -> dict[str, Any]:
         """The description of the model in `payload`; raises Refusal."""
@@ -43,6 +53,7 @@ class Model:
             raise Refusal("model_not_loadable", "another provider than the CPU's was chosen")
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
+        self._types = {of.name: _NAMES.get(of.type, "") for of in session.get_inputs()}
         return {"providers": session.get_providers(), "description": description}
 
     def run(
@@ -60,7 +71,7 @@ class Model:
             checked, offsets([row[3] for row in checked]), strict=False
         ):
             flat = np.frombuffer(source, dtype, size // DTYPES[dtype], base + offset)
-            feeds[name] = flat.reshape(shape)
+            feeds[name] = self._cast(name, flat.reshape(shape))
         wanted = self._outputs if outputs is None else outputs
         answered = self._session.run(wanted, feeds)
         out_rows, parts = [], []
@@ -69,6 +80,22 @@ class Model:
             out_rows.append([name, plain.dtype.name, list(array.shape)])
             parts.append(plain.reshape(-1).view(np.uint8).data)
         return out_rows, parts
+
+    def _cast(self, name: str, array: Any) -> Any:
+        """The input in the model's own type: images come as they lie in a shard, often uint8.
+
+        The array that it is cast into is kept: fresh pages cost as much as the cast.
+        """
+        wanted = self._types.get(name, "")
+        if not wanted or array.dtype.name == wanted or not np.can_cast(array.dtype, wanted):
+            return array
+        place = (name, array.shape)
+        if place not in self._casts:
+            if len(self._casts) >= _KEPT_CASTS:
+                self._casts.clear()
+            self._casts[place] = np.empty(array.shape, wanted)
+        np.copyto(self._casts[place], array)
+        return self._casts[place]
 
 
 def _split(files: list[list[Any]], payload: bytearray) -> dict[str, memoryview]:

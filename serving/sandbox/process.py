@@ -147,32 +147,42 @@ class Sandbox:
         self.begin(inputs, outputs)
         return self.finish()
 
-    def fits(self, inputs: Arrays) -> bool:
+    def fits(self, inputs: Arrays, rows: shared.Rows | None = None) -> bool:
         """Whether a second call with such inputs may begin before the first is finished."""
-        *_, end = shared.offsets([array.nbytes for array in inputs.values()])
+        *_, end = shared.offsets(shared.sizes_of(list(inputs.values()), rows))
         return end <= shared.SLOT
 
-    def begin(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> None:
-        """Hand over the inputs of a call; `finish` gives its answer. Two may be under way."""
+    def begin(
+        self,
+        inputs: Arrays,
+        outputs: Sequence[str] | None = None,
+        rows: shared.Rows | None = None,
+    ) -> None:
+        """Hand over the inputs of a call; `finish` gives its answer. Two may be under way.
+
+        rows: which rows of the inputs the call gets, in this order; None: all. An input that is
+        of another type than the model's is cast in the process.
+        """
         process = self._alive()
         if self._files is None:
             raise Conflict("no model is loaded in this sandbox")
-        if len(self._under_way) >= (shared.SLOTS if self.fits(inputs) else 1):
+        if len(self._under_way) >= (shared.SLOTS if self.fits(inputs, rows) else 1):
             raise Conflict("too many calls are under way: finish one first")
-        rows = []
+        sent = []
         for name, array in inputs.items():
             if array.dtype.name not in framing.DTYPES:
                 raise TypeError(f"input {name} has type {array.dtype}, which can't be sent")
-            rows.append([name, array.dtype.name, list(array.shape)])
+            shape = array.shape if rows is None else (len(rows), *array.shape[1:])
+            sent.append([name, array.dtype.name, list(shape)])
         self._slot = (self._slot + 1) % shared.SLOTS
         request = {
             "operation": "run",
-            "inputs": rows,
+            "inputs": sent,
             "slot": self._slot,
             "outputs": None if outputs is None else list(outputs),
             "explain": self.EXPLAINS,
         }
-        parts = process.region.place(list(inputs.values()), self._slot)
+        parts = process.region.place(list(inputs.values()), self._slot, rows)
         process.send(request, parts, self.limits.wall_seconds)
         self._under_way.append(None if outputs is None else tuple(outputs))
 

@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. The free first axis of each input is taken as BATCH cases.
+1. The free first axis of each input is taken as the most cases that a call may get, were the
+   inputs stored in a byte a value.
 2. What inference can't know is not guessed: the process's memory limit holds for the rest.
 """
 
@@ -13,16 +14,16 @@ from typing import Any, Final
 import onnx
 import onnx.shape_inference
 
+from serving.sandbox.batch import largest_batch
 from serving.sandbox.refusal import Refusal, first_line
 from serving.sandbox.tensors import tensors_of
 
 MAXIMUM_ELEMENTS: Final = 1 << 30
-BATCH: Final = 256
 LARGE_TENSOR: Final = 1 << 16
 
 
 def largest_tensor(model: Any) -> int:
-    """The largest tensor in elements, at a batch of BATCH. Raises Refusal."""
+    """The largest tensor in elements, at the largest batch. Raises Refusal."""
     copy = onnx.ModelProto(ir_version=model.ir_version)
     copy.opset_import.extend(model.opset_import)
     copy.graph.name = "shapes"
@@ -39,10 +40,12 @@ def largest_tensor(model: Any) -> int:
             copy.graph.input.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
+    inputs = [value for value in model.graph.input if value.name not in known]
+    batch = largest_batch(sum(_values_a_case(value) for value in inputs))
     for value in copy.graph.input:
         dims = value.type.tensor_type.shape.dim
         if value.name not in known and dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_value = BATCH
+            dims[0].dim_value = batch
     for value in copy.graph.output:
         dims = value.type.tensor_type.shape.dim
         if dims and not dims[0].HasField("dim_value"):
@@ -60,6 +63,10 @@ def largest_tensor(model: Any) -> int:
             raise Refusal("tensor_too_large", name)
         largest = max(largest, elements)
     return largest
+
+
+def _values_a_case(value: Any) -> int:
+    return math.prod(max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim[1:])
 
 
 def _shapes(graph: Any) -> Iterator[tuple[str, list[int]]]:

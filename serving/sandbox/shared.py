@@ -10,6 +10,7 @@ Rules
 """
 
 import fcntl
+import math
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from serving.sandbox.framing import Buffer
 
+Rows = NDArray[np.intp]
 SLOTS: Final = 2
 SLOT: Final = 32 << 20
 SIZE: Final = SLOTS * SLOT
@@ -35,6 +37,13 @@ def offsets(sizes: Sequence[int]) -> Iterator[int]:
         yield position
         position += -(-size // _ALIGNMENT) * _ALIGNMENT
     yield position
+
+
+def sizes_of(arrays: Sequence[NDArray[Any]], rows: Rows | None) -> list[int]:
+    """The bytes that each array takes, or that these rows of it do."""
+    if rows is None:
+        return [array.nbytes for array in arrays]
+    return [len(rows) * math.prod(array.shape[1:]) * array.itemsize for array in arrays]
 
 
 class Region:
@@ -53,18 +62,33 @@ class Region:
                 # process, without ftruncate, can't shrink it.
                 continue
 
-    def place(self, arrays: Sequence[NDArray[Any]], slot: int) -> list[Buffer]:
-        """Write `arrays` into a slot; give what does not fit and goes through the socket."""
-        *starts, end = offsets([array.nbytes for array in arrays])
+    def place(
+        self, arrays: Sequence[NDArray[Any]], slot: int, rows: Rows | None = None
+    ) -> list[Buffer]:
+        """Write `arrays` into a slot; give what does not fit and goes through the socket.
+
+        `rows`: which rows of each array, in this order; None: all. They are copied once.
+        """
+        sizes = sizes_of(arrays, rows)
+        *starts, end = offsets(sizes)
         if end > SLOT:
             padded: list[Buffer] = []
-            for array, start, after in zip(arrays, starts, [*starts[1:], end], strict=True):
-                padded.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-                padded.append(bytes(after - start - array.nbytes))
+            for array, size, start, after in zip(
+                arrays, sizes, starts, [*starts[1:], end], strict=True
+            ):
+                taken = array if rows is None else array[rows]
+                padded.append(np.ascontiguousarray(taken).reshape(-1).view(np.uint8).data)
+                padded.append(bytes(after - start - size))
             return padded
-        for array, start in zip(arrays, starts, strict=True):
-            flat = np.frombuffer(self.view, array.dtype, array.size, slot * SLOT + start)
-            flat.reshape(array.shape)[...] = array
+        for array, size, start in zip(arrays, sizes, starts, strict=True):
+            count = size // array.itemsize
+            flat = np.frombuffer(self.view, array.dtype, count, slot * SLOT + start)
+            if rows is None:
+                flat.reshape(array.shape)[...] = array
+            else:
+                # "clip" spares a copy; the rows were checked by whoever chose them.
+                out = flat.reshape(len(rows), *array.shape[1:])
+                np.take(array, rows, axis=0, out=out, mode="clip")
         return []
 
     def close_descriptor(self) -> None:

@@ -21,7 +21,7 @@ def made_manifest(cohort: str, version: str, contract: str, attributes: Groups) 
     """200 positives and 400 negatives of 300 patients; `attributes`: cases of each group."""
     cases = 600
     description: dict[str, Any] = {
-        "schema_id": "touchstone/cohort/v1", "id": cohort, "version": version, "title": "Nodules",
+        "schema_id": "touchstone/cohort/v2", "id": cohort, "version": version, "title": "Nodules",
         "licence": "CC BY 3.0", "citation": "", "reference_standard": "median of four readers",
         "contract_digest": contract, "case_flow": {}, "about": {},
         "counts": _counts(cases, 300, 200),

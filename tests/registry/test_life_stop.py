@@ -94,10 +94,11 @@ def test_stopping_kills_a_hanging_model_within_two_seconds(
     carrier = Carrier(life)
     until(lambda: life.attempt(submission) == "spent")
     time.sleep(0.5)  # the first batch hangs
-    (hanging,) = [pid for pid in pids if alive(pid)]
+    hanging = [pid for pid in pids if alive(pid)]
+    assert hanging
     stop = withdraw if who == "Eva" else cancel
     stop(life.api, life.people[who], submission, "a better model is ready")
-    took = until(lambda: not alive(hanging), 5)
+    took = until(lambda: not any(map(alive, hanging)), 5)
     carrier.join(10)
     assert took < 2, took
     assert not carrier.is_alive()
@@ -260,9 +261,12 @@ def test_a_killed_worker_is_taken_over_at_the_first_unfinished_step(life: Exampl
     until(lambda: life.attempt(submission) == "spent")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    with life.turn() as turn:
-        if turn is not None:
-            assert carry(life.worker, turn) == "in_review"
+    for _ in range(50):  # the server ends what the dead worker had asked of it, then the claim
+        with life.turn() as turn:
+            if turn is not None:
+                assert carry(life.worker, turn) == "in_review"
+                break
+        time.sleep(0.1)
     assert life.state(submission) == "in_review"
     assert life.attempt(submission) == "spent"
     spent = life.sql(

@@ -204,8 +204,7 @@ def test_on_a_host_that_went_bad_a_collapse_is_not_the_models(
     life.fresh_protocol(robustness=[NOISE])
     submission = life.queued(brittle())
     monkeypatch.setattr(perturbed_runs.canary, "sound", lambda start: False)
-    monkeypatch.setattr(perturbed_runs, "check_host", lambda work: None)  # it was sound before
-    monkeypatch.setattr("registry.pipeline.steps.check_host", lambda work: None)
+    monkeypatch.setattr("registry.pipeline.pool.check_host", lambda work: None)  # it was sound
     with pytest.raises(Unavailable, match="another makes this run again"):
         carried(life, submission)
     assert life.state(submission) == "running"

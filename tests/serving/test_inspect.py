@@ -29,7 +29,7 @@ def test_an_honest_model_is_described(sandbox):
     assert description.operators == {"Add": 1, "Flatten": 1, "MatMul": 2, "Sigmoid": 1}
     assert description.opsets == {"ai.onnx": 17}
     assert description.parameters == 68
-    assert description.largest_tensor == 256 * 64
+    assert description.largest_tensor == 1024 * 64
 
 
 REFUSED_FILES = {

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import NotFound, Tampered
 from tests.validators.cohort_example import SHARD, Sealed, sealed_example
-from validators.cohort.contents import parse_shard, shard_bytes, table_bytes
-from validators.cohort.envelope import decrypt, encrypt
+from validators.cohort.contents import parse_shard, shard_bytes, shard_digests, table_bytes
+from validators.cohort.envelope import lock, unlock
 from validators.cohort.keys import CohortKeys, create_keys
 from validators.cohort.manifest import (
     Manifest,
@@ -83,18 +83,25 @@ def remade(manifest: Manifest, entries: list[SealedObject], **changes: Any) -> M
     return changed.model_copy(update={"root": root})
 
 
+def digest_of_plain(entry: SealedObject, plain: bytes) -> str:
+    """As a seal computes it."""
+    if entry.kind == "reference":
+        return sha256_bytes(plain)
+    return shard_digests(plain, parse_shard(0, entry.path, plain).inputs)[0]
+
+
 def described(entry: SealedObject, sealed: bytes, plain: bytes | None = None) -> SealedObject:
     """An entry put right for other bytes."""
     about: dict[str, Any] = {"size": len(sealed), "sha256": sha256_bytes(sealed)}
     if plain is not None:
-        about |= {"plain_size": len(plain), "plain_sha256": sha256_bytes(plain)}
+        about |= {"plain_size": len(plain), "plain_sha256": digest_of_plain(entry, plain)}
     return entry.model_copy(update=about)
 
 
 def plain_of(locked: Locked, entry: SealedObject) -> bytes:
     keys = locked.now.keys
     key = keys.inputs() if entry.kind == "inputs" else keys.reference()
-    return decrypt(key, entry.path, entry.plain_sha256, locked.now.store.get(entry.path))
+    return bytes(unlock(key, entry.path, entry.plain_sha256, locked.now.store.get(entry.path)))
 
 
 def one_pixel(locked: Locked, draw: Draw) -> tuple[SealedObject, bytes]:
@@ -144,7 +151,7 @@ def test_other_content_without_the_keys_is_refused_by_name(
     entry, plain = CONTENT[what](locked, data.draw)
     own = locked.stranger.inputs() if entry.kind == "inputs" else locked.stranger.reference()
     objects = locked.objects()
-    objects[entry.path] = encrypt(own, entry.path, plain)
+    objects[entry.path] = bytes(lock(own, entry.path, digest_of_plain(entry, plain), plain))
     entries = [
         described(one, objects[one.path], plain) if one.path == entry.path else one
         for one in manifest.objects
@@ -171,7 +178,7 @@ def test_other_content_by_a_holder_of_all_keys_is_another_root(
     entry, plain = CONTENT[what](locked, data.draw)
     own = locked.now.keys.inputs() if entry.kind == "inputs" else locked.now.keys.reference()
     objects = locked.objects()
-    objects[entry.path] = encrypt(own, entry.path, plain)
+    objects[entry.path] = bytes(lock(own, entry.path, digest_of_plain(entry, plain), plain))
     entries = [
         described(one, objects[one.path], plain) if one.path == entry.path else one
         for one in manifest.objects

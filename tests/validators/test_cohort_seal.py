@@ -260,7 +260,7 @@ def test_a_killed_process_leaves_nothing_half_done(sealed: Sealed, tmp_path: Pat
 
 
 _KILLED_AT = """
-import os, signal, sys
+import os, signal, sys, threading
 from pathlib import Path
 from registry.storage.local import LocalStore
 from validators.cohort.keys import create_keys
@@ -268,15 +268,17 @@ from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 
 folder, at, before = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "before"
-linked = 0
+linked, counting = 0, threading.Lock()
 
-def link(*given, **more):
+def link(*given, **more):  # from several threads
     global linked
-    linked += 1
-    if linked == at and before:
+    with counting:
+        linked += 1
+        mine = linked
+    if mine == at and before:
         os.kill(os.getpid(), signal.SIGKILL)
     really(*given, **more)
-    if linked == at:
+    if mine == at:
         os.kill(os.getpid(), signal.SIGKILL)
 
 really, os.link = os.link, link

@@ -182,6 +182,6 @@ def test_a_case_that_ends_its_process_is_left_out_and_the_rest_goes_on(
     outcome = pieces.outcome()
     assert outcome.kept == (0, 1)
     assert outcome.refused == {2: CRASHED, 3: "no good", 4: CRASHED}
-    assert [float(row["x"][0]) for row in pieces.rows(outcome.kept)] == [0, 1]
+    assert pieces.rows(outcome.kept)["x"][:, 0].tolist() == [0, 1]
     assert told[-1] == (5, 5)
     assert not list((tmp_path / "pieces").glob("*.began"))

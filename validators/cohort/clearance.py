@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
@@ -75,16 +76,24 @@ def check_clear(staged: Staged) -> Cleared:
 
 def unfit_values(table: pa.Table) -> dict[str, int]:
     """How many cases have a value that must not be sealed, by attribute."""
-    ids = set(table["case"].to_pylist()) | set(table["patient"].to_pylist())
     found = {}
     for name in table.column_names:
         if name in KNOWN_COLUMNS:
             continue
-        values = table[name].to_pylist()
-        count = sum(len(v) > _LONGEST or v in ids or _UNFIT.search(v) is not None for v in values)
-        distinct = len(set(values))
-        if not count and distinct > _MANY and distinct > len(values) / 2:
-            count = len(values)
+        cases = {of["values"]: of["counts"] for of in pc.value_counts(table[name]).to_pylist()}
+        distinct = pa.array(list(cases), pa.string())
+        is_id = {
+            value
+            for column in ("case", "patient")
+            for value in table[column].filter(pc.is_in(table[column], distinct)).to_pylist()
+        }
+        count = sum(
+            cases[v]
+            for v in cases
+            if len(v) > _LONGEST or v in is_id or _UNFIT.search(v) is not None
+        )
+        if not count and len(cases) > _MANY and len(cases) > len(table) / 2:
+            count = len(table)
         if count:
             found[name] = count
     return found

@@ -9,7 +9,7 @@ Rules
    that is named must be there: a slip of the pen erases nobody and is said.
 2. Every object of the old version is checked on the way, and every case keeps its inputs, reference
    standard, attributes and pseudonym. Salts are new, so no digest of a case is the old one's.
-3. One shard is in memory at a time, and nothing in clear is on the disk.
+3. A few shards are in memory at a time (`stream`), and nothing in clear is on the disk.
 4. The same old version, keys and patients give the same bytes: one that was killed is run again.
 """
 
@@ -20,12 +20,12 @@ import pyarrow as pa
 from registry.trust.errors import Conflict, Invalid
 from validators.cohort.contents import (
     SALT,
-    attributes_of,
     counts_of,
-    input_digests,
-    pseudonym,
-    salt_of,
+    digests_of_cases,
+    pseudonyms,
+    salts,
     shard_bytes,
+    shard_digests,
     table_bytes,
 )
 from validators.cohort.keys import CohortKeys
@@ -33,7 +33,6 @@ from validators.cohort.manifest import (
     KeyFingerprints,
     Manifest,
     SealedObject,
-    case_digest,
     check_manifest,
     description_of,
     reference_path,
@@ -41,7 +40,7 @@ from validators.cohort.manifest import (
     shard_path,
 )
 from validators.cohort.objects import ObjectReader, ObjectWriter
-from validators.cohort.seal import put_object
+from validators.cohort.seal import put_object, put_shard
 from validators.cohort.stream import read_salted_reference, stream
 
 ERASED = "erased at a patient's request"
@@ -67,7 +66,7 @@ def erase(
         raise Conflict(f"these are no keys for a new version of {old.id} {old.version}")
     table = read_salted_reference(old, reader, old_keys.reference())
     names = keys.names()
-    gone = {pseudonym(names, "patient", patient) for patient in patients}
+    gone = set(pseudonyms(names, "patient", patients))
     of_rows = table["patient"].to_pylist()
     missing = len(gone - set(of_rows))
     if missing or not gone:
@@ -77,36 +76,29 @@ def erase(
         )
     kept = [patient not in gone for patient in of_rows]
     erased = kept.count(False)
-    salts = [salt_of(names, f"{keys.version}/{salt}") for salt in table[SALT].to_pylist()]
-    table = table.set_column(table.column_names.index(SALT), SALT, pa.array(salts, pa.string()))
+    salted = salts(names, (f"{keys.version}/{salt}" for salt in table[SALT].to_pylist()))
+    table = table.set_column(table.column_names.index(SALT), SALT, pa.array(salted, pa.string()))
     left = table.take(pa.array([row for row, stays in enumerate(kept) if stays], pa.int64()))
     if not len(left):
         raise Invalid(f"nobody would be left of {old.id} {old.version}; retire it instead")
-    rows, attributes = left.to_pylist(), attributes_of(left)
     objects: list[SealedObject] = []
     digests: list[str] = []
     input_key, first = keys.inputs(), 0
     for shard in stream(old, reader, old_keys.inputs()):
         here = kept[first : first + len(shard.cases)]
         first += len(shard.cases)
-        inputs = {name: array[here] for name, array in shard.inputs.items()}
+        rows = left.slice(len(digests), here.count(True))
         cases = [case for case, stays in zip(shard.cases, here, strict=True) if stays]
+        if cases != rows["case"].to_pylist():
+            raise Invalid(f"{shard.index} of {old.id} is not in the order of its table")
         if not cases:
             continue
-        for case, digest in zip(cases, input_digests(inputs), strict=True):
-            row = rows[len(digests)]
-            if row["case"] != case:
-                raise Invalid(f"{shard.index} of {old.id} is not in the order of its table")
-            digests.append(
-                case_digest(
-                    case, row["patient"], row["reference"],
-                    {name: row[name] for name in attributes}, digest, row[SALT],
-                )
-            )  # fmt: skip
+        inputs = {name: array[here] for name, array in shard.inputs.items()}
+        plain = shard_bytes(cases, inputs)
+        of_plain, of_kept = shard_digests(plain, inputs)
+        digests += digests_of_cases(rows, of_kept)
         path = shard_path(keys.cohort, keys.version, len(objects))
-        objects.append(
-            put_object(writer, path, "inputs", len(cases), shard_bytes(cases, inputs), input_key)
-        )
+        objects.append(put_shard(writer, path, len(cases), plain, of_plain, input_key))
         progress(first, old.counts.cases)
     path, reference_key = reference_path(keys.cohort, keys.version), keys.reference()
     objects.append(

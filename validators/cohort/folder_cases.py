@@ -13,6 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from registry.trust.errors import Invalid
 from validators.cohort.dicom_file import Header, is_dicom, read_header
@@ -29,16 +32,18 @@ from validators.cohort.folder_table import (
 from validators.cohort.kept import OPTIONS, UNKNOWN, kept_of
 from validators.cohort.source import Asked, Case
 
+_NONE: dict[str, Any] = {}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Todo:
-    """A case and where its inputs come from."""
+    """A case and where its inputs come from; `row` is that of `Found.numbers`."""
 
     case: Case = field(repr=False)
-    images: Mapping[str, Volume | Path] = field(default_factory=dict, repr=False)
-    masks: Mapping[str, Header | Path] = field(default_factory=dict, repr=False)
+    images: Mapping[str, Volume | Path] = field(repr=False)
+    masks: Mapping[str, Header | Path] = field(repr=False)
     segment: str | None = field(default=None, repr=False)
-    numbers: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict, repr=False)
+    row: int = -1
 
 
 def cases_of_table(folder: Path, table: Table, asked: Asked) -> tuple[list[Todo], Found]:
@@ -50,15 +55,18 @@ def cases_of_table(folder: Path, table: Table, asked: Asked) -> tuple[list[Todo]
     names = table.columns["case"]
     if len(set(names)) < len(names) or "" in names:
         raise Invalid(f"{table.name}: a case has no id, or two have the same")
-    numbers = {
+    found, todos = Found(), []
+    found.numbers = {
         name: numbers_of(table, columns) for name, columns in number_columns(asked.contract).items()
     }
-    found, todos = Found(), []
+    lacking = np.zeros(len(table), dtype=bool)
+    for of in found.numbers.values():
+        lacking |= np.isnan(of).any(axis=1)
     for place, row in enumerate(table.rows()):
         try:
-            todos.append(
-                _of_row(folder, row, asked, found, {n: of[place] for n, of in numbers.items()})
-            )
+            if lacking[place]:
+                raise Invalid("a number that the contract asks for is missing or no number")
+            todos.append(_of_row(folder, row, asked, found, place))
         except Invalid as error:
             found.left_out.append((row["case"], str(error)))
     return todos, found
@@ -151,10 +159,8 @@ def _of_row(
     row: dict[str, str],
     asked: Asked,
     found: Found,
-    numbers: Mapping[str, tuple[float | None, ...]],
+    place: int,
 ) -> Todo:
-    if any(value is None for of in numbers.values() for value in of):
-        raise Invalid("a number that the contract asks for is missing or no number")
     images: dict[str, Volume | Path] = {}
     masks: dict[str, Header | Path] = {}
     for tensor in asked.contract.inputs:
@@ -169,7 +175,7 @@ def _of_row(
             masks[tensor.name] = path
     headers = [image.first for image in images.values() if isinstance(image, Volume)]
     case = _case(row["case"], row["patient"], row, asked, headers[0] if headers else None)
-    return Todo(case, images, masks, row.get("segment") or None, numbers)
+    return Todo(case, images or _NONE, masks or _NONE, row.get("segment") or None, place)
 
 
 def _image(path: Path, modalities: tuple[str, ...], found: Found) -> Volume | Path:

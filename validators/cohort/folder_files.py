@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from registry.trust.errors import Invalid
 from validators.cohort.dicom_file import Header, is_dicom, read_header
 from validators.cohort.dicom_series import Parts, Volume, parts_of
@@ -32,6 +35,8 @@ class Found:
     notes: dict[str, int] = field(default_factory=dict)
     several: dict[str, int] = field(default_factory=dict, repr=False)
     """Series that hold several volumes, and how many."""
+    numbers: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    """Of a table of cases: each tensor's, row by row."""
 
     def add(self, note: str, count: int = 1) -> None:
         """Count something for the quality report."""

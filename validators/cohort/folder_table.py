@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
 from validators.contract.schema import Contract, Tensor
@@ -30,16 +32,17 @@ NAMES = ("cases.csv", "cases.parquet")
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of text, of one length."""
+    """Columns of text, of one length; `numbers` are the contract's, NaN where there is none."""
 
     name: str
     columns: dict[str, list[str]] = field(repr=False)
+    numbers: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
     def rows(self) -> Iterator[dict[str, str]]:
-        """Row by row."""
+        """The text, row by row."""
         for values in zip(*self.columns.values(), strict=True):
             yield dict(zip(self.columns, values, strict=True))
 
@@ -49,11 +52,16 @@ def read_table(path: Path, keep: tuple[str, ...], contract: Contract) -> Table:
     file = open_table(path)
     roles = {*KEYS, "reference", "segment", *image_columns(contract).values()}
     numbers = {name for names in number_columns(contract).values() for name in names}
-    wanted = [name for name in file.names if name in roles | numbers | set(keep)]
+    text = roles | set(keep)
+    wanted = [name for name in file.names if name in numbers | text]
     if "reference" not in wanted:
         raise Invalid(f"{path.name} has no column `reference`")
     read = file.read({name: name for name in wanted})
-    return Table(path.name, {name: column.to_pylist() for name, column in read.items()})
+    return Table(
+        path.name,
+        {name: column.to_pylist() for name, column in read.items() if name in text},
+        {name: _numbers(column) for name, column in read.items() if name in numbers},
+    )
 
 
 def image_columns(contract: Contract) -> dict[str, str]:
@@ -82,17 +90,19 @@ def _number_columns(tensor: Tensor) -> tuple[str, ...]:
     return tuple(f"{tensor.name}.{n}" for n in range(tensor.shape[0]))
 
 
-def numbers_of(table: Table, columns: tuple[str, ...]) -> list[tuple[float | None, ...]]:
-    """The numbers of a tensor, row by row; None where there is none."""
-    missing = [name for name in columns if name not in table.columns]
+def numbers_of(table: Table, columns: tuple[str, ...]) -> NDArray[np.float64]:
+    """The numbers of a tensor, [rows, columns]; NaN where there is none."""
+    missing = [name for name in columns if name not in table.numbers]
     if missing:
         raise Invalid(f"{table.name} has no column {missing[0]}, which the contract asks for")
-    read = []
-    for name in columns:
-        text = pa.array(table.columns[name], pa.string())
-        plain = pc.match_substring_regex(text, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$")
-        read.append(pc.cast(pc.if_else(plain, text, None), pa.float64()).to_pylist())
-    return list(zip(*read, strict=True))
+    return np.stack([table.numbers[name] for name in columns], axis=1)
+
+
+def _numbers(text: pa.Array) -> NDArray[np.float64]:
+    plain = pc.match_substring_regex(text, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$")
+    values = pc.cast(pc.if_else(plain, text, None), pa.float64())
+    found: NDArray[np.float64] = values.to_numpy(zero_copy_only=False)
+    return found
 
 
 def reference_of(text: str) -> int:

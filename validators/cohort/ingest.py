@@ -5,7 +5,7 @@
     827
 
 The folder holds `cases.parquet` (case, patient, reference, one column an attribute),
-`inputs-00000.safetensors` … (the tensors of up to 256 cases in the order of the table),
+`inputs-00000.safetensors` … (the tensors of a block of cases in the order of the table),
 `meta.json` (canonical JSON), the quality report (`quality.json`, `quality.html`), and where there
 is need of them `left_out.csv` (what could not be used, and why) and `review.csv` (what a person
 must look at before sealing). It is clear text: facility-internal, to be deleted after sealing.
@@ -17,7 +17,8 @@ Rules
 2. The same source and contract give the same bytes. Cases are in the order of their ids.
 3. The folder appears whole or not at all; a run that was killed goes on where it was, as long as
    source, contract and choices are the same.
-4. No more than one block of cases is in memory: 256, or as many as take 64 MB.
+4. No more than one block of cases is in memory: 256 or as many as take 4 MB, and never more than
+   64 MB.
 """
 
 import json
@@ -27,7 +28,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ from validators.contract.schema import Contract
 __all__ = ["BLOCK", "Staged", "check_inputs", "ingest", "open_staged"]
 
 BLOCK = 256
-"""Cases a block, at most."""
-_BLOCK_BYTES = 64_000_000
+"""Cases a block, at most; where they are small, more."""
+_MOST, _SMALL_BLOCK, _BLOCK_BYTES = 1 << 16, 4_000_000, 64_000_000
 KNOWN_COLUMNS = ("case", "patient", "reference")
 Progress = Callable[[int, int], None]
 
@@ -140,7 +140,8 @@ def _stage(
     from validators.cohort.quality import write_quality
 
     partial = out.with_name(out.name + ".partial")
-    _begin(partial, digest_of([contract.digest, half, source.state, len(source.cases)]))
+    size = _block_size(contract)
+    _begin(partial, digest_of([contract.digest, half, source.state, len(source.cases), size]))
     pieces = read_pieces(source, contract, partial / "pieces", progress, workers)
     outcome = pieces.outcome()
     if not outcome.kept:
@@ -148,7 +149,6 @@ def _stage(
         raise Invalid(_nothing_left(next(iter(outcome.refused.values()))))
     cases = [source.cases[position] for position in outcome.kept]
     table = _table(cases)
-    size = _block_size(contract)
     _write_blocks(pieces, outcome, Staged(partial), size)
     pq.write_table(table, partial / "cases.parquet", compression="zstd")
     meta = _meta(source, cases, outcome, contract, half) | {"block": size}
@@ -179,11 +179,10 @@ def _write_blocks(pieces: Pieces, outcome: Outcome, staged: Staged, size: int) -
     numbers = range(-(-len(outcome.kept) // size))
     missing = [number for number in numbers if not staged.block(number).exists()]
     for number in missing:
-        rows = list(islice(pieces.rows(outcome.kept[number * size : (number + 1) * size]), size))
-        arrays = {t.name: np.stack([row[t.name] for row in rows]) for t in pieces.contract.inputs}
-        write_whole(staged.block(number), save(arrays))
+        kept = outcome.kept[number * size : (number + 1) * size]
+        write_whole(staged.block(number), save(pieces.rows(kept)))
         if pieces.size == 1:  # each lies in one block, so it is needed no more
-            for position in outcome.kept[number * size : (number + 1) * size]:
+            for position in kept:
                 pieces.tensor_file(position).unlink(missing_ok=True)
 
 
@@ -192,7 +191,9 @@ def _block_size(contract: Contract) -> int:
         math.prod(tensor.shape) * np.dtype(tensor.staged_type).itemsize
         for tensor in contract.inputs
     )
-    return max(1, min(BLOCK, _BLOCK_BYTES // max(1, a_case)))
+    a_case = max(1, a_case)
+    of_small = min(_MOST, max(BLOCK, _SMALL_BLOCK // a_case))
+    return max(1, min(of_small, _BLOCK_BYTES // a_case))
 
 
 def _nothing_left(reason: str) -> str:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class ObjectReader(Protocol):
-    """Reads objects by path."""
+    """Reads objects by path, from several threads."""
 
     def get(self, path: str) -> bytes:
         """The object's bytes; raises NotFound when there is none."""
@@ -15,6 +15,9 @@ class ObjectReader(Protocol):
 
 
 class ObjectWriter(Protocol):
-    """Writes objects, each path once. The same bytes again are no error, other bytes are."""
+    """Writes objects, each path once. The same bytes again are no error, other bytes are.
 
-    def put(self, path: str, data: bytes) -> None: ...
+    `put` is called from several threads, each with a path of its own.
+    """
+
+    def put(self, path: str, data: bytes | bytearray) -> None: ...

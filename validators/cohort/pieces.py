@@ -24,11 +24,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import groupby
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from registry.trust.canonical import canonical
@@ -138,19 +140,21 @@ class Pieces:
             {position: tuple(found) for position, found in merged["notes"].items()},
         )
 
-    def rows(self, kept: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """The tensors of the cases at `kept`, which is in order; one piece is in memory."""
-        of_piece: dict[int, list[int]] = {}
-        wanted = set(kept)
-        for position in kept:
-            of_piece.setdefault(position // self.size, []).append(position)
-        for number, positions in of_piece.items():
+    def rows(self, kept: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """The tensors of the cases at `kept`, which is in order, one a row."""
+        rows: dict[str, NDArray[Any]] = {}
+        first = 0
+        for number, of_piece in groupby(kept, lambda position: position // self.size):
             refused = json.loads(self.outcome_file(number).read_bytes())["refused"]
-            arrays = load_file(self.tensor_file(number))
             present = [p for p in self.positions(number) if str(p) not in refused]
-            for row, position in enumerate(present):
-                if position in wanted and position in positions:
-                    yield {name: array[row] for name, array in arrays.items()}
+            wanted = np.isin(present, list(of_piece))
+            last = first + int(wanted.sum())
+            for name, array in load_file(self.tensor_file(number)).items():
+                if name not in rows:
+                    rows[name] = np.empty((len(kept), *array.shape[1:]), array.dtype)
+                rows[name][first:last] = array[wanted]
+            first = last
+        return rows
 
 
 def read_pieces(

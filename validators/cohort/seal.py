@@ -11,50 +11,55 @@ Rules
 2. Cases are in the order of their pseudonyms: a function of key and id, not of the source's
    order, so neither shard nor row says anything about a case.
 3. The same staging and keys give the same bytes and root. A seal that was killed is run again.
-4. One shard is in memory at a time.
+4. Shards are made in threads, two for each core, and each has one in memory.
 5. Cases that are not cleared (`validators.cohort.clearance`) are not sealed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Conflict, Invalid
+from validators.cohort.ahead import cores, in_order
 from validators.cohort.clearance import check_clear
 from validators.cohort.contents import (
     SALT,
-    attributes_of,
     counts_of,
-    input_digests,
-    pseudonym,
-    salt_of,
-    shard_bytes,
+    digests_of_cases,
+    empty_shard,
+    pseudonyms,
+    salts,
+    shard_digests,
     table_bytes,
 )
-from validators.cohort.envelope import encrypt
+from validators.cohort.envelope import Buffer, lock
 from validators.cohort.ingest import Staged, open_staged
 from validators.cohort.keys import CohortKeys, InputKey, NamesKey, ReferenceKey
 from validators.cohort.manifest import (
+    SCHEMA,
     KeyFingerprints,
     Manifest,
     ObjectKind,
     SealedObject,
-    case_digest,
     check_manifest,
     reference_path,
     root_of,
     shard_path,
 )
 from validators.cohort.objects import ObjectWriter
+from validators.cohort.staged_rows import gather
+from validators.cohort.tensors import Placed
 
 SHARD = 5_000_000
 """Bytes of input a shard, about."""
+_PART = 1 << 16
 Progress = Callable[[int, int], None]
 
 
@@ -79,35 +84,19 @@ def seal(
     folder = open_staged(staged) if isinstance(staged, Path) else staged
     cleared = check_clear(folder)
     table, origin = _renamed(folder.table(), keys.names())
-    rows_of = {name: table[name].to_pylist() for name in table.column_names}
-    names, total = attributes_of(table), len(table)
-    if total != folder.cases:
+    if len(table) != folder.cases:
         raise Invalid(f"{folder.path} is damaged: run `touchstone cohort ingest` again")
-    input_key = keys.inputs()
-    objects, digests = [], []
-    step = max(1, shard_size // _bytes_a_case(folder))
-    for number, start in enumerate(range(0, total, step)):
-        rows = range(start, min(start + step, total))
-        inputs = _gather(folder, origin[rows.start : rows.stop])
-        for row, digest in zip(rows, input_digests(inputs), strict=True):
-            attributes = {name: rows_of[name][row] for name in names}
-            digests.append(
-                case_digest(
-                    rows_of["case"][row],
-                    rows_of["patient"][row],
-                    rows_of["reference"][row],
-                    attributes,
-                    digest,
-                    rows_of[SALT][row],
-                )
-            )
-        plain = shard_bytes(rows_of["case"][rows.start : rows.stop], inputs)
-        path = shard_path(cohort_id, version, number)
-        objects.append(put_object(writer, path, "inputs", len(rows), plain, input_key))
-        progress(rows.stop, total)
+    input_key, reference_key = keys.inputs(), keys.reference()
+    objects: list[SealedObject] = []
+    digests: list[str] = []
+    shards = _Shards(folder, table, origin, writer, input_key)
+    for entry, of_cases in in_order(shards.seal, shards.parts(shard_size), at_once=2 * cores()):
+        objects.append(entry)
+        digests += of_cases
+        progress(len(digests), len(table))
     path = reference_path(cohort_id, version)
-    reference_key = keys.reference()
-    objects.append(put_object(writer, path, "reference", total, table_bytes(table), reference_key))
+    plain = table_bytes(table)
+    objects.append(put_object(writer, path, "reference", len(table), plain, reference_key))
     description = _description(folder, table, cohort_id, version)
     if cleared.reviewed:
         description["about"] = description["about"] | {
@@ -131,49 +120,56 @@ def seal(
 
 def _renamed(table: pa.Table, key: NamesKey) -> tuple[pa.Table, NDArray[np.int64]]:
     """The table under pseudonyms, in their order, with salts; and where each row came from."""
-    ids = table["case"].to_pylist()
-    cases = [pseudonym(key, "case", name) for name in ids]
-    patients = [pseudonym(key, "patient", name) for name in table["patient"].to_pylist()]
-    order = np.argsort(np.array(cases))
-    for name, values in (("case", cases), ("patient", patients)):
-        column = table.column_names.index(name)
-        table = table.set_column(column, name, pa.array(values, pa.string()))
-    table = table.append_column(SALT, pa.array([salt_of(key, n) for n in ids], pa.string()))
-    return table.take(pa.array(order)), order
+    made = {
+        "case": _each(table["case"], lambda ids: pseudonyms(key, "case", ids)),
+        "patient": _each(table["patient"], lambda ids: pseudonyms(key, "patient", ids)),
+    }
+    table = table.append_column(SALT, _each(table["case"], lambda ids: salts(key, ids)))
+    for name, column in made.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    order = pc.sort_indices(table["case"])
+    return table.take(order), order.to_numpy().astype(np.int64)
 
 
-def _gather(folder: Staged, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """The inputs of these staged rows, read block by block."""
-    gathered: dict[str, NDArray[Any]] = {}
-    size = folder.block_size
-    for number in np.unique(rows // size):
-        places = np.flatnonzero(rows // size == number)
-        try:
-            _read_block(folder.block(int(number)), rows % size, places, gathered)
-        except (SafetensorError, OSError) as error:
-            raise Invalid(
-                f"{folder.block(int(number))} is missing or damaged; "
-                "run `touchstone cohort ingest` again"
-            ) from error
-    return gathered
+def _each(column: pa.ChunkedArray, name: Callable[[list[str]], list[str]]) -> pa.ChunkedArray:
+    """The column with each id renamed, a part at a time: lists of text take much memory."""
+    parts = [column.slice(start, _PART) for start in range(0, len(column), _PART)]
+    return pa.chunked_array([pa.array(name(of.to_pylist())) for of in parts], pa.string())
 
 
-def _read_block(
-    path: Path, rows: NDArray[np.int64], places: NDArray[np.int64], into: dict[str, NDArray[Any]]
-) -> None:
-    with safe_open(path, framework="numpy") as block:
-        for name in block.keys():  # noqa: SIM118 - not a mapping
-            part = block.get_slice(name)
-            for place in places:
-                row = part[int(rows[place])]
-                if name not in into:
-                    into[name] = np.empty((len(rows), *row.shape), dtype=row.dtype)
-                into[name][place] = row
+@dataclass(frozen=True)
+class _Shards:
+    """What the shards are made of: staged inputs, and the table in the order of the pseudonyms."""
 
+    folder: Staged
+    table: pa.Table
+    origin: NDArray[np.int64]
+    writer: ObjectWriter
+    key: InputKey
 
-def _bytes_a_case(folder: Staged) -> int:
-    first = _gather(folder, np.array([0]))
-    return max(1, sum(array.nbytes for array in first.values()))
+    @property
+    def form(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Type and shape of each tensor of a case."""
+        found = self.folder.meta["tensors"]
+        return {name: (dtype, tuple(shape)) for name, (dtype, shape) in found.items()}
+
+    def parts(self, size: int) -> Iterator[tuple[int, range]]:
+        """Number and rows of each shard."""
+        a_case = sum(Placed(name, *of).nbytes for name, of in self.form.items())
+        step = max(1, size // max(1, a_case))
+        for number, start in enumerate(range(0, len(self.table), step)):
+            yield number, range(start, min(start + step, len(self.table)))
+
+    def seal(self, part: tuple[int, range]) -> tuple[SealedObject, list[str]]:
+        """Gather, hash, encrypt and write one shard; its entry and the digests of its cases."""
+        number, rows = part
+        table = self.table.slice(rows.start, len(rows))
+        plain, views = empty_shard(table["case"].to_pylist(), self.form)
+        gather(self.folder, self.origin[rows.start : rows.stop], views)
+        digest, inputs = shard_digests(plain, views)
+        path = shard_path(self.key.cohort, self.key.version, number)
+        entry = put_shard(self.writer, path, len(rows), plain, digest, self.key)
+        return entry, digests_of_cases(table, inputs)
 
 
 def put_object(
@@ -185,17 +181,32 @@ def put_object(
     key: InputKey | ReferenceKey,
 ) -> SealedObject:
     """Encrypt one object, write it, and say what a manifest says of it."""
-    sealed = encrypt(key, path, plain)
-    writer.put(path, sealed)
-    return SealedObject(
+    return _put(writer, path, kind, cases, plain, sha256_bytes(plain), key)
+
+
+def put_shard(
+    writer: ObjectWriter, path: str, cases: int, plain: Buffer, digest: str, key: InputKey
+) -> SealedObject:
+    """The same for a shard of inputs, whose digest (`shard_digests`) is at hand."""
+    return _put(writer, path, "inputs", cases, plain, digest, key)
+
+
+def _put(
+    writer: ObjectWriter, path: str, kind: ObjectKind, cases: int, plain: Buffer, digest: str,
+    key: InputKey | ReferenceKey,
+) -> SealedObject:  # fmt: skip
+    sealed = lock(key, path, digest, plain)
+    entry = SealedObject(
         path=path,
         kind=kind,
         cases=cases,
         size=len(sealed),
         sha256=sha256_bytes(sealed),
         plain_size=len(plain),
-        plain_sha256=sha256_bytes(plain),
+        plain_sha256=digest,
     )
+    writer.put(path, sealed)
+    return entry
 
 
 def _description(folder: Staged, table: pa.Table, cohort: str, version: str) -> dict[str, Any]:
@@ -207,7 +218,7 @@ def _description(folder: Staged, table: pa.Table, cohort: str, version: str) -> 
     copied = ("title", "licence", "citation", "reference_standard", "contract_digest",
               "case_flow", "about")  # fmt: skip
     return {
-        "schema_id": "touchstone/cohort/v1",
+        "schema_id": SCHEMA,
         "id": cohort,
         "version": version,
         "counts": counts.model_dump(mode="json"),

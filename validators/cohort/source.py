@@ -29,7 +29,7 @@ Half = Literal["locked", "development", "all"]
 HALVES: tuple[str, ...] = get_args(Half)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One case without its inputs. `reference` is 0 or 1."""
 

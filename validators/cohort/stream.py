@@ -11,20 +11,26 @@ Rules
 2. `before_decrypt` is called once, after the first shard was found intact and before it is
    decrypted: a damaged cohort spends no attempt.
 3. The caller has compared `manifest.root` with the root in the record.
-4. One shard is in memory at a time, as long as the caller keeps none.
+4. While the caller works on a shard, the next two are read, checked and decrypted in threads. Four
+   are in memory at most, as long as the caller keeps none. Who leaves off early closes the
+   generator, which waits for those two.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from itertools import chain
 
 import pyarrow as pa
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
-from validators.cohort.contents import SALT, Shard, parse_shard, parse_table
-from validators.cohort.envelope import decrypt
+from validators.cohort.ahead import in_order
+from validators.cohort.contents import SALT, Shard, parse_shard, parse_table, shard_digests
+from validators.cohort.envelope import Buffer, check_digest, decrypt, unlock
 from validators.cohort.keys import InputKey, ReferenceKey
 from validators.cohort.manifest import Manifest, SealedObject, check_manifest
 from validators.cohort.objects import ObjectReader
+
+_AT_ONCE = 3
 
 
 def stream(
@@ -33,18 +39,49 @@ def stream(
     input_key: InputKey,
     *,
     before_decrypt: Callable[[], None] = lambda: None,
-) -> Iterator[Shard]:
+    only: Iterable[int] | None = None,
+) -> Generator[Shard]:
     """Yield the cohort's inputs, shard by shard, in the manifest's order.
 
-    Raises Tampered naming the object that is missing or changed, Refused for the wrong key.
+    only: which shards instead of all, by their place in the manifest; each is asked for when its
+    reading begins. Raises Tampered naming the object that is missing or changed, Refused for the
+    wrong key.
     """
-    _check_key(manifest, input_key, InputKey, manifest.keys.inputs)
+    opened = open_shards(manifest, reader, input_key, before_decrypt=before_decrypt, only=only)
+    try:
+        for shard, _ in opened:
+            yield shard
+            del shard
+    finally:
+        opened.close()
+
+
+def open_shards(
+    manifest: Manifest,
+    reader: ObjectReader,
+    input_key: InputKey,
+    *,
+    before_decrypt: Callable[[], None] = lambda: None,
+    only: Iterable[int] | None = None,
+) -> Generator[tuple[Shard, list[str]]]:
+    """As `stream`, each shard with the digests of its cases' inputs, which were computed anyway."""
+    check_input_key(manifest, input_key)
     check_manifest(manifest)
-    for index, entry in enumerate(manifest.shards):
-        sealed = read_sealed(entry, reader)
-        if index == 0:
-            before_decrypt()
-        yield _opened(index, entry, input_key, sealed)
+    shards = manifest.shards
+    chosen = iter(range(len(shards)) if only is None else only)
+    place = next(chosen, None)
+    if place is None:
+        return
+    sealed_first: list[Buffer] = [read_sealed(shards[place], reader)]
+    before_decrypt()
+
+    def opened(numbered: tuple[int, int]) -> tuple[Shard, list[str]]:
+        number, index = numbered
+        entry = shards[index]
+        sealed = sealed_first.pop() if number == 0 else read_sealed(entry, reader)
+        return open_shard(index, entry, input_key, sealed)
+
+    yield from in_order(opened, enumerate(chain([place], chosen)), at_once=_AT_ONCE)
 
 
 def read_reference(
@@ -82,12 +119,22 @@ def read_sealed(entry: SealedObject, reader: ObjectReader) -> bytes:
     return sealed
 
 
-def _opened(index: int, entry: SealedObject, key: InputKey, sealed: bytes) -> Shard:
-    plain = decrypt(key, entry.path, entry.plain_sha256, sealed)
+def open_shard(
+    index: int, entry: SealedObject, key: InputKey, sealed: Buffer
+) -> tuple[Shard, list[str]]:
+    """The shard in sealed bytes, and the digests of its cases' inputs; Tampered, by name."""
+    plain = unlock(key, entry.path, entry.plain_sha256, sealed)
     shard = parse_shard(index, entry.path, plain)
+    digest, inputs = shard_digests(plain, shard.inputs)
+    check_digest(entry.path, digest, entry.plain_sha256)
     if len(shard.cases) != entry.cases:
         raise Tampered(f"{entry.path} does not hold the {entry.cases} cases of the manifest")
-    return shard
+    return shard, inputs
+
+
+def check_input_key(manifest: Manifest, key: object) -> None:
+    """Raise Refused unless it is the key of the cohort's inputs."""
+    _check_key(manifest, key, InputKey, manifest.keys.inputs)
 
 
 def _check_key(manifest: Manifest, key: object, kind: type, fingerprint: str) -> None:

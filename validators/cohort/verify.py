@@ -6,20 +6,29 @@
 Raises Tampered, which names the object, at the first thing that is not what was sealed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from registry.trust.errors import Tampered
-from validators.cohort.contents import SALT, Shard, counts_of, input_digests
+from validators.cohort.ahead import cores, in_order
+from validators.cohort.contents import Shard, counts_of, digests_of_cases
 from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import (
     Manifest,
     SealedObject,
-    case_digest,
     check_manifest,
     manifest_path,
 )
 from validators.cohort.objects import ObjectReader
-from validators.cohort.stream import read_salted_reference, read_sealed, stream
+from validators.cohort.stream import (
+    check_input_key,
+    open_shard,
+    read_salted_reference,
+    read_sealed,
+)
 
 BESIDE = ("manifest.json", "lock.json")
 """What lies in the folder besides the objects."""
@@ -29,24 +38,32 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
     """Check the manifest against itself and every object against the manifest.
 
     With keys, everything is decrypted too, and the digests of all cases, the counts and so the
-    root are computed anew from the content. One shard is in memory at a time.
+    root are computed anew from the content. Objects are checked in threads, on all cores.
     """
     check_manifest(manifest)
     if keys is None:
-        for entry in manifest.objects:
-            read_sealed(entry, reader)
+        checked = in_order(lambda entry: len(read_sealed(entry, reader)), manifest.objects,
+                           at_once=1 + cores())  # fmt: skip
+        sum(checked)
         return
     table = read_salted_reference(manifest, reader, keys.reference())
-    rows = table.to_pylist()
     if counts_of(table) != (manifest.counts, manifest.attributes):
         raise Tampered(f"{manifest.reference.path} does not have the counts of the manifest")
-    if len({row["case"] for row in rows}) != len(rows):
+    if len(pc.unique(table["case"])) != len(table):
         raise Tampered(f"{manifest.reference.path} has a case twice")
-    first = 0
-    for entry, shard in zip(manifest.shards, stream(manifest, reader, keys.inputs()), strict=True):
-        last = first + entry.cases
-        _check_cases(entry, shard, rows[first:last], manifest.case_digests[first:last])
-        first = last
+    key = keys.inputs()
+    check_input_key(manifest, key)
+    firsts = accumulate((entry.cases for entry in manifest.shards), initial=0)
+
+    def check(numbered: tuple[int, tuple[SealedObject, int]]) -> None:
+        index, (entry, first) = numbered
+        shard, inputs = open_shard(index, entry, key, read_sealed(entry, reader))
+        expected = manifest.case_digests[first : first + entry.cases]
+        _check_cases(entry, shard, table.slice(first, entry.cases), inputs, expected)
+
+    shards = enumerate(zip(manifest.shards, firsts, strict=False))
+    for _ in in_order(check, shards, at_once=1 + cores()):
+        pass
 
 
 def check_listed(manifest: Manifest, listed: Iterable[str]) -> None:
@@ -66,19 +83,13 @@ def check_listed(manifest: Manifest, listed: Iterable[str]) -> None:
 def _check_cases(
     entry: SealedObject,
     shard: Shard,
-    rows: list[dict[str, str]],
-    digests: tuple[str, ...],
+    table: pa.Table,
+    inputs: Sequence[str],
+    expected: Sequence[str],
 ) -> None:
-    known = {"case", "patient", "reference", SALT}
-    for case, row, expected, inputs in zip(
-        shard.cases, rows, digests, input_digests(shard.inputs), strict=True
-    ):
-        attributes = {name: value for name, value in row.items() if name not in known}
-        found = case_digest(
-            row["case"], row["patient"], int(row["reference"]), attributes, inputs, row[SALT]
+    same = list(shard.cases) == table["case"].to_pylist()
+    if not same or digests_of_cases(table, inputs) != list(expected):
+        raise Tampered(
+            f"a case of {entry.path} is not the one that was sealed: its inputs, patient, "
+            "reference standard or attributes were exchanged"
         )
-        if case != row["case"] or found != expected:
-            raise Tampered(
-                f"a case of {entry.path} is not the one that was sealed: its inputs, patient, "
-                "reference standard or attributes were exchanged"
-            )

@@ -1,0 +1,102 @@
+"""Networks of the sizes that the benches speak of, with random weights, as ONNX files."""
+
+import itertools
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+IMAGE = (3, 224, 224)
+FEATURES = 30
+
+
+class _Graph:
+    """Nodes and weights as they are added; each method returns the name of what it computes."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+        self._random = np.random.default_rng(0)
+        self._number = itertools.count()
+
+    def weight(self, *shape: int) -> str:
+        """Random weights that keep the size of what goes through."""
+        values = self._random.normal(size=shape) * np.sqrt(2 / max(1, np.prod(shape[1:])))
+        self.weights.append(numpy_helper.from_array(values.astype(np.float32), name := self.name()))
+        return name
+
+    def name(self) -> str:
+        """A name that is not taken."""
+        return f"v{next(self._number)}"
+
+    def node(self, kind: str, *inputs: str, **more: object) -> str:
+        """A node with one output."""
+        self.nodes.append(helper.make_node(kind, list(inputs), [name := self.name()], **more))
+        return name
+
+    def convolve(self, of: str, inner: int, outer: int, size: int, stride: int = 1) -> str:
+        """A convolution that keeps the size, over `stride`, with a bias."""
+        return self.node(
+            "Conv", of, self.weight(outer, inner, size, size), self.weight(outer),
+            kernel_shape=[size, size], strides=[stride, stride], pads=[size // 2] * 4,
+        )  # fmt: skip
+
+    def score(self, of: str, channels: int) -> str:
+        """The mean over the image, and a probability of it."""
+        flat = self.node("Flatten", self.node("GlobalAveragePool", of))
+        return self.node("Sigmoid", self.node("MatMul", flat, self.weight(channels, 1)))
+
+    def model(self, name: str, inputs: tuple[int, ...], outputs: dict[str, list[int]]) -> bytes:
+        """The file; `outputs` are names that exist and their shapes without the batch."""
+        value = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            self.nodes,
+            name,
+            [value("x", TensorProto.FLOAT, ["batch", *inputs])],
+            [value(key, TensorProto.FLOAT, ["batch", *shape]) for key, shape in outputs.items()],
+            self.weights,
+        )
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return bytes(made.SerializeToString())
+
+    def named(self, of: str, name: str) -> None:
+        """Give what was computed the name of an output."""
+        self.nodes.append(helper.make_node("Identity", [of], [name]))
+
+
+def resnet_18() -> bytes:
+    """He et al. 2016, batch normalisation folded into the convolutions: 11 million weights."""
+    graph = _Graph()
+    x = graph.node("Relu", graph.convolve("x", 3, 64, 7, 2))
+    x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    inner = 64
+    for outer, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
+                          (512, 1)):  # fmt: skip
+        y = graph.node("Relu", graph.convolve(x, inner, outer, 3, stride))
+        y = graph.convolve(y, outer, outer, 3)
+        short = x if inner == outer else graph.convolve(x, inner, outer, 1, stride)
+        x, inner = graph.node("Relu", graph.node("Add", y, short)), outer
+    graph.named(graph.score(x, 512), "score")
+    return graph.model("resnet-18", IMAGE, {"score": [1]})
+
+
+def small_cnn() -> bytes:
+    """Three convolutions."""
+    graph = _Graph()
+    x, inner = "x", 3
+    for outer, stride in ((16, 2), (32, 2), (64, 2)):
+        x = graph.node("Relu", graph.convolve(x, inner, outer, 3, stride))
+        inner = outer
+    graph.named(graph.score(x, 64), "score")
+    return graph.model("small-cnn", IMAGE, {"score": [1]})
+
+
+def perceptron() -> bytes:
+    """Two hidden layers on 30 numbers."""
+    graph = _Graph()
+    x, inner = "x", FEATURES
+    for outer in (64, 32):
+        x = graph.node("Relu", graph.node("MatMul", x, graph.weight(inner, outer)))
+        inner = outer
+    graph.named(graph.node("Sigmoid", graph.node("MatMul", x, graph.weight(inner, 1))), "score")
+    return graph.model("perceptron", (FEATURES,), {"score": [1]})

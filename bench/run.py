@@ -1,0 +1,177 @@
+"""A run from sealed shards to checked answers, beside a bare onnxruntime loop in the same rounds.
+
+    python -m bench.run [--rounds 5] [--dir FOLDER] [NAME …]
+
+The run reads objects from a local store, verifies and decrypts them, sends batches to sandboxed
+processes (one a core, one thread each, as the pipeline does) and checks what they answer. The bare
+loop has all cases in memory in the model's own type, the same batches, and onnxruntime's threads on
+all cores. Both take turns; ratios are medians of pairs. The exit status is 1 when one is missed.
+"""
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import save_file
+
+from bench.networks import FEATURES, IMAGE, perceptron, resnet_18, small_cnn
+from registry.pipeline.pool import cores
+from registry.storage.local import LocalStore
+from registry.trust.canonical import canonical, digest_of
+from serving.batches import batch_of
+from serving.client import predict
+from serving.sandbox import Sandbox
+from validators.cohort.keys import create_keys
+from validators.cohort.seal import seal
+from validators.cohort.stream import stream
+from validators.contract.schema import Contract
+
+_BLOCK_BYTES = 64_000_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model, how many cases of which kind, and the share of the bare loop that is asked for."""
+
+    model: Callable[[], bytes]
+    shape: tuple[int, ...]
+    stored: str
+    cases: int
+    target: float
+
+
+SETTINGS = {
+    "resnet-18, uint8": Setting(resnet_18, IMAGE, "uint8", 200, 0.95),
+    "resnet-18, float32": Setting(resnet_18, IMAGE, "float32", 200, 0.93),
+    "small CNN, uint8": Setting(small_cnn, IMAGE, "uint8", 1500, 0.88),
+    "small CNN, float32": Setting(small_cnn, IMAGE, "float32", 1500, 0.78),
+    "30 features": Setting(perceptron, (FEATURES,), "float32", 1_000_000, 0.70),
+}
+
+
+def contract_of(setting: Setting) -> Contract:
+    """One input, one score."""
+    tensor: dict[str, Any] = {"name": "x", "dtype": "float32", "shape": list(setting.shape)}
+    if setting.stored != "float32":
+        tensor["image"] = {"modality": ["picture"], "stored_as": setting.stored}
+    return Contract.model_validate(
+        {
+            "id": "bench",
+            "version": "1",
+            "score": "score",
+            "inputs": [tensor],
+            "outputs": [{"name": "score", "dtype": "float32", "shape": [1]}],
+        }
+    )
+
+
+def staged(folder: Path, values: np.ndarray[Any, Any]) -> Path:
+    """A staging folder with one tensor, as an ingest leaves it."""
+    folder.mkdir()
+    block = max(1, _BLOCK_BYTES // values[0].nbytes)
+    for number, start in enumerate(range(0, len(values), block)):
+        part = np.ascontiguousarray(values[start : start + block])
+        save_file({"x": part}, folder / f"inputs-{number:05d}.safetensors")
+    n = np.arange(len(values))
+    table = {
+        "case": [f"case {i:07d}" for i in n],
+        "patient": [f"patient {i:07d}" for i in n // 2],
+        "reference": pa.array((n % 3 == 0).astype(np.int8)),
+    }
+    pq.write_table(pa.table(table), folder / "cases.parquet")
+    meta = {
+        "title": "Bench", "licence": "CC0-1.0", "citation": "none", "reference_standard": "random",
+        "contract_digest": digest_of("bench"), "cases": len(values), "case_flow": {}, "about": {},
+        "attributes": [], "tensors": {"x": [values.dtype.name, list(values.shape[1:])]},
+        "review": digest_of([]), "block": block,
+    }  # fmt: skip
+    (folder / "meta.json").write_bytes(canonical(meta))
+    return folder
+
+
+def measure(name: str, setting: Setting, rounds: int, place: Path) -> bool:
+    """Print one line; returns whether the target was met."""
+    rng = np.random.default_rng(0)
+    size = (setting.cases, *setting.shape)
+    values = (
+        rng.integers(0, 256, size, dtype=np.uint8)
+        if setting.stored == "uint8"
+        else rng.random(size, dtype=np.float32)
+    )
+    folder = place / name.replace(" ", "-").replace(",", "")
+    folder.mkdir()
+    store, keys = LocalStore(folder / "objects"), create_keys(folder / "keys", "bench", "1")
+    manifest = seal(
+        staged(folder / "staged", values), store, cohort_id="bench", version="1", keys=keys
+    )
+    contract, model = contract_of(setting), setting.model()
+    plain = values.astype(np.float32, copy=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores()
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    batch = batch_of(contract)
+
+    def bare() -> None:
+        for start in range(0, len(plain), batch):
+            session.run(["score"], {"x": plain[start : start + batch]})
+
+    with contextlib.ExitStack() as open_:
+        pool = [open_.enter_context(Sandbox.start()) for _ in range(cores())]
+        for sandbox in pool:
+            sandbox.load({"model.onnx": model})
+
+        def run() -> None:
+            shards = stream(manifest, store, keys.inputs())
+            found = predict(pool, shards, contract, order_seed="bench")
+            assert not found.failed_by_code
+            assert len(found.cases) == setting.cases
+
+        pairs = [(seconds(bare), seconds(run)) for _ in range(rounds + 1)][1:]
+    share = statistics.median(one / ours for one, ours in pairs)
+    rate = setting.cases / statistics.median(one for one, _ in pairs)
+    met = share >= setting.target
+    print(
+        f"{name:20} bare {rate:10,.0f} cases/s, batches of {batch:4}, {len(manifest.shards):3} "
+        f"shards; the run {share:.2f} x (target {setting.target}): {'met' if met else 'MISSED'}",
+        flush=True,
+    )
+    return met
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """How long it took."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure all, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=", ".join(SETTINGS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dir", type=Path, default=None)
+    given = parser.parse_args()
+    met = []
+    with tempfile.TemporaryDirectory(dir=given.dir) as place:
+        for name, setting in SETTINGS.items():
+            if not given.names or name in given.names:
+                met.append(measure(name, setting, given.rounds, Path(place)))
+    sys.exit(0 if all(met) else 1)
+
+
+if __name__ == "__main__":
+    main()

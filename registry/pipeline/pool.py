@@ -1,0 +1,57 @@
+"""Several sandboxed processes with the same model, one a core: shards are shared out among them.
+
+    >>> with pool(work, files, manifest) as sandboxes:
+    ...     predict(sandboxes, shards, contract, order_seed=seed)
+
+Rules
+-----
+1. Every process is fresh, at the level that the protocol asks for, and watched over.
+2. How many there are is a matter of the host alone and changes nothing of what comes out
+   (`serving.answering`): each computes on one thread.
+3. No more than cores that this process may use, and no more than the cohort has shards.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from registry.pipeline.before import check_host, check_level
+from registry.pipeline.work import Work
+from serving.sandbox.process import Sandbox
+from validators.cohort.manifest import Manifest
+
+MOST: Final = 16
+_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+
+
+@contextmanager
+def pool(work: Work, files: dict[str, bytes], manifest: Manifest) -> Iterator[list[Sandbox]]:
+    """Sandboxes with the model loaded, for as long as the block lasts; `work.trace` notes it.
+
+    Raises what a host that is not fit raises, before the model is loaded, and ModelFailure where
+    the model can't be.
+    """
+    with ExitStack() as open_:
+        sandboxes = []
+        for _ in range(min(MOST, cores(), max(1, len(manifest.shards)))):
+            sandbox = open_.enter_context(work.start_sandbox())
+            check_level(work, sandbox)
+            sandboxes.append(sandbox)
+        check_host(work)
+        work.trace.model_had_a_hand = True
+        for sandbox in sandboxes:
+            sandbox.load(files)
+        yield sandboxes
+
+
+def cores(quota: Path = _QUOTA) -> int:
+    """The cores that this process may use: by its affinity, and by its control group's quota."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        return max(1, min(own, math.ceil(int(allowed) / int(period))))
+    except (OSError, ValueError):
+        return own  # no quota ("max"), or not that kind of control group

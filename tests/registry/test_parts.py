@@ -1,0 +1,229 @@
+"""A run shared out among workers: the same bytes, however many took part and whoever was lost."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from registry.pipeline import parts
+from registry.pipeline.carry import carry
+from registry.pipeline.parts import help_out
+from registry.pipeline.run import parts_of, shards_with
+from registry.settings import Databases
+from registry.submissions import places
+from registry.submissions.withdraw import withdraw
+from tests.registry.facility_example import Example, described, facility_example, honest
+from tests.registry.further_example import NOISE
+from tests.registry.test_life_stop import until
+
+KILLS = 5
+
+HELPER = """
+import json, sys, time
+from registry.pipeline.parts import help_out
+from tests.registry.facility_example import opened
+with opened(json.loads(sys.argv[1])) as facility:
+    while True:
+        help_out(facility)
+        time.sleep(0.05)
+"""
+LEADER = """
+import json, sys, time
+from registry.pipeline.carry import carry
+from registry.pipeline.turns import next_turn
+from tests.registry.facility_example import opened
+with opened(json.loads(sys.argv[1])) as facility:
+    while True:
+        with next_turn(facility, "leader") as turn:
+            if turn is not None:
+                carry(facility, turn)
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="module")
+def life(database: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
+    with facility_example(database, tmp_path_factory.mktemp("parts")) as made:
+        yield made
+
+
+def rows(life: Example, submission: str, name: str = "run") -> list[tuple[Any, ...]]:
+    return life.sql(
+        "SELECT part, answers, worker FROM touchstone.part WHERE submission = %s AND run = %s"
+        " ORDER BY part", submission, name,
+    )  # fmt: skip
+
+
+def predictions(life: Example, submission: str) -> str:
+    data = life.worker.store.get(places.predictions(submission))
+    return hashlib.sha256(data).hexdigest()
+
+
+def carried(life: Example) -> str:
+    with life.turn() as turn:
+        assert turn is not None
+        return carry(life.worker, turn)
+
+
+@pytest.mark.parametrize(("shards", "parts_expected"), [(1, 1), (31, 31), (64, 32), (3000, 188)])
+def test_parts_follow_from_the_manifest_and_cover_each_shard_once(shards, parts_expected):
+    manifest: Any = SimpleNamespace(shards=tuple(SimpleNamespace(cases=1) for _ in range(shards)))
+    made = parts_of(manifest)
+    assert len(made) == parts_expected
+    assert [index for part in made for index in part] == list(range(shards))
+
+
+def test_only_shards_that_hold_a_wanted_case_are_read_again():
+    manifest: Any = SimpleNamespace(shards=tuple(SimpleNamespace(cases=n) for n in (2, 3, 1)))
+    cases = ["a", "b", "c", "d", "e", "f"]
+    assert list(shards_with(manifest, cases, {"f", "a"})) == [0, 2]
+    assert list(shards_with(manifest, cases, set())) == []
+
+
+def test_the_parts_are_in_the_record_and_their_answers_in_the_store(life: Example) -> None:
+    life.fresh_protocol(robustness=[NOISE])
+    submission = life.queued(honest(0.7))
+    assert carried(life) == "in_review"
+    made = rows(life, submission)
+    assert [part for part, *_ in made] == list(range(len(made)))
+    assert len(made) > 2, "the example's cohort has several shards"
+    assert len(rows(life, submission, "run/noise_3_descriptors")) == len(made)
+    part, digest, worker = made[0]
+    data = life.worker.store.get(places.part(submission, "run", part, digest))
+    assert "sha256:" + hashlib.sha256(data).hexdigest() == digest
+    assert str(os.getpid()) in worker
+
+
+def test_the_database_takes_no_part_that_was_not_paid_for_nor_one_too_late(life: Example) -> None:
+    life.fresh_protocol()
+    submission = life.queued(honest(0.7))
+    add = "INSERT INTO touchstone.part VALUES (%s, 'run', 0, %s, 0, 1, 'x', now())"
+    digest = "sha256:" + "0" * 64
+    with pytest.raises(psycopg.errors.RestrictViolation, match="attempt was spent"):
+        life.sql(add, submission, digest)
+    assert carried(life) == "in_review"
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        life.sql(add.replace("0, %s", "999, %s"), submission, digest)
+    for change in ("UPDATE touchstone.part SET worker = 'y'", "DELETE FROM touchstone.part"):
+        with pytest.raises(psycopg.errors.RestrictViolation):
+            life.sql(change)
+
+
+def started(life: Example, program: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", program, described(life)])
+
+
+def alone(life: Example, **more: Any) -> str:
+    """The predictions of the same model, run by one worker on one core."""
+    life.fresh_protocol(**more)
+    submission = life.queued(honest(0.7))
+    assert carried(life) == "in_review"
+    return predictions(life, submission)
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Make this process's parts take longer, so that there is something left to share."""
+    keep = parts._keep
+
+    def late(*given: Any) -> None:
+        time.sleep(seconds)
+        keep(*given)
+
+    monkeypatch.setattr(parts, "_keep", late)
+
+
+def test_helpers_take_parts_and_the_bytes_are_those_of_one_worker(
+    life: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = alone(life)
+    slowed(monkeypatch, 1.0)
+    helpers = [started(life, HELPER)]
+    try:
+        life.fresh_protocol()
+        submission = life.queued(honest(0.7))
+        assert carried(life) == "in_review"
+    finally:
+        for process in helpers:
+            process.kill()
+            process.wait()
+    workers = {worker for *_, worker in rows(life, submission)}
+    assert len(workers) == 2, "the helper had its part in it"
+    assert predictions(life, submission) == expected
+    released = "SELECT count(*) FROM touchstone.key_release WHERE submission = %s AND purpose = %s"
+    found = life.sql(released, submission, "inputs")[0][0]
+    assert found >= 2, "each worker's release is in the record"
+
+
+def test_a_helper_comes_before_nothing_was_paid_and_finds_nothing_to_do(life: Example) -> None:
+    life.fresh_protocol()
+    submission = life.queued(honest(0.7))
+    assert help_out(life.worker) == 0
+    assert life.attempt(submission) is None
+    assert carried(life) == "in_review"
+    assert help_out(life.worker) == 0
+
+
+def test_a_leader_that_waits_for_a_helper_ends_when_the_run_is_stopped(life: Example) -> None:
+    """The helper holds a part and is stopped in its tracks: only the record can end this."""
+    life.fresh_protocol()
+    submission = life.queued(honest(0.7))
+    held = psycopg.connect(life.worker.databases.app, autocommit=True)
+    held.execute("SELECT pg_advisory_lock(hashtextextended(%s, 749))", [f"{submission}/run/0"])
+    reached: list[str] = []
+    thread = threading.Thread(target=lambda: reached.append(carried(life)))
+    thread.start()
+    until(lambda: len(rows(life, submission)) > 1)
+    withdraw(life.api, life.people["Eva"], submission, "a better model is ready")
+    thread.join(15)
+    held.close()
+    assert reached == ["withdrawn"]
+
+
+def test_killed_at_random_and_again_it_ends_with_the_same_bytes(life: Example) -> None:
+    expected = alone(life)
+    kill_at_random(life, expected, KILLS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_fifty_times_at_random_it_ends_with_the_same_bytes(life: Example) -> None:
+    kill_at_random(life, alone(life), 50)
+
+
+def kill_at_random(life: Example, expected: str, kills: int) -> None:
+    """Kill helper or leader at random moments; another always goes on."""
+    draw = np.random.default_rng(kills)
+    killed = 0
+    while killed < kills:
+        life.fresh_protocol()
+        submission = life.queued(honest(0.7))
+        processes = [started(life, LEADER), started(life, HELPER)]
+        while killed < kills and life.state(submission) in ("queued", "running"):
+            time.sleep(draw.uniform(0.1, 2.5))
+            chosen = int(draw.integers(2))
+            deaths = life.sql(
+                "SELECT count(*) FROM touchstone.turn WHERE submission = %s AND outcome = 'died'",
+                submission,
+            )[0][0]
+            if chosen == 0 and deaths >= 1:
+                chosen = 1  # a submission on which three workers die is given up
+            os.kill(processes[chosen].pid, signal.SIGKILL)
+            processes[chosen].wait()
+            killed += 1
+            processes[chosen] = started(life, (LEADER, HELPER)[chosen])
+        until(lambda s=submission: life.state(s) not in ("queued", "running", "assessed"), 60)
+        for process in processes:
+            process.kill()
+            process.wait()
+        assert life.state(submission) == "in_review"
+        assert predictions(life, submission) == expected
