@@ -53,7 +53,7 @@ def check_listed(manifest: Manifest, listed: Iterable[str]) -> None:
     """Raise Tampered, naming it, where the store holds an object that the manifest does not list.
 
     listed: every path below the cohort version's folder. Nothing ever reads such an object; it
-    shows that somebody wrote where only a seal writes.
+    shows that somebody wrote where only a seal writes, and so no run begins beside it.
     """
     folder = manifest_path(manifest.id, manifest.version).rpartition("/")[0]
     known = {entry.path for entry in manifest.objects}
