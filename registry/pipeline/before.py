@@ -8,6 +8,8 @@
 Each is asked again by every run, since another worker on another host may make the next one.
 """
 
+from collections.abc import Callable, Iterator
+
 from registry.pipeline import canary
 from registry.pipeline.release import release_inputs
 from registry.pipeline.work import Work
@@ -15,9 +17,10 @@ from registry.submissions.cohort_life import check_lock
 from registry.submissions.lock import load_manifest
 from registry.trust.errors import Refused, Tampered, Unavailable
 from serving.sandbox.process import Sandbox
+from validators.cohort.contents import Shard
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
-from validators.cohort.stream import read_sealed
+from validators.cohort.stream import read_sealed, stream
 from validators.cohort.verify import check_listed
 
 
@@ -36,7 +39,25 @@ def open_inputs(work: Work) -> tuple[Manifest, InputKey]:
     check_lock(work.facility, work.row)
     check_listed(manifest, store.list(work.row["manifest_path"].rpartition("/")[0]))
     read_sealed(manifest.reference, store)
-    return manifest, release_inputs(work.facility, work.row, manifest)
+    key, ends = release_inputs(work.facility, work.row, manifest)
+    work.watch.until(ends)
+    return manifest, key
+
+
+def inputs(
+    work: Work,
+    manifest: Manifest,
+    key: InputKey,
+    before_decrypt: Callable[[], None] = lambda: None,
+) -> Iterator[Shard]:
+    """The cohort's inputs, shard by shard; Unavailable before the first one after the release."""
+    shards = stream(manifest, work.facility.store, key, before_decrypt=before_decrypt)
+    while True:
+        work.watch.check_release()
+        shard = next(shards, None)
+        if shard is None:
+            return
+        yield shard
 
 
 def check_level(work: Work, sandbox: Sandbox) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from registry.audit.reads import note_read
 from registry.pipeline import canary
-from registry.pipeline.before import check_host, check_level, open_inputs
+from registry.pipeline.before import check_host, check_level, inputs, open_inputs
 from registry.pipeline.predictions import cases_of, predictions_file, stored_predictions
 from registry.pipeline.work import Work
 from registry.submissions import places
@@ -29,7 +29,6 @@ from serving.sandbox.failures import ModelFailure
 from validators.cohort.contents import Shard
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
-from validators.cohort.stream import stream
 from validators.robustness.perturb import perturbed
 from validators.robustness.severity import Perturbation
 
@@ -67,7 +66,7 @@ def _run(
     def shards() -> Iterator[Shard]:
         note_read(work.facility, work.row, "cohort-read", part="inputs", under=perturbation.name)
         return perturbed(
-            stream(manifest, work.facility.store, key),
+            inputs(work, manifest, key),
             perturbation,
             work.contract,
             seed=digest_of([*bound_to, perturbation.name]),

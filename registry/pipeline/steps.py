@@ -23,7 +23,7 @@ from registry.audit.checkpoints import certified_log
 from registry.audit.reads import note_read
 from registry.mlflow_gate.versions import model_directory
 from registry.pipeline.assessment import assess
-from registry.pipeline.before import check_host, check_level, open_inputs
+from registry.pipeline.before import check_host, check_level, inputs, open_inputs
 from registry.pipeline.certificate_draft import bundle_and_statement
 from registry.pipeline.comparators import check_comparators
 from registry.pipeline.perturbed_runs import BATCH, run_perturbed
@@ -40,7 +40,6 @@ from registry.trust.certificate import CertifiedLog
 from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
 from serving.client import predict, repeat
-from validators.cohort.stream import stream
 from validators.evidence import Environment
 from validators.intake import decide, files_from_directory
 
@@ -106,7 +105,7 @@ def run(work: Work) -> None:
 
     def shards() -> Any:
         note_read(work.facility, work.row, "cohort-read", part="inputs")
-        return stream(manifest, work.facility.store, input_key, before_decrypt=lambda: _spend(work))
+        return inputs(work, manifest, input_key, before_decrypt=lambda: _spend(work))
 
     with work.start_sandbox() as sandbox:
         check_level(work, sandbox)
