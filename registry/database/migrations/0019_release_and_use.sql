@@ -28,3 +28,19 @@ BEGIN
     RETURN NEW;
 END $$;
 
+-- 2. Four eyes: who asked for the use of a cohort does not make it available, nor again after a pause.
+--    Agreements that are in force stay.
+CREATE FUNCTION touchstone.guard_made_available() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF touchstone.my_person() IS NULL
+       OR touchstone.name_key(touchstone.my_person()) = touchstone.name_key(OLD.asked_by) THEN
+        RAISE EXCEPTION '% asked for this agreement: another steward makes the cohort available',
+            OLD.asked_by USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER made_available_by_another BEFORE UPDATE OF state ON touchstone.agreement
+    FOR EACH ROW WHEN (NEW.state = 'resource_made_available')
+    EXECUTE FUNCTION touchstone.guard_made_available();
+REVOKE EXECUTE ON FUNCTION touchstone.guard_made_available FROM PUBLIC;
