@@ -17,9 +17,9 @@ from registry.submissions.cohort_life import check_lock
 from registry.submissions.lock import load_manifest
 from registry.trust.errors import Refused, Tampered, Unavailable
 from serving.sandbox.process import Sandbox
-from validators.cohort.contents import Shard
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
+from validators.cohort.shard import Shard
 from validators.cohort.stream import read_sealed, stream
 from validators.cohort.verify import check_listed
 

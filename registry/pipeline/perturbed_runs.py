@@ -26,9 +26,9 @@ from registry.trust.canonical import digest_of, sha256_bytes
 from registry.trust.errors import Refused, Unavailable
 from serving.client import predict
 from serving.sandbox.failures import ModelFailure
-from validators.cohort.contents import Shard
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
+from validators.cohort.shard import Shard
 from validators.robustness.perturb import perturbed
 from validators.robustness.severity import Perturbation
 

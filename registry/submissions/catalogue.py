@@ -11,6 +11,7 @@ Rules
 3. The list of cohorts shows people who are not of the facility no total that is withheld here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,7 +93,7 @@ def catalogue(
     return Shown(rdf(entry, facts, codes, row["manifest_digest"], issued, form), MEDIA_TYPES[form])
 
 
-def with_shown_totals(facility: Facility, caller: Caller, rows: list[Row]) -> list[Row]:
+def with_shown_totals(facility: Facility, caller: Caller, rows: Sequence[Row]) -> Sequence[Row]:
     """Cohorts' rows as the caller may see them: for the facility's own people as they are, for all
     others None in place of a total that the catalogue withholds."""
     if caller.kind == "facility":

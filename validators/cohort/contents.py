@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,20 +25,12 @@ from registry.trust.canonical import canonical
 from registry.trust.errors import Tampered
 from validators.cohort.keys import NamesKey
 from validators.cohort.manifest import Counts
+from validators.cohort.shard import Shard
 
 _CASES = "case pseudonyms"
 """Has a space, which no tensor's name in a contract may have."""
 _PSEUDONYM = 16
 SALT = "salt"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Some cases and their inputs, row by row. `index` is the shard's place in the cohort."""
-
-    index: int
-    cases: tuple[str, ...] = field(repr=False)
-    inputs: dict[str, NDArray[Any]] = field(repr=False)
 
 
 def pseudonym(key: NamesKey, kind: str, name: str) -> str:

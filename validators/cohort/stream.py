@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
-from validators.cohort.contents import SALT, Shard, parse_shard, parse_table
+from validators.cohort.contents import SALT, parse_shard, parse_table
 from validators.cohort.envelope import decrypt
 from validators.cohort.keys import InputKey, ReferenceKey
 from validators.cohort.manifest import Manifest, SealedObject, check_manifest
 from validators.cohort.objects import ObjectReader
+from validators.cohort.shard import Shard
 
 
 def stream(

@@ -9,7 +9,7 @@ Raises Tampered, which names the object, at the first thing that is not what was
 from collections.abc import Iterable
 
 from registry.trust.errors import Tampered
-from validators.cohort.contents import SALT, Shard, counts_of, input_digests
+from validators.cohort.contents import SALT, counts_of, input_digests
 from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import (
     Manifest,
@@ -19,6 +19,7 @@ from validators.cohort.manifest import (
     manifest_path,
 )
 from validators.cohort.objects import ObjectReader
+from validators.cohort.shard import Shard
 from validators.cohort.stream import read_salted_reference, read_sealed, stream
 
 BESIDE = ("manifest.json", "lock.json")
