@@ -30,7 +30,7 @@ from bench.sandbox import network
 from serving.client import predict
 from serving.sandbox import Sandbox
 from validators.cases import CaseTable
-from validators.cohort.contents import Shard
+from validators.cohort.shard import Shard
 from validators.contract.schema import Contract
 from validators.robustness.drop import Metric, judge_drop
 from validators.robustness.perturb import perturbed

@@ -47,11 +47,33 @@ provider() {
     fi
 }
 
+# A token in software (SoftHSM2), unpacked without root, for the tests of keys in a token. It is tried
+# once for each .venv: without it those tests are skipped, and say so.
+token() {
+    folder=$venv/softhsm
+    if [ -d "$folder" ] || command -v softhsm2-util >/dev/null 2>&1; then return; fi
+    rm -rf "$folder.new"
+    mkdir -p "$folder.new/packages"
+    if (cd "$folder.new/packages" &&
+        apt-get -o Acquire::Retries=0 -o Acquire::http::Timeout=10 download \
+            softhsm2 libsofthsm2 softhsm2-common &&
+        for package in *.deb; do dpkg -x "$package" .. || exit 1; done &&
+        ../usr/bin/softhsm2-util --version) >/dev/null 2>&1; then
+        rm -rf "$folder.new/packages"
+        mv "$folder.new" "$folder"
+    else
+        rm -rf "$folder.new"
+        mkdir -p "$folder"
+        echo "note: no software token could be had, so the tests of keys in a token (PKCS #11) are" \
+            "skipped; on Debian: apt install softhsm2" >&2
+    fi
+}
+
 # The development set holds the CPU set: whoever has the first has the second.
 for have in $profile $([ "$profile" = cpu ] && echo dev); do
     if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] &&
         [ "$(cat "$stamp")" = "$have $(digest "requirements/$have.lock")" ]; then
-        if [ "$profile" = dev ]; then provider; fi
+        if [ "$profile" = dev ]; then provider; token; fi
         exit 0
     fi
 done
@@ -91,4 +113,4 @@ $pip install --no-deps --no-build-isolation -e .
 $pip check >&2 || fail "the installed set does not fit together; remove $venv and try again"
 echo "$profile $(digest "$lock")" >"$stamp"
 rm -f "$venv/installing"
-if [ "$profile" = dev ]; then provider; fi
+if [ "$profile" = dev ]; then provider; token; fi

@@ -40,6 +40,24 @@ VALUES: dict[str, dict[str, Any]] = {
                           "database": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]},
         "gpuWorker": {"enabled": True},
     },
+    "keys in a KMS": {
+        "keyEncryption": {"name": "kms:alias/cohorts",
+                          "kms": {"endpoint": "https://kms.example", "region": "eu-central-1",
+                                  "credentialsSecretName": "kms"}},
+        "networkPolicy": {"keyEncryptionPort": 9000,
+                          "keyEncryption": [{"ipBlock": {"cidr": "10.7.7.7/32"}}],
+                          "database": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]},
+        "gpuWorker": {"enabled": True},
+        "catalogue": {"publisher": {"name": "TEF: \"north\"", "contact": {
+            "email": "tef@tef.example"}}, "minimum_group": 20},
+    },
+    "keys in a token": {
+        "keyEncryption": {"name": "pkcs11:token=tef;object=wrap",
+                          "pkcs11": {"module": "/opt/hsm/libhsm.so", "pinSecretName": "hsm"}},
+        "networkPolicy": {"keyEncryptionPort": 9000,
+                          "keyEncryption": [{"ipBlock": {"cidr": "10.7.7.7/32"}}],
+                          "database": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]},
+    },
     "claims that exist": {"storage": {"existingClaim": "mine"},
                           "cohortKeys": {"existingClaim": "vault"}},
 }  # fmt: skip
@@ -244,8 +262,17 @@ def test_a_gpu_worker_asks_for_a_gpu_by_digest_on_a_node_that_has_one() -> None:
         {"gpuWorker": {"image": {"digest": "latest"}}},
         {"objectStorage": {"endpoint": "http://s3.example"}},
         {"objectStorage": {"endpoint": "https://s3.example", "objectsBucket": "only-one"}},
+        {"keyEncryption": {"name": "vault:x"}},
+        {"keyEncryption": {"name": "kms:x"}},
+        {"keyEncryption": {"name": "kms:x", "kms": {"endpoint": "http://kms.example"}}},
+        {"keyEncryption": {"name": "pkcs11:token=a;object=b"}},
+        {"keyEncryption": {"name": "pkcs11:token=a;object=b", "pkcs11": {"module": "/x.so"}}},
+        {"keyEncryption": {"name": "pkcs11:token=a;object=b",
+                           "pkcs11": {"module": "x.so", "pinSecretName": "hsm"}}},
+        {"catalogue": {"minimum_group": 2}},
+        {"catalogue": {"publsher": {}}},
     ],
-)
+)  # fmt: skip
 def test_values_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(HelmError):
         list(manifests(values))

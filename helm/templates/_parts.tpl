@@ -121,6 +121,32 @@ capabilities:
   valueFrom: {secretKeyRef: {name: {{ .Values.database.secretName }}, key: worker}}
 {{ include "touchstone.environment" . }}
 {{- include "touchstone.objectStorage" . }}
+{{- include "touchstone.keyEncryption" . }}
+{{- end -}}
+
+{{/* What wraps the cohorts' keys: the workers' alone. */}}
+{{- define "touchstone.keyEncryption" -}}
+{{- with .Values.keyEncryption }}
+{{- if .name }}
+- name: TOUCHSTONE_KEY_ENCRYPTION
+  value: {{ .name | quote }}
+{{- if hasPrefix "kms:" .name }}
+{{- if .kms.endpoint }}
+- name: TOUCHSTONE_KMS_ENDPOINT
+  value: {{ .kms.endpoint | quote }}
+{{- end }}
+- name: TOUCHSTONE_KMS_REGION
+  value: {{ .kms.region | quote }}
+- name: TOUCHSTONE_KMS_CREDENTIALS
+  value: /etc/touchstone/kms/credentials
+{{- else }}
+- name: TOUCHSTONE_PKCS11_MODULE
+  value: {{ required "keyEncryption.pkcs11.module is needed" .pkcs11.module | quote }}
+- name: TOUCHSTONE_PKCS11_PIN
+  valueFrom: {secretKeyRef: {name: {{ required "keyEncryption.pkcs11.pinSecretName is needed" .pkcs11.pinSecretName }}, key: pin}}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* Objects and artifacts: two buckets, two identities. The migration needs neither. */}}
@@ -213,9 +239,18 @@ spec:
       volumeMounts:
         {{- include "touchstone.mounts" $root | nindent 8 }}
         - {name: cohort-keys, mountPath: /data/cohort-keys}
+        {{- if hasPrefix "kms:" $root.Values.keyEncryption.name }}
+        - {name: kms, mountPath: /etc/touchstone/kms, readOnly: true}
+        {{- end }}
   volumes:
     {{- include "touchstone.volumes" $root | nindent 4 }}
     - name: cohort-keys
       persistentVolumeClaim:
         claimName: {{ $root.Values.cohortKeys.existingClaim | default (printf "%s-cohort-keys" (include "touchstone.name" $root)) }}
+    {{- if hasPrefix "kms:" $root.Values.keyEncryption.name }}
+    - name: kms
+      secret:
+        secretName: {{ required "keyEncryption.kms.credentialsSecretName is needed" $root.Values.keyEncryption.kms.credentialsSecretName }}
+        defaultMode: 0440  # what everybody may read is refused
+    {{- end }}
 {{- end -}}

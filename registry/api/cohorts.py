@@ -14,7 +14,7 @@ from registry.api.answers import acted_before
 from registry.api.paging import Cursor, Limit, Page
 from registry.facility import Facility
 from registry.identity.caller import Caller
-from registry.submissions import cohort_life, lock
+from registry.submissions import catalogue, cohort_life, lock
 from registry.submissions.cohort_life import NewCohortAct, SignedLock
 from registry.trust.errors import Conflict
 
@@ -39,6 +39,9 @@ class SealedCohort(BaseModel):
     ] = None
 
 
+_WITHHELD = Field(description="null where the catalogue withholds it.")
+
+
 class Cohort(BaseModel):
     """A cohort version. The last six fields are for the facility's own people."""
 
@@ -51,9 +54,9 @@ class Cohort(BaseModel):
     id: str
     version: str
     title: str
-    positives: int
-    negatives: int
-    patients: int
+    positives: Annotated[int | None, _WITHHELD]
+    negatives: Annotated[int | None, _WITHHELD]
+    patients: Annotated[int | None, _WITHHELD]
     contract_digest: str
     locked_at: Annotated[dt.datetime, Field(description="When it was sealed.")]
     state: Annotated[str, Field(description="sealed, locked, retired or burned.")]
@@ -122,12 +125,14 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> dict[str, Any]:
-        """By name, then by age. Counts for everybody; roots and paths for the facility."""
+        """By name, then by age. Roots, paths and exact counts for the facility; for all others null
+        in place of a count that the catalogue withholds."""
         rows, following = paging.read(
             request, response, caller, limit, cursor,
             lambda after, number: lock.cohorts(facility, caller, after, number), lock.place,
         )  # fmt: skip
-        return {"items": [_public(row, caller) for row in rows], "next": following}
+        shown = catalogue.with_shown_totals(facility, caller, rows)
+        return {"items": [_public(row, caller) for row in shown], "next": following}
 
     Name = Annotated[str, Path(pattern=_NAME, description="The cohort's name.")]  # noqa: N806
     Version = Annotated[str, Path(pattern=_VERSION, description="Its version.")]  # noqa: N806

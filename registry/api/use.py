@@ -178,7 +178,8 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     )  # fmt: skip
     def move(caller: Who, agreement: AgreementId, to: Move) -> dict[str, Any]:
         """For stewards: along one arrow of the Negotiator's. In `resource_made_available`, and
-        between its days, the protocol may use the cohort."""
+        between its days, the protocol may use the cohort; another steward than the one who
+        asked moves it there (`four_eyes`)."""
         try:
             return use.move(facility, caller, agreement, to.state)
         except Refused:

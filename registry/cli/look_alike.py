@@ -67,6 +67,10 @@ def _lines(found: object) -> list[str]:
     if found.seconds_a_case is not None:
         lines.append(f"time     {1000 * found.seconds_a_case:.2f} ms a case, "
                      f"{found.restarts} restarts")  # fmt: skip
+    for drop in found.drops[:1]:
+        lines.append(f"drop     the largest: {drop['metric']} from {drop['clean']:.3f} to "
+                     f"{drop['changed']:.3f} under {drop['perturbation']}; at most "
+                     f"{drop['maximum_drop']:g} is asked for (made up)")  # fmt: skip
     for code, times in found.failed_by_code.items():
         lines.append(f"failed   {times} cases: {code}")
     lines += [f"         {one['case']}: {one['code']}" for one in found.failed_cases]

@@ -43,6 +43,8 @@ def assess(work: Work) -> None:
         name: File(places.predictions(run["submission"]), run["predictions"])
         for name, run in others.items()
     }
+    until = released(work.facility, work.row, "reference")
+    work.watch.until(until)
     scored = score_apart(
         work.facility.settings,
         Task(
@@ -57,7 +59,7 @@ def assess(work: Work) -> None:
             drift_page=not store.exists(places.drift_page(work.id)),
             model_digest=work.row["model_digest"],
             environment=ran["environment"],
-            until=released(work.facility, work.row, "reference"),
+            until=until,
         ),
     )
     report_digest = sha256_bytes(scored.report)

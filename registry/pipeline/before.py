@@ -8,6 +8,8 @@
 Each is asked again by every run, since another worker on another host may make the next one.
 """
 
+from collections.abc import Iterable, Iterator
+
 from registry.pipeline import canary
 from registry.pipeline.release import release_inputs
 from registry.pipeline.work import Work
@@ -17,16 +19,42 @@ from registry.trust.errors import Refused, Tampered, Unavailable
 from serving.sandbox.process import Sandbox
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
+from validators.cohort.shard import Shard
+from validators.cohort.stream import read_sealed, stream
+from validators.cohort.verify import check_listed
 
 
 def open_inputs(work: Work) -> tuple[Manifest, InputKey]:
     """The manifest whose root is the one in the record, and the key of its inputs, released to this
-    step. Raises Tampered, Unavailable or Refused unless two stewards' lock holds here and now."""
-    manifest = load_manifest(work.facility, work.row)
+    step.
+
+    Raises Tampered, Unavailable or Refused unless two stewards' lock holds here and now. Tampered,
+    naming it, also for an object in the cohort's folder that its manifest does not list, and for a
+    sealed reference standard that was changed: it is looked at before an attempt is spent, and
+    stays sealed.
+    """
+    manifest, store = load_manifest(work.facility, work.row), work.facility.store
     if manifest.root != work.row["cohort_root"]:
         raise Tampered("the cohort's root is not the one that was locked")
     check_lock(work.facility, work.row)
-    return manifest, release_inputs(work.facility, work.row, manifest)
+    check_listed(manifest, store.list(work.row["manifest_path"].rpartition("/")[0]))
+    read_sealed(manifest.reference, store)
+    key, ends = release_inputs(work.facility, work.row, manifest)
+    work.watch.until(ends)
+    return manifest, key
+
+
+def inputs(
+    work: Work,
+    manifest: Manifest,
+    key: InputKey,
+    only: Iterable[int],
+) -> Iterator[Shard]:
+    """These shards of the cohort's inputs; Unavailable before the first one after the release."""
+    work.watch.check_release()
+    for shard in stream(manifest, work.facility.store, key, only=only):
+        yield shard
+        work.watch.check_release()
 
 
 def check_level(work: Work, sandbox: Sandbox) -> None:

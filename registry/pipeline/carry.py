@@ -20,6 +20,7 @@ from pathlib import Path
 from registry.database.record import Row
 from registry.facility import Facility
 from registry.pipeline.ending import fail
+from registry.pipeline.release import RELEASE_ENDED
 from registry.pipeline.steps import STEPS
 from registry.pipeline.turns import Turn
 from registry.pipeline.watch import Watch
@@ -56,6 +57,7 @@ def carry(
             if turn.hopeless:
                 _end(work, "worker_died", f"{turn.died} workers ended while they were at it")
                 continue
+            watch.until(None)
             try:
                 step(work)
             except Exception as error:  # noqa: BLE001 - whatever it is, somebody is told
@@ -63,6 +65,8 @@ def carry(
                     continue  # stopped, or taken on: what failed here matters to nobody
                 if watch.interrupted:
                     raise Unavailable("this worker is stopping; another goes on") from None
+                if watch.expired:
+                    raise Unavailable(RELEASE_ENDED, code="release_ended") from None
                 _failed(work, turn, error)
 
 

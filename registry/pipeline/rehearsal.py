@@ -9,7 +9,8 @@
 Rules
 -----
 1. The same functions as in `pipeline.steps` do the same things in the same order: the file, the
-   inspection, `decide`, `predict`, `repeat`. So what is refused there is refused here.
+   inspection, `decide`, `predict`, `repeat`, the runs under perturbation (`rehearsed_runs`). So
+   what is refused there is refused here.
 2. The cases are made up: so here, and nowhere else, a failed case is named and the runtime's own
    words are shown (`serving.sandbox.explaining`).
 3. A host without a full sandbox is no reason to stop: it is the maker's own model. It is said.
@@ -18,19 +19,22 @@ Rules
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from registry.pipeline.rehearsed_runs import PerturbedRun, drops_of, perturbed_runs
 from registry.trust.canonical import digest_of
 from registry.trust.errors import Refused, TouchstoneError
 from registry.trust.model_files import model_digest
 from serving.client import Predictions, predict, repeat
 from serving.sandbox.explaining import ExplainingSandbox
 from validators.assess import assess, write_files
-from validators.cohort.look_alike import NOTE, LookAlike, Shard
+from validators.cohort.look_alike import NOTE, LookAlike
 from validators.cohort.look_alike_folder import table_text
+from validators.cohort.shard import Shard
 from validators.contract.schema import Contract
 from validators.evidence import Report
 from validators.intake import decide, files_from_directory
@@ -67,6 +71,8 @@ class Rehearsal:
     restarts: int = 0
     seconds_a_case: float | None = None
     repeatability: dict[str, int | float | bool] | None = None
+    perturbed: list[dict[str, Any]] = field(default_factory=list)
+    drops: list[dict[str, Any]] = field(default_factory=list)
     verdict: str | None = None
     rules: list[dict[str, Any]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -124,6 +130,8 @@ def rehearse(
         _stopped(found, "intake", error)
         return found
     files = files_from_directory(model)
+    reasons: Counter[tuple[str, str]] = Counter()
+    runs: list[PerturbedRun] = []
     with ExplainingSandbox.start(allow_unsandboxed=True) as sandbox:
         _tell_level(found, sandbox, protocol)
         try:
@@ -132,11 +140,17 @@ def rehearse(
             _stopped(found, "run", error)
             return found
         finally:
-            found.reasons = [
-                {"code": code, "text": text, "times": times}
-                for (code, text), times in sandbox.reasons.most_common()
-            ]
-    _assess(found, protocol, cohort, predictions, out)
+            _keep_reasons(found, reasons, sandbox.reasons)
+    if found.would_run:
+        total = found.cases * (1 + len(protocol.perturbations))
+        for run in perturbed_runs(
+            files, protocol, protocol.contract, cohort, _bound_to(found, protocol),
+            lambda done: on_progress(found.cases + done, total),
+        ):  # fmt: skip
+            runs.append(run)
+            _keep_run(found, run)
+            _keep_reasons(found, reasons, run.reasons)
+    _assess(found, protocol, cohort, predictions, runs, out)
     return found
 
 
@@ -173,8 +187,8 @@ def _run(
 ) -> Predictions:  # fmt: skip
     contract = protocol.contract
     assert contract is not None
-    total = len(cohort.columns["case"])
-    seed = digest_of([found.model, protocol.digest, contract.digest])
+    total = len(cohort.columns["case"]) * (1 + len(protocol.perturbations))
+    seed = digest_of(_bound_to(found, protocol))
     sandbox.load(files)
     made = _Timed(cohort)
     predictions = predict(
@@ -214,15 +228,40 @@ def _run(
     return predictions
 
 
-def _assess(
-    found: Rehearsal, protocol: Protocol, cohort: LookAlike, predictions: Predictions, out: Path
+def _bound_to(found: Rehearsal, protocol: Protocol) -> list[str | None]:
+    """What order and perturbations are drawn from, in place of a cohort's root the contract."""
+    return [found.model, protocol.digest, protocol.contract.digest if protocol.contract else None]
+
+
+def _keep_run(found: Rehearsal, run: PerturbedRun) -> None:
+    kept = {"name": run.name, "answered": run.answered, "collapsed": run.collapsed}
+    found.perturbed.append(kept)
+    said = f"{run.answered} of {found.cases} cases answered"
+    if run.collapsed:
+        said += "; the facility counts every case of this run as failed"
+    found.stages.append(Stage(f"run/{run.name}", "fine", run.collapsed or "", said))
+
+
+def _keep_reasons(
+    found: Rehearsal, known: Counter[tuple[str, str]], more: Counter[tuple[str, str]]
 ) -> None:
+    known.update(more)
+    found.reasons = [
+        {"code": code, "text": text, "times": times} for (code, text), times in known.most_common()
+    ]
+
+
+def _assess(
+    found: Rehearsal, protocol: Protocol, cohort: LookAlike, predictions: Predictions,
+    runs: list[PerturbedRun], out: Path,
+) -> None:  # fmt: skip
     scores = ["" if code else repr(float(score)) for score, code in
               zip(predictions.scores, predictions.failures, strict=True)]  # fmt: skip
     columns = cohort.columns | {
         "score": scores,
         "failure": [code or "" for code in predictions.failures],
     }
+    columns |= {run.name: run.scores for run in runs}
     table = out / "predictions.csv"
     try:
         write_files(out, {table.name: table_text(columns).encode()})
@@ -240,6 +279,7 @@ def _assess(
 
 def _keep_verdict(found: Rehearsal, report: Report) -> None:
     found.verdict = report.verdict.overall
+    found.drops = drops_of(report)
     found.rules = [rule.model_dump(mode="json") for rule in report.verdict.rules]
     found.stages.append(Stage("assess", "fine", message="a verdict was computed; it means nothing"))
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
+from registry.pipeline.before import inputs
 from registry.pipeline.work import Work
 from registry.trust.canonical import digest_of
-from validators.cohort.contents import Shard
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
-from validators.cohort.stream import stream
+from validators.cohort.shard import Shard
 from validators.robustness.perturb import perturbed
 from validators.robustness.severity import Perturbation
 
@@ -72,7 +72,7 @@ class Run:
 
     def shards(self, only: Iterator[int]) -> Iterator[Shard]:
         """These shards, decrypted, and perturbed where the run is."""
-        read = stream(self.manifest, self.work.facility.store, self.key, only=only)
+        read = inputs(self.work, self.manifest, self.key, only)
         if self.perturbation is None:
             return read
         seed = digest_of([*self._bound_to, self.perturbation.name])

@@ -8,7 +8,8 @@ Rules
    that does is started here, fresh, and holds no input, no input key and no database.
 2. It gets what is to be scored by digest, reads objects from the store itself, and says the report
    in JSON. An error that people may read comes back as the same error.
-3. It dies with the worker that started it, and its release of the key ends with the deadline.
+3. It dies with the worker that started it, and when its release of the key ends: its kernel ends it
+   then (SIGALRM, whatever it is at), and so does the worker.
 """
 
 import ctypes
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from registry.pipeline.drift import compared
+from registry.pipeline.release import RELEASE_ENDED
 from registry.settings import Settings, read_settings
 from registry.storage.key_encryption import facility_keys
 from registry.storage.opening import open_store
@@ -87,13 +89,19 @@ def score_apart(settings: Settings, task: Task) -> Scored:
     environment["TOUCHSTONE_HOME"] = str(settings.home)
     if settings.key_encryption:
         environment["TOUCHSTONE_KEY_ENCRYPTION"] = settings.key_encryption
-    done = subprocess.run(
-        [sys.executable, "-m", "registry.pipeline.scoring"],
-        input=task.model_dump_json().encode(),
-        env=environment,
-        stdout=subprocess.PIPE,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "registry.pipeline.scoring"],
+            input=task.model_dump_json().encode(),
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=False,
+            timeout=max(0.0, _seconds_to(task.until)),
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable(RELEASE_ENDED, code="release_ended") from None
+    if done.returncode == -signal.SIGALRM:
+        raise Unavailable(RELEASE_ENDED, code="release_ended")
     if done.returncode != 0:
         raise Unavailable(f"the process that scores ended with {done.returncode}; see the log")
     answer = json.loads(done.stdout)
@@ -125,8 +133,6 @@ def score(settings: Settings, task: Task) -> dict[str, Any]:
     )
     from validators.report.html import report_html
 
-    if dt.datetime.now(dt.UTC) >= task.until:
-        raise Unavailable("the release of the reference standard's key has ended")
     store, protocol = open_store(settings), parse_protocol(json.loads(task.protocol))
     asked = protocol.for_development() if task.development else protocol
     manifest = parse_manifest(_named(store, File(task.manifest_path, task.manifest_digest)))
@@ -160,6 +166,19 @@ def score(settings: Settings, task: Task) -> dict[str, Any]:
     }
 
 
+def end_at(moment: dt.datetime) -> None:
+    """Have this process killed by its kernel then; Unavailable where the moment has passed."""
+    seconds = _seconds_to(moment)
+    if seconds <= 0:
+        raise Unavailable(RELEASE_ENDED, code="release_ended")
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _seconds_to(moment: dt.datetime) -> float:
+    return (moment - dt.datetime.now(dt.UTC)).total_seconds()
+
+
 def _named(store: ObjectStore, file: File) -> bytes:
     data = store.get(file.path)
     if sha256_bytes(data) != file.digest:
@@ -173,6 +192,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     task = Task.model_validate_json(sys.stdin.buffer.read())
     try:
+        end_at(task.until)
         answer = score(read_settings(), task)
     except TouchstoneError as error:
         answer = {"error": type(error).__name__, "message": error.message, "code": error.code}

@@ -8,11 +8,14 @@ Rules
    earlier versions and all protocols of the cohort; what is declared of its use comes from the
    record; everything else from the facility's own file (TOUCHSTONE_CATALOGUE).
 2. RDF is given whole or not at all.
+3. The list of cohorts shows people who are not of the facility no total that is withheld here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from registry.database.record import Row
 from registry.facility import Facility
 from registry.identity.caller import Caller
 from registry.identity.policy import require
@@ -20,8 +23,9 @@ from registry.submissions.lock import cohort, load_manifest
 from registry.submissions.submit import protocol_of
 from registry.submissions.use import conditions
 from registry.trust.canonical import canonical
-from validators.cohort.catalogue import catalogue_entry
+from validators.cohort.catalogue import catalogue_entry, shown_totals, smallest_shown
 from validators.cohort.catalogue_facts import FacilityFacts, read_facts
+from validators.cohort.manifest import Counts
 
 Format = Literal["json", "html", "turtle", "jsonld"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -87,6 +91,32 @@ def catalogue(
     codes = [one["code"] for one in declared["codes"]]
     issued = row["locked_at"].date()
     return Shown(rdf(entry, facts, codes, row["manifest_digest"], issued, form), MEDIA_TYPES[form])
+
+
+def with_shown_totals(facility: Facility, caller: Caller, rows: Sequence[Row]) -> Sequence[Row]:
+    """Cohorts' rows as the caller may see them: for the facility's own people as they are, for all
+    others None in place of a total that the catalogue withholds."""
+    if caller.kind == "facility":
+        return rows
+    path = facility.settings.catalogue
+    least = read_facts(path).minimum_group if path else SMALLEST_GROUP
+    shown = []
+    with facility.record.transaction(caller) as now:
+        for row in rows:
+            protocols = [protocol_of(one) for one in now.all("protocols_on_cohort", id=row["id"])]
+            before = now.all("cohort_versions_before", id=row["id"], version=row["version"])
+            totals = shown_totals(
+                _counts(row), [_counts(one) for one in before], smallest_shown(least, protocols)
+            )
+            names = ("positives", "negatives", "patients")
+            shown.append(row | {name: totals[name].count for name in names})
+    return shown
+
+
+def _counts(row: Row) -> Counts:
+    positives, negatives = row["positives"], row["negatives"]
+    return Counts(cases=positives + negatives, patients=row["patients"], positives=positives,
+                  negatives=negatives)  # fmt: skip
 
 
 def _facility(facts: FacilityFacts | None) -> dict[str, Any] | None:

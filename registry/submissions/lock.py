@@ -29,7 +29,7 @@ from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
 from validators.cohort.fitting import check_attributes
 from validators.cohort.manifest import Manifest, manifest_path, parse_manifest
-from validators.cohort.verify import verify
+from validators.cohort.verify import check_listed, verify
 from validators.protocol.amendment import looser
 from validators.protocol.read import check_counts, parse_protocol
 from validators.protocol.schema import Protocol
@@ -46,6 +46,7 @@ def propose_cohort(
     require(caller, "cohort.lock")
     data = facility.store.get(path)
     manifest = parse_manifest(data)
+    check_listed(manifest, facility.store.list(path.rpartition("/")[0]))
     verify(manifest, facility.store, None)
     with facility.record.transaction(caller) as now:
         now.do(

@@ -149,12 +149,20 @@ def ask(facility: Facility, caller: Caller, name: str, new: NewAgreement,
 
 
 def move(facility: Facility, caller: Caller, number: str, state: State) -> dict[str, Any]:
-    """Move an agreement along one arrow of the Negotiator's."""
+    """Move an agreement along one arrow of the Negotiator's.
+
+    Raises Refused for any other, and (four_eyes) where who asked would make the cohort available.
+    """
     require(caller, "agreement.move")
     before = agreement(facility, caller, number)
     if state not in before["next"]:
         able = ", ".join(before["next"]) or "nothing: it is at its end"
         raise Refused(f"the agreement is {before['state']}; what can follow is {able}")
+    if state == IN_FORCE and caller.person == before["asked_by"]:
+        raise Refused(
+            f"{caller.person} asked for this agreement: another steward makes the cohort available",
+            code="four_eyes",
+        )
     with facility.record.transaction(caller) as now:
         now.do("agreement_move", id=number, state=state)
     return agreement(facility, caller, number)

@@ -54,7 +54,9 @@ PEOPLE = {
     "auditor": ("tef", "Aud"),
     "admin": ("tef", "Ann"),
 }
-FIRST: dict[str, EnrolledRole] = {"Ben": "assessor", "Ada": "assessor", "Sam": "steward"}
+FIRST: dict[str, EnrolledRole] = {
+    "Ben": "assessor", "Ada": "assessor", "Uma": "steward", "Sam": "steward"
+}  # fmt: skip
 EXAMPLE = parse_protocol(examples.PROTOCOL)
 CONTRACT = EXAMPLE.contract
 assert CONTRACT is not None

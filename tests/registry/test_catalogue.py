@@ -17,9 +17,9 @@ from registry.api.catalogue import chosen
 from registry.facility import Facility
 from registry.settings import Databases
 from registry.submissions import use
-from registry.submissions.catalogue import catalogue
+from registry.submissions.catalogue import catalogue, with_shown_totals
 from registry.submissions.lock import cohort as cohort_row
-from registry.submissions.lock import load_manifest, lock_protocol
+from registry.submissions.lock import cohorts, load_manifest, lock_protocol
 from registry.submissions.use import Statement
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Refused
@@ -141,6 +141,27 @@ def test_a_version_with_one_case_less_shows_no_total_of_its_own(life: Example) -
     assert after["patients"] == {"count": None, "about": before["patients"]["count"]}
     first = json.loads(catalogue(life.api, life.people["Eva"], "large", "json", "1").data)
     assert first["cases"] == before["cases"]
+
+
+def test_the_list_shows_others_no_total_that_the_catalogue_withholds(life: Example) -> None:
+    """After the test above: two versions of `large` that differ by one patient."""
+    rows = cohorts(life.api, life.people["Eva"])
+    assert [row["version"] for row in rows if row["id"] == "large"] == ["1", "2"]
+    for who in ("Sam", "Ada", "Aud", "Ann"):
+        assert with_shown_totals(life.api, life.people[who], rows) == rows
+    secret = token_of(life.api.databases, "sme-a", "innovator", "Eva")
+    with listening(create_api(life.api)) as address:
+        listed = httpx.get(f"{address}/api/v1/cohorts", trust_env=False,
+                           headers={"Authorization": f"Bearer {secret}"}).json()  # fmt: skip
+    assert [item["version"] for item in listed["items"]] == [row["version"] for row in rows]
+    for item in listed["items"]:
+        shown = json.loads(catalogue(life.api, life.people["Eva"], item["id"], "json",
+                                     item["version"]).data)  # fmt: skip
+        for name in ("positives", "negatives", "patients"):
+            assert item[name] == shown[name]["count"]
+    found = {(item["id"], item["version"]): item["patients"] for item in listed["items"]}
+    assert found["large", "1"] is not None
+    assert found["large", "2"] is None
 
 
 def _remade(value: dict[str, Any]) -> Any:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +12,6 @@ from registry.settings import Settings, read_settings
 from registry.storage.key_encryption import key_encryption
 from registry.trust.errors import Conflict, Invalid, Refused, Unavailable
 from tests.registry.kms_server import KmsServer, kms_server
-from tests.registry.test_signer import MODULES, PIN
 from validators.cohort.keys import create_keys, destroy_keys, open_keys, rewrap_keys
 
 
@@ -128,31 +125,3 @@ def test_destroyed_keys_are_gone_and_are_not_made_again(tmp_path: Path) -> None:
         with pytest.raises(Conflict, match="destroyed on 2026-11-28"):
             attempt()
     assert keys.inputs()  # who held the wrapped key in memory still does; the disk does not
-
-
-def test_a_token_wraps_keys(tmp_path: Path) -> None:
-    """An AES key that never leaves SoftHSM."""
-    module = next((path for path in MODULES if path.exists()), None)
-    tool = shutil.which("softhsm2-util")
-    if module is None or tool is None:
-        pytest.skip("no SoftHSM2 on this machine: install softhsm2 to test keys in a token")
-    import pkcs11
-
-    (tmp_path / "tokens").mkdir()
-    conf = tmp_path / "softhsm2.conf"
-    conf.write_text(f"directories.tokendir = {tmp_path / 'tokens'}\nobjectstore.backend = file\n")
-    os.environ["SOFTHSM2_CONF"] = str(conf)
-    subprocess.run([tool, "--init-token", "--free", "--label", "kek", "--so-pin", PIN, "--pin",
-                    PIN], check=True, capture_output=True)  # fmt: skip
-    with (
-        pkcs11.lib(str(module)).get_token(token_label="kek").open(rw=True, user_pin=PIN) as session
-    ):
-        session.generate_key(pkcs11.KeyType.AES, 256, label="wrap", store=True)
-    environment = {"TOUCHSTONE_PKCS11_MODULE": str(module), "TOUCHSTONE_PKCS11_PIN": PIN}
-    encryption = key_encryption(settings(tmp_path, "pkcs11:token=kek;object=wrap"), environment)
-    made = create_keys(tmp_path, "nodules", "1", encryption)
-    assert open_keys(tmp_path, Named(), encryption).inputs().secret == made.inputs().secret
-    held = json.loads((tmp_path / "nodules/1.json").read_bytes())
-    (tmp_path / "nodules/1.json").write_text(json.dumps(held | {"inputs": held["reference"]}))
-    with pytest.raises(Refused):
-        open_keys(tmp_path, Named(), encryption).inputs()

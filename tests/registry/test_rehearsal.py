@@ -1,5 +1,6 @@
 """`touchstone try` refuses what the facility refuses, and says more about it."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from registry.cli.look_alike import _lines
 from registry.pipeline.rehearsal import Rehearsal, rehearse
 from registry.trust.errors import Refused
 from serving.sandbox import Sandbox
@@ -126,6 +128,45 @@ def test_a_model_that_is_not_repeatable_would_not_come_to_a_verdict(tmp_path):
     found = tried(tmp_path, hostile.batch_switch())
     assert found.stages[2].code == "not_repeatable"
     assert not found.would_run
+
+
+NOISE = {"kind": "noise", "modality": "table", "severity": 5, "tensor": "descriptors",
+         "standard_deviations": [1.0, 1.0, 1.0, 0.0]}  # fmt: skip
+BLUR = {"kind": "blur", "modality": "MR", "severity": 3, "tensor": "image"}
+ROBUST = {"robustness": [
+    {"perturbation": NOISE, "metric": "sensitivity", "maximum_drop": 0.2},
+    {"perturbation": NOISE, "metric": "auc", "maximum_drop": 0.2},
+    {"perturbation": BLUR, "metric": "specificity", "maximum_drop": 0.1},
+]}  # fmt: skip
+
+
+def test_perturbed_runs_are_made_as_at_the_facility_and_the_largest_drop_is_shown(tmp_path):
+    found = tried(tmp_path, hostile.honest(), protocol(**ROBUST))
+    names = ["run/noise_5_descriptors", "run/blur_3_image"]
+    assert [s.name for s in found.stages] == ["intake", "run", "repeat", *names, "assess"]
+    assert [run["answered"] for run in found.perturbed] == [found.cases] * 2
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    drops = {(run["perturbation"]["kind"], drop["metric"]): drop["drop"]
+             for run in report["robustness"] for drop in run["drops"]}  # fmt: skip
+    assert len(drops) == len(found.drops) == 3
+    assert found.drops[0]["drop"] == max(drops.values())
+    with (tmp_path / "out" / "predictions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    for name in ("noise_5_descriptors", "blur_3_image"):
+        assert sum(row["score"] != row[name] for row in rows) > len(rows) / 2
+    again = tried(tmp_path, hostile.honest(), protocol(**ROBUST))
+    assert again.drops == found.drops  # the same file meets the same inputs
+    (line,) = [line for line in _lines(found) if line.startswith("drop")]
+    assert f"{found.drops[0]['metric']} from" in line
+
+
+def test_a_model_that_collapses_under_a_perturbation_is_told_which_and_why(tmp_path):
+    """It raises where a descriptor exceeds what the contract's look-alike cases have."""
+    found = tried(tmp_path, hostile.raises(above=4.0), protocol(**ROBUST))
+    noise, blur = found.perturbed
+    assert noise["answered"] < blur["answered"] == found.cases
+    assert any("Gather" in str(reason["text"]) for reason in found.reasons)
+    assert found.would_run
 
 
 def test_too_few_made_up_cases_are_the_looks_alikes_fault_not_the_models(tmp_path):

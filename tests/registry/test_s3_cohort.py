@@ -9,13 +9,13 @@ from botocore.exceptions import ClientError
 
 from registry.storage.s3 import S3Store, open_s3
 from registry.storage.s3_settings import S3Settings
-from registry.trust.errors import NotFound
+from registry.trust.errors import NotFound, Tampered
 from tests.object_store import S3Server
 from tests.registry.test_s3_store import ATTACKS
 from tests.validators.cohort_example import SHARD, Sealed, sealed_example
 from validators.cohort.seal import seal
 from validators.cohort.stream import stream
-from validators.cohort.verify import verify
+from validators.cohort.verify import check_listed, verify
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +90,15 @@ def test_a_cohort_is_locked_until_its_day_and_for_no_less_by_anybody(
 def test_what_is_not_there_is_not_kept(store: S3Store) -> None:
     with pytest.raises(NotFound):
         store.keep("cohorts/nodules/1/lock.json", dt.date(2031, 1, 1))
+
+
+def test_an_object_that_somebody_puts_beside_a_cohort_is_named(
+    store: S3Store, settings: S3Settings, sealed: Sealed, administrator: Any
+) -> None:
+    folder = "cohorts/nodules/1"
+    administrator.put_object(Bucket=settings.objects.name, Key=f"{folder}0/x", Body=b"x")
+    check_listed(sealed.manifest, store.list(folder))  # another version's folder
+    added = f"{folder}/inputs/99999"
+    administrator.put_object(Bucket=settings.objects.name, Key=added, Body=b"x")
+    with pytest.raises(Tampered, match=f"{added} was added"):
+        check_listed(sealed.manifest, store.list(folder))

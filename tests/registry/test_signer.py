@@ -1,9 +1,6 @@
 """Keys in a token: the URI, the form of signatures, and a real token where there is one."""
 
 import datetime as dt
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,14 +17,7 @@ from registry.trust.errors import Invalid, Refused
 from registry.trust.keys import Identity, issue, new_root, pem_of, save_identity
 from registry.trust.sign_in import SIGN_IN_TYPE, new_sign_in
 from registry.trust.signer import KeyUri, der_of, open_signer, parse_uri
-
-MODULES = [
-    Path(folder) / name
-    for folder in ("/usr/lib/softhsm", "/usr/lib/x86_64-linux-gnu/softhsm",
-                   "/usr/lib/aarch64-linux-gnu/softhsm", "/usr/lib64", "/usr/local/lib/softhsm")
-    for name in ("libsofthsm2.so",)
-]  # fmt: skip
-PIN = "1234-for-tests"
+from tests.registry.soft_token import PIN, soft_token
 
 
 @pytest.mark.parametrize(
@@ -95,16 +85,7 @@ def test_a_token_needs_its_module(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mapping[str, str], Identity]]:
     """A SoftHSM token that holds Ada's key and certificate, and the settings that lead to it."""
-    module = next((path for path in MODULES if path.exists()), None)
-    tool = shutil.which("softhsm2-util")
-    if module is None or tool is None:
-        pytest.skip("no SoftHSM2 on this machine: install softhsm2 to test keys in a token")
     home = tmp_path_factory.mktemp("softhsm")
-    (home / "tokens").mkdir()
-    configuration = home / "softhsm2.conf"
-    configuration.write_text(
-        f"directories.tokendir = {home / 'tokens'}\nobjectstore.backend = file\n"
-    )
     ada = issue(new_root("tef", demo=True), "Ada", organisation="tef")
     key = home / "ada.p8"
     key.write_bytes(ada.key.private_bytes(
@@ -112,26 +93,11 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mapping[st
     ))  # fmt: skip
     certificate = home / "ada.pem"
     certificate.write_bytes(pem_of(ada.certificate))
-    environment = os.environ | {"SOFTHSM2_CONF": str(configuration)}
-    for arguments in (
-        ["--init-token", "--free", "--label", "ada", "--so-pin", PIN, "--pin", PIN],
-        ["--import", str(key), "--token", "ada", "--label", "signing", "--id", "01", "--pin", PIN],
-    ):
-        subprocess.run([tool, *arguments], env=environment, check=True, capture_output=True)
-    before = os.environ.get("SOFTHSM2_CONF")
-    os.environ["SOFTHSM2_CONF"] = str(configuration)  # the module reads it when it is loaded
-    yield (
-        {
-            "TOUCHSTONE_PKCS11_MODULE": str(module),
-            "TOUCHSTONE_PKCS11_PIN": PIN,
-            "TOUCHSTONE_PKCS11_CERTIFICATE": str(certificate),
-        },
-        ada,
-    )
-    if before is None:
-        del os.environ["SOFTHSM2_CONF"]
-    else:
-        os.environ["SOFTHSM2_CONF"] = before
+    with soft_token(home, "ada") as made:
+        made.run("--import", str(key), "--token", "ada", "--label", "signing", "--id", "01",
+                 "--pin", PIN)  # fmt: skip
+        made.look_again()
+        yield made.environment() | {"TOUCHSTONE_PKCS11_CERTIFICATE": str(certificate)}, ada
 
 
 def test_a_key_that_never_leaves_its_token_signs_what_everybody_verifies(

@@ -64,7 +64,8 @@ def asked(life: Example, protocol: str | None = None, *, first: dt.date = TODAY,
 def moved(life: Example, agreement: str, path: tuple[str, ...] = PATH) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for state in path:
-        found = use.move(life.api, life.people["Sam"], agreement, state)  # type: ignore[arg-type]
+        who = "Uma" if state == use.IN_FORCE else "Sam"  # who asked
+        found = use.move(life.api, life.people[who], agreement, state)  # type: ignore[arg-type]
     return found
 
 
@@ -211,11 +212,36 @@ def test_only_arrows_of_the_negotiator_are_taken_and_each_move_is_in_the_log(
         "SELECT kind, actor FROM touchstone.event WHERE subject = %s ORDER BY seq", agreement
     )
     states = ("under_review", *PATH)
-    assert events == [(f"agreement-{s.replace('_', '-')}", "Sam") for s in states]
+    assert events == [
+        (f"agreement-{s.replace('_', '-')}", "Uma" if s == use.IN_FORCE else "Sam") for s in states
+    ]
     found = moved(life, agreement, ("concluded",))
     assert found["next"] == []
     with pytest.raises(Refused, match="at its end"):
         moved(life, agreement, ("paused",))
+
+
+def test_who_asked_does_not_make_the_cohort_available(life: Example) -> None:
+    agreement = asked(life)
+    moved(life, agreement, PATH[:-1])
+    by_hand = "UPDATE touchstone.agreement SET state = 'resource_made_available' WHERE id = %s"
+
+    def alone() -> None:
+        with pytest.raises(Refused, match="Sam asked for this agreement") as found:
+            use.move(life.api, life.people["Sam"], agreement, use.IN_FORCE)
+        assert found.value.code == "four_eyes"
+        for role in (acting(life.api.databases, "tef", "steward", "Sam"),
+                     Role(str(life.api.databases.owner))):  # fmt: skip
+            with pytest.raises(psycopg.errors.RestrictViolation, match="another steward"):
+                role.execute(by_hand, (agreement,))
+        refused(life)
+
+    alone()
+    moved(life, agreement, PATH[-1:])
+    assert life.submitted()
+    moved(life, agreement, ("paused",))
+    alone()  # and not after a pause that they made themselves
+    assert moved(life, agreement, PATH[-1:])["usable"]
 
 
 def test_every_state_but_an_end_can_be_left_and_use_follows_one_alone(life: Example) -> None:

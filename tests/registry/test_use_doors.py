@@ -3,7 +3,9 @@
 import uuid
 
 import httpx
+import pytest
 
+from registry.trust.errors import Refused
 from tests.registry.api_stage import PROTOCOL, Stage
 from tests.registry.test_cli_doors import Cli, cli, server, stage, way  # noqa: F401
 
@@ -18,7 +20,10 @@ def test_an_innovator_sees_what_is_left_and_a_steward_what_was_used(cli: Cli) ->
     assert used["attempts"] == 0
 
 
-def test_a_steward_declares_and_takes_an_agreement_to_its_end(cli: Cli) -> None:  # noqa: F811
+def test_two_stewards_take_an_agreement_to_its_end(
+    cli: Cli,  # noqa: F811
+    stage: Stage,  # noqa: F811
+) -> None:
     before = cli("innovator", "cohort", "conditions", "lidc-nodules", "--version", "2")
     assert before["declared"]
     said = cli("steward", "cohort", "conditions", "lidc-nodules", "--version", "2", "--code",
@@ -31,9 +36,14 @@ def test_a_steward_declares_and_takes_an_agreement_to_its_end(cli: Cli) -> None:
                 "--until", "2099-12-31", "--reference", "negotiation-4711")  # fmt: skip
     assert (asked["state"], asked["usable"]) == ("under_review", False)
     for state in ("approved", "representative-contacted", "checking availability",
-                  "resource_available", "access-conditions-indicated", "access-conditions-met",
-                  "Resource Made Available"):  # fmt: skip
-        moved = cli("steward", "cohort", "agreement", "move", asked["id"], "--to", state)
+                  "resource_available", "access-conditions-indicated",
+                  "access-conditions-met"):  # fmt: skip
+        cli("steward", "cohort", "agreement", "move", asked["id"], "--to", state)
+    last = ("cohort", "agreement", "move", asked["id"], "--to", "Resource Made Available")
+    with pytest.raises(Refused, match="another steward"):
+        cli("steward", *last)
+    stage.secrets["second steward"] = stage.sign_in("Uma")
+    moved = cli("second steward", *last)
     assert moved["usable"]
     listed = cli("steward", "cohort", "agreement", "list", "lidc-nodules", "--version", "2")
     assert asked["id"] in {one["id"] for one in listed["agreements"]}

@@ -9,7 +9,7 @@ from serving.client import predict
 from serving.sandbox import Sandbox
 from tests.serving import hostile
 from validators.cases import CaseTable
-from validators.cohort.contents import Shard
+from validators.cohort.shard import Shard
 from validators.robustness.drop import judge_drop
 from validators.robustness.perturb import perturbed
 from validators.robustness.severity import Perturbation

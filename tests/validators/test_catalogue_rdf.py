@@ -139,6 +139,16 @@ def test_two_conditions_or_a_term_of_another_ontology_are_noticed():
     assert not conforms(made(value))[0]
 
 
+def test_a_health_category_of_another_vocabulary_is_noticed() -> None:
+    for host, fine in (("hdeu-dcat.data", True), ("hdeu-dcat.acceptance.data", True),
+                       ("hdeu-dcat.other", False)):  # fmt: skip
+        value = facts()
+        value["cohorts"]["cohort"]["health_category"][0]["iri"] = (
+            f"https://{host}.health.europa.eu/resource/authority/healthcategories/EHRS"
+        )
+        assert conforms(made(value))[0] is fine
+
+
 def test_checksum_is_the_manifests_and_the_root_is_an_identifier():
     graph = made()
     values = [str(v) for v in graph.objects(None, SPDX.checksumValue)]

@@ -239,7 +239,7 @@ def test_a_shard_out_of_its_place_is_refused_by_name(
 ) -> None:
     manifest, keys = locked.now.manifest, locked.now.keys
     objects, entries, path = WHERE[what](locked, data.draw)
-    if what == "added":  # nothing reads it; whoever verifies is told
+    if what == "added":  # nothing reads it; a run and whoever verifies list the folder
         with pytest.raises(Tampered, match=path):
             check_listed(manifest, objects)
     else:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.color import rgb2hed
 
 from registry.trust.errors import Invalid
-from validators.cohort.contents import Shard
+from validators.cohort.shard import Shard
 from validators.contract.schema import Contract, Tensor
 from validators.robustness import images
 from validators.robustness.draws import Draws

@@ -100,12 +100,8 @@ def catalogue_entry(
     """
     if k < 10:
         raise ValueError("groups below 10 are never shown")
-    k = max([k, *(protocol.disclosure.minimum_group for protocol in protocols)])
-    totals = {
-        name: _total(getattr(manifest.counts, name), [getattr(e.counts, name) for e in earlier], k)
-        for name in ("cases", "patients", "positives", "negatives")
-    }
-    totals = _consistent(totals)
+    k = smallest_shown(k, protocols)
+    totals = shown_totals(manifest.counts, [version.counts for version in earlier], k)
     return Entry(
         id=manifest.id,
         version=manifest.version,
@@ -123,6 +119,22 @@ def catalogue_entry(
         },
         **totals,
     )
+
+
+def smallest_shown(k: int, protocols: Sequence[Protocol]) -> int:
+    """The smallest count that is shown: the largest of the facility's k and of every protocol's."""
+    return max([k, *(protocol.disclosure.minimum_group for protocol in protocols)])
+
+
+def shown_totals(counts: Counts, earlier: Sequence[Counts], k: int) -> dict[str, Total]:
+    """The totals of a version by name; what is small or too near to an earlier version's withheld.
+
+    earlier: the counts of all versions that were sealed before it.
+    """
+    return _consistent({
+        name: _total(getattr(counts, name), [getattr(one, name) for one in earlier], k)
+        for name in ("cases", "patients", "positives", "negatives")
+    })  # fmt: skip
 
 
 def _total(count: int, before: Sequence[int], k: int) -> Total:

@@ -238,6 +238,7 @@ def _distribution(
     value = _Writer(graph, checksum)
     value.kind(SPDX.Checksum)
     value.node(SPDX.algorithm, SPDX.checksumAlgorithm_sha256)
+    graph.add((SPDX.checksumAlgorithm_sha256, RDF.type, SPDX.ChecksumAlgorithm))
     # Lower case, as the profile asks; rdflib would write the canonical upper case of xsd:hexBinary.
     digest = Text(manifest_digest.removeprefix("sha256:"), datatype=XSD.hexBinary, normalize=False)
     graph.add((checksum, SPDX.checksumValue, digest))

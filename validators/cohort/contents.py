@@ -15,7 +15,6 @@ import hashlib
 import hmac
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from registry.trust.errors import Tampered
 from validators.cohort.envelope import Buffer
 from validators.cohort.keys import NamesKey
 from validators.cohort.manifest import Counts, case_digest
+from validators.cohort.shard import Shard
 from validators.cohort.tensors import Placed, head_of, rows_of, tensors_in, view_of
 
 _CASES = "case pseudonyms"
@@ -38,15 +38,6 @@ _SMALL = 2048
 _ROWS = 1 << 16
 """Rows a group of the table: writing holds one in memory."""
 SALT = "salt"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Some cases and their inputs, row by row. `index` is the shard's place in the cohort."""
-
-    index: int
-    cases: tuple[str, ...] = field(repr=False)
-    inputs: dict[str, NDArray[Any]] = field(repr=False)
 
 
 def pseudonyms(key: NamesKey, kind: str, names: Iterable[str]) -> list[str]:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid, Refused
+from validators.cohort.shard import Shard
 from validators.contract.made_up import make_case, plausible, uniform
 from validators.contract.schema import Contract
 from validators.protocol.schema import Protocol as ValidationProtocol
@@ -44,15 +45,6 @@ _GROUPS = ("made-up-a", "made-up-b")
 _SITES = 5
 Columns = dict[str, list[str]]
 Groups = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Some cases and their inputs, row by row."""
-
-    index: int
-    cases: tuple[str, ...]
-    inputs: dict[str, NDArray[Any]] = field(repr=False)
 
 
 class LookAlike(Protocol):

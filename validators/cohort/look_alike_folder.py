@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Conflict, Invalid, NotFound, Unavailable
-from validators.cohort.look_alike import NOTE, Columns, MadeUp, Shard
+from validators.cohort.look_alike import NOTE, Columns, MadeUp
+from validators.cohort.shard import Shard
 from validators.contract.schema import Contract
 from validators.protocol.schema import Protocol
 

@@ -16,10 +16,10 @@ from bisect import bisect_right
 from collections.abc import Callable
 from itertools import accumulate
 
-from validators.cohort.contents import Shard
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest, check_manifest
 from validators.cohort.objects import ObjectReader
+from validators.cohort.shard import Shard
 from validators.cohort.stream import check_input_key, open_shard, read_sealed
 
 

@@ -24,11 +24,12 @@ import pyarrow as pa
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
 from validators.cohort.ahead import in_order
-from validators.cohort.contents import SALT, Shard, parse_shard, parse_table, shard_digests
+from validators.cohort.contents import SALT, parse_shard, parse_table, shard_digests
 from validators.cohort.envelope import Buffer, check_digest, decrypt, unlock
 from validators.cohort.keys import InputKey, ReferenceKey
 from validators.cohort.manifest import Manifest, SealedObject, check_manifest
 from validators.cohort.objects import ObjectReader
+from validators.cohort.shard import Shard
 
 _AT_ONCE = 3
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from registry.trust.errors import Tampered
 from validators.cohort.ahead import cores, in_order
-from validators.cohort.contents import Shard, counts_of, digests_of_cases
+from validators.cohort.contents import counts_of, digests_of_cases
 from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import (
     Manifest,
@@ -23,6 +23,7 @@ from validators.cohort.manifest import (
     manifest_path,
 )
 from validators.cohort.objects import ObjectReader
+from validators.cohort.shard import Shard
 from validators.cohort.stream import (
     check_input_key,
     open_shard,
@@ -70,7 +71,7 @@ def check_listed(manifest: Manifest, listed: Iterable[str]) -> None:
     """Raise Tampered, naming it, where the store holds an object that the manifest does not list.
 
     listed: every path below the cohort version's folder. Nothing ever reads such an object; it
-    shows that somebody wrote where only a seal writes.
+    shows that somebody wrote where only a seal writes, and so no run begins beside it.
     """
     folder = manifest_path(manifest.id, manifest.version).rpartition("/")[0]
     known = {entry.path for entry in manifest.objects}

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.cohort.contents import Shard
+from validators.cohort.shard import Shard
 from validators.contract.schema import Contract, Tensor
 from validators.robustness import images
 from validators.robustness.draws import Draws, Floats

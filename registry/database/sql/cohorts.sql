@@ -47,7 +47,7 @@ WHERE cohort_id = %(id)s AND cohort_version = %(version)s ORDER BY number
 
 -- name: key_release_add
 INSERT INTO touchstone.key_release (submission, purpose, expires_at)
-VALUES (%(submission)s, %(purpose)s, now()) RETURNING number, expires_at
+VALUES (%(submission)s, %(purpose)s, now() + %(length)s) RETURNING number, expires_at
 
 -- name: cohort_versions
 -- The other versions of a cohort, those that were there by a moment where one is given.
