@@ -18,6 +18,7 @@ Rules
 3. The folder appears whole or not at all; a run that was killed goes on where it was, as long as
    source, contract and choices are the same.
 4. No more than one block of cases is in memory: 256, or as many as take 64 MB.
+5. One ingest at a time writes a folder (`validators.cohort.folder_lock`).
 """
 
 import json
@@ -39,6 +40,7 @@ from safetensors.numpy import save
 from registry.trust.canonical import canonical, digest_of
 from registry.trust.errors import Conflict, Invalid, NotFound, Unavailable
 from validators.cohort.check import check_inputs
+from validators.cohort.folder_lock import held
 from validators.cohort.pieces import Outcome, Pieces, read_pieces, write_whole
 from validators.cohort.source import Asked, Case, Source, open_source
 from validators.contract.schema import Contract
@@ -105,19 +107,17 @@ def ingest(
     many as cores if left out. A second run replaces the folder.
 
     Raises Invalid for a source of no known kind or without a usable case, NotFound for a missing
-    source, Conflict when `out` holds something else than staged cases, Unavailable when it can't
-    be written.
+    source, Conflict when `out` holds something else than staged cases or another ingest writes it,
+    Unavailable when it can't be written.
     """
-    if out.exists() and not _is_staged(out):
-        raise Conflict(f"{out} exists and holds no staged cases; name another folder with --out")
     try:
-        opened = open_source(source, half, Asked(contract, keep, reference))
-    except OSError as error:
-        raise Invalid(f"{source} can't be read: {error.strerror}") from error
-    if not opened.cases:
-        raise Invalid(_nothing_left(opened.left_out[0][1] if opened.left_out else ""))
-    try:
-        _stage(opened, out, contract, half, progress, workers)
+        with held(out):
+            if out.exists() and not _is_staged(out):
+                raise Conflict(
+                    f"{out} exists and holds no staged cases; name another folder with --out"
+                )
+            opened = _opened(source, half, Asked(contract, keep, reference))
+            _stage(opened, out, contract, half, progress, workers)
     except OSError as error:
         raise Unavailable(
             f"{out} can't be written: {error.strerror}; make room or name another folder with --out"
@@ -130,6 +130,16 @@ def open_staged(path: Path) -> Staged:
     if not _is_staged(path):
         raise NotFound(f"{path} holds no staged cases; run `touchstone cohort ingest` first")
     return Staged(path)
+
+
+def _opened(source: Path, half: str, asked: Asked) -> Source:
+    try:
+        opened = open_source(source, half, asked)
+    except OSError as error:
+        raise Invalid(f"{source} can't be read: {error.strerror}") from error
+    if not opened.cases:
+        raise Invalid(_nothing_left(opened.left_out[0][1] if opened.left_out else ""))
+    return opened
 
 
 def _stage(
@@ -159,8 +169,8 @@ def _stage(
     for left in partial.glob("*.part"):
         left.unlink()
     replaced = out.with_name(out.name + ".replaced")
-    _remove(replaced)
     if out.exists():
+        _remove(replaced)
         out.rename(replaced)
     partial.rename(out)
     _remove(replaced)
