@@ -34,13 +34,16 @@ def ingest_source(
             progress=advance,
         )
     report = read_quality(staged)
+    gone = report["signed_off"]["fell_away"]
     following = f"touchstone cohort seal {out} --id NAME"
     if report["review"] or report["outside_the_allow_list"]:
         following = f"touchstone cohort quality {out}"
     show(
         {"staged": str(out), "meta": staged.meta, "quality": report},
         as_json,
-        f"{out}: {staged.cases} cases staged. Next: {following}",
+        f"{out}: {staged.cases} cases staged. "
+        + (f"{gone} rows that were signed off fell away. " if gone else "")
+        + f"Next: {following}",
     )
 
 
@@ -65,6 +68,9 @@ def show_quality(folder: Path, as_json: bool) -> None:
     for words, part in (("left out", "left_out"), ("noted", "noted"), ("look at", "review"),
                         ("not to be sealed", "outside_the_allow_list")):  # fmt: skip
         lines += [f"{words}: {count} x {what}" for what, count in report[part].items() if count]
+    kept, fell_away = report["signed_off"]["kept"], report["signed_off"]["fell_away"]
+    if kept or fell_away:
+        lines.append(f"signed off before: {kept} rows still stand, {fell_away} fell away")
     for name, of in report["attributes"].items():
         small = sum(group["small"] for group in of["groups"].values())
         lines.append(

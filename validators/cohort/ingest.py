@@ -16,7 +16,8 @@ Rules
    out and counted by reason; when none is left, the ingest fails with the first reason.
 2. The same source and contract give the same bytes. Cases are in the order of their ids.
 3. The folder appears whole or not at all; a run that was killed goes on where it was, as long as
-   source, contract and choices are the same.
+   source, contract and choices are the same. What was signed off in the folder that it replaces
+   stays signed off as long as the flag is the same (`validators.cohort.review`).
 4. No more than one block of cases is in memory: 256, or as many as take 64 MB.
 5. One ingest at a time writes a folder (`validators.cohort.folder_lock`).
 """
@@ -25,7 +26,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -42,6 +43,7 @@ from registry.trust.errors import Conflict, Invalid, NotFound, Unavailable
 from validators.cohort.check import check_inputs
 from validators.cohort.folder_lock import held
 from validators.cohort.pieces import Outcome, Pieces, read_pieces, write_whole
+from validators.cohort.review import Row, read_review
 from validators.cohort.source import Asked, Case, Source, open_source
 from validators.contract.schema import Contract
 
@@ -116,8 +118,9 @@ def ingest(
                 raise Conflict(
                     f"{out} exists and holds no staged cases; name another folder with --out"
                 )
+            before = read_review(out if out.exists() else _beside(out, "replaced"))
             opened = _opened(source, half, Asked(contract, keep, reference))
-            _stage(opened, out, contract, half, progress, workers)
+            _stage(opened, out, contract, half, progress, workers, before)
     except OSError as error:
         raise Unavailable(
             f"{out} can't be written: {error.strerror}; make room or name another folder with --out"
@@ -144,12 +147,12 @@ def _opened(source: Path, half: str, asked: Asked) -> Source:
 
 def _stage(
     source: Source, out: Path, contract: Contract, half: str, progress: Progress,
-    workers: int | None,
+    workers: int | None, before: Sequence[Row],
 ) -> None:  # fmt: skip
     """Write beside `out`, then take its place."""
     from validators.cohort.quality import write_quality
 
-    partial = out.with_name(out.name + ".partial")
+    partial, replaced = _beside(out, "partial"), _beside(out, "replaced")
     _begin(partial, digest_of([contract.digest, half, source.state, len(source.cases)]))
     pieces = read_pieces(source, contract, partial / "pieces", progress, workers)
     outcome = pieces.outcome()
@@ -162,18 +165,21 @@ def _stage(
     _write_blocks(pieces, outcome, Staged(partial), size)
     pq.write_table(table, partial / "cases.parquet", compression="zstd")
     meta = _meta(source, cases, outcome, contract, half) | {"block": size}
-    write_quality(Staged(partial), table, meta, source, outcome)
+    write_quality(Staged(partial), table, meta, source, outcome, before)
     write_whole(partial / "meta.json", canonical(meta))
     _remove(partial / "pieces")
     (partial / "plan").unlink()
     for left in partial.glob("*.part"):
         left.unlink()
-    replaced = out.with_name(out.name + ".replaced")
     if out.exists():
         _remove(replaced)
         out.rename(replaced)
     partial.rename(out)
     _remove(replaced)
+
+
+def _beside(out: Path, name: str) -> Path:
+    return out.with_name(f"{out.name}.{name}")
 
 
 def _begin(partial: Path, plan: str) -> None:

@@ -52,6 +52,7 @@ from validators.cohort.manifest import (
     shard_path,
 )
 from validators.cohort.objects import ObjectWriter
+from validators.cohort.review import digest_of_review
 
 SHARD = 5_000_000
 """Bytes of input a shard, about."""
@@ -113,6 +114,7 @@ def seal(
         description["about"] = description["about"] | {
             "flags_reviewed": cleared.reviewed,
             "reviewed_by": ", ".join(cleared.reviewers),
+            "review": digest_of_review(cleared.rows, keys.names().derive("review").hex()),
         }
     manifest = Manifest.model_validate(
         description
