@@ -28,7 +28,7 @@ from validators.cohort.ingest import KNOWN_COLUMNS, Staged
 from validators.cohort.review import NAME, Row, digest_of_flags, read_review
 
 _FILES = re.compile(
-    r"cases\.parquet|meta\.json|quality\.(json|html)|review\.csv|left_out\.csv|"
+    r"cases\.parquet|meta\.json|quality\.(json|html)|(review|left_out|seen_before)\.csv|"
     r"inputs-\d{5}\.safetensors"
 )
 _LONGEST = 64

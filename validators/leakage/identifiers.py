@@ -72,14 +72,20 @@ def linked(key: LinkingKey, identifiers: Iterable[str]) -> Linked:
 
     Raises Invalid, with their number, where some have no letter or digit.
     """
-    normal = [normalised(identifier) for identifier in identifiers]
-    empty = sum(not text for text in normal)
+    normal = [normalised(identifier) for identifier in checked(identifiers)]
+    return Linked(key.fingerprint, frozenset(key.token("patient", text) for text in normal))
+
+
+def checked(identifiers: Iterable[str]) -> list[str]:
+    """The identifiers. Raises Invalid, with their number, where some have no letter or digit."""
+    given = list(identifiers)
+    empty = sum(not normalised(identifier) for identifier in given)
     if empty:
         raise Invalid(
-            f"{empty} of {len(normal)} patient identifiers have no letter or digit; leave out the "
+            f"{empty} of {len(given)} patient identifiers have no letter or digit; leave out the "
             "cases without a patient or give them one"
         )
-    return Linked(key.fingerprint, frozenset(key.token("patient", text) for text in normal))
+    return given
 
 
 def overlap(first: Linked, second: Linked) -> Overlap:
