@@ -19,6 +19,7 @@ def ingest_source(
     as_json: bool,
 ) -> None:
     """Read a source into a staging folder."""
+    from registry.cli.seen import known, lines
     from validators.cohort.ingest import ingest
     from validators.cohort.quality import read_quality
     from validators.protocol.read import read_contract
@@ -32,6 +33,7 @@ def ingest_source(
             reference=reference,
             keep=keep,
             progress=advance,
+            known=known(read_settings()),
         )
     report = read_quality(staged)
     gone = report["signed_off"]["fell_away"]
@@ -43,12 +45,14 @@ def ingest_source(
         as_json,
         f"{out}: {staged.cases} cases staged. "
         + (f"{gone} rows that were signed off fell away. " if gone else "")
-        + f"Next: {following}",
+        + f"Next: {following}"
+        + "".join(f"\n{line}" for line in lines(report["seen_before"])),
     )
 
 
 def show_quality(folder: Path, as_json: bool) -> None:
     """The quality report of staged cases, in lines."""
+    from registry.cli.seen import lines as seen_lines
     from validators.cohort.clearance import check_clear
     from validators.cohort.ingest import open_staged
     from validators.cohort.quality import read_quality
@@ -71,6 +75,7 @@ def show_quality(folder: Path, as_json: bool) -> None:
     kept, fell_away = report["signed_off"]["kept"], report["signed_off"]["fell_away"]
     if kept or fell_away:
         lines.append(f"signed off before: {kept} rows still stand, {fell_away} fell away")
+    lines += seen_lines(report.get("seen_before"))
     for name, of in report["attributes"].items():
         small = sum(group["small"] for group in of["groups"].values())
         lines.append(
@@ -83,8 +88,10 @@ def show_quality(folder: Path, as_json: bool) -> None:
 
 def seal_staged(staged: Path, cohort: str, version: str, until: str | None, as_json: bool) -> None:
     """Seal on this machine, then put what lies in the store up for two stewards' signatures."""
+    from registry.cli.seen import lines, link
     from registry.storage.key_encryption import key_encryption
     from registry.storage.opening import open_store
+    from validators.cohort.ingest import open_staged
     from validators.cohort.keys import create_keys
     from validators.cohort.manifest import manifest_bytes
     from validators.cohort.seal import seal
@@ -101,12 +108,16 @@ def seal_staged(staged: Path, cohort: str, version: str, until: str | None, as_j
         )
     path = f"cohorts/{cohort}/{version}/manifest.json"
     store.put(path, manifest_bytes(manifest))
+    with progress_bar("linking", as_json) as advance:
+        total = manifest.counts.cases
+        seen = link(settings, open_staged(staged), cohort, version, lambda n: advance(n, total))
     body = {"manifest_path": path} | ({"until": last_day.isoformat()} if last_day else {})
     sealed = client.post("/cohorts", body)
     show(
-        sealed,
+        {**sealed, "seen_before": seen},
         as_json,
-        f"{cohort} {version} sealed: {manifest.counts.cases} cases of "
+        "".join(f"{line}\n" for line in lines(seen, cohort))
+        + f"{cohort} {version} sealed: {manifest.counts.cases} cases of "
         f"{manifest.counts.patients} patients\nroot {manifest.root}\nNext: two stewards, each "
         f"with their own key: touchstone cohort sign {cohort} --version {version} --key …",
     )

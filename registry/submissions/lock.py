@@ -23,7 +23,7 @@ from registry.facility import Facility
 from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.policy import require
-from registry.submissions.apart import compare_inputs
+from registry.submissions.apart import compare_inputs, compare_patients
 from registry.submissions.comparators import comparator_runs
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
@@ -186,11 +186,11 @@ def _development(facility: Facility, caller: Caller, protocol: Protocol) -> dict
             f"the development cohort {wanted.id} has fewer than {least} positives or negatives, so "
             "nothing of a run on it could be shown"
         )
+    both = load_manifest(facility, gating), load_manifest(facility, development)
     return {
         "development": f"{wanted.id}/{development['version']}",
-        "inputs": compare_inputs(
-            facility, caller, load_manifest(facility, gating), load_manifest(facility, development)
-        ),
+        "patients": compare_patients(facility, *both),
+        "inputs": compare_inputs(facility, caller, *both),
     }
 
 

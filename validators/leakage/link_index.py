@@ -89,14 +89,14 @@ class LinkIndex:
         if data.startswith(_MAGIC) and under != self._key.fingerprint.encode():
             raise Refused(
                 f"what is kept of {cohort} {version} is under another linking key than this "
-                "machine's; restore that key from its backup",
+                f"machine's; restore that key from its backup, or delete {path}",
                 code="linking_keys_differ",
             )
         try:
             nonce, sealed = data[start : start + _NONCE], data[start + _NONCE :]
             plain = self._cipher.decrypt(nonce, sealed, canonical([cohort, version]))
         except (InvalidTag, ValueError) as error:
-            raise Invalid(f"{path} is damaged; restore it from its backup") from error
+            raise Invalid(f"{path} is damaged; restore it from its backup, or delete it") from error
         return parse_links(self._key.fingerprint, plain)
 
     def erase(self, cohort: str, old: str, new: str, patients: Collection[str]) -> bool:

@@ -24,7 +24,6 @@ from validators.leakage.link_index import LinkIndex
 from validators.leakage.links import Links, Shared, shared
 
 COLUMNS = ("case", "patient", "what", "cohort", "version", "use", "distance")
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Known:
     """What a facility has sealed, and who says what each cohort is used for."""
 
     index: LinkIndex
-    uses: Callable[[], Mapping[str, str]] = dict
-    """`development` or `gating` by cohort; asked at most once."""
+    uses: Callable[[], Mapping[str, str] | None] = lambda: None
+    """`development` or `gating` by cohort, None where nobody answers; asked at most once."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,13 @@ def seen_before(links: Links, known: Known, besides: tuple[str, str] | None = No
             continue
         if here.any:
             found.append((cohort, version, here))
-    uses = known.uses() if found else {}
+    uses = known.uses() if found else None
     return Seen(
         len(others) - len(not_compared),
-        tuple(SeenIn(c, v, uses.get(c, UNKNOWN), here) for c, v, here in found),
+        tuple(
+            SeenIn(cohort, version, "unknown" if uses is None else uses.get(cohort, "none"), here)
+            for cohort, version, here in found
+        ),
         tuple(not_compared),
         links.patients.count(b""),
     )
