@@ -199,7 +199,8 @@ READ = """
 import resource, sys
 from pathlib import Path
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import is_dicom, read_header, stored
+from validators.cohort.dicom_file import read_header, stored
+from validators.cohort.dicom_open import is_dicom
 from validators.cohort.image_file import read_image
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 path = Path(sys.argv[1])

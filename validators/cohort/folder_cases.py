@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import Header, is_dicom, read_header
+from validators.cohort.dicom_file import Header, read_header
+from validators.cohort.dicom_open import is_dicom
 from validators.cohort.dicom_series import Volume, parts_of
 from validators.cohort.folder_files import Found, inside, read_folder, take
 from validators.cohort.folder_table import (
@@ -129,6 +130,11 @@ def _row_of(
     rows: Mapping[str, dict[str, str]], key: str, volume: Volume, found: Found
 ) -> dict[str, str]:
     first = volume.first
+    if key == "instance" and len(volume.planes) < len(first.frames):
+        raise Invalid(
+            "the file holds several volumes; name the one in the reference table by its series: "
+            "SERIES#1"
+        )
     name: Callable[[], str] = {
         "case": lambda: volume.id,
         "instance": lambda: first.instance,

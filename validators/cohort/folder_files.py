@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import Header, is_dicom, read_header
+from validators.cohort.dicom_file import Header, read_header
+from validators.cohort.dicom_open import is_dicom
 from validators.cohort.dicom_series import Parts, Volume, parts_of
 from validators.cohort.reading_processes import cores, reading_processes
 
