@@ -1,12 +1,9 @@
 """DICOM files without preamble, and enhanced files that hold several volumes (4D)."""
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -17,7 +14,17 @@ from pydicom.uid import (
 )
 
 from registry.trust.errors import Invalid
-from tests.validators.dicom_made import ROOT, header, noise, save, statement, with_pixels
+from tests.validators.dicom_made import (
+    IN_STACK,
+    ROOT,
+    TIME,
+    enhanced,
+    header,
+    noise,
+    save,
+    statement,
+    with_pixels,
+)
 from tests.validators.ingest_made import made_contract, table
 from validators.cohort.dicom_file import read_header, stored
 from validators.cohort.dicom_open import is_dicom
@@ -26,7 +33,6 @@ from validators.cohort.ingest import ingest
 from validators.cohort.quality import read_quality
 
 PIXELS = noise((6, 8), 3)
-ENHANCED = "1.2.840.10008.5.1.4.1.1.4.1"
 
 
 @pytest.mark.parametrize("meta", [True, False])
@@ -81,44 +87,11 @@ def test_a_file_that_names_no_syntax_is_refused_unless_its_pixels_are_plain(
                 read_header(tmp_path / "short")
 
 
-def enhanced(
-    path: Path, frames: list[dict[str, Any]], pointers: tuple[int, ...] = (), **more: Any
-) -> np.ndarray:
-    """An enhanced MR file. A frame has its height, indices, and values by functional group."""
-    pixels = noise((len(frames), 6, 8), 5)
-    made = with_pixels(header("7", 1, "MR", NumberOfFrames=len(frames), **more), pixels)
-    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = ENHANCED
-
-    def item(**values: Any) -> Dataset:
-        inside = Dataset()
-        for name, value in values.items():
-            setattr(inside, name, value)
-        return inside
-
-    made.DimensionIndexSequence = [item(DimensionIndexPointer=pointer) for pointer in pointers]
-    plane = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
-    made.SharedFunctionalGroupsSequence = [
-        item(PlaneOrientationSequence=[plane],
-             PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.5])])
-    ]  # fmt: skip
-    groups = []
-    for frame in frames:
-        group = item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, frame.pop("height")])])
-        if indices := frame.pop("indices", None):
-            group.FrameContentSequence = [item(DimensionIndexValues=indices)]
-        for sequence, values in frame.items():
-            setattr(group, sequence, [item(**values)])
-        groups.append(group)
-    made.PerFrameFunctionalGroupsSequence = groups
-    save(made, path)
-    return pixels
-
-
 def parts(path: Path) -> Parts:
     return parts_of([read_header(path)])
 
 
-IN_STACK, TIME, B_VALUE, DIRECTION = 0x00209057, 0x00209128, 0x00189087, 0x00189075
+B_VALUE, DIRECTION = 0x00189087, 0x00189075
 
 
 def test_an_enhanced_file_is_split_by_the_dimension_that_tells_its_frames_apart(
