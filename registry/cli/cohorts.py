@@ -116,7 +116,7 @@ def seal_staged(staged: Path, cohort: str, version: str, until: str | None, as_j
     show(
         {**sealed, "seen_before": seen},
         as_json,
-        "".join(f"{line}\n" for line in lines(seen, cohort))
+        "".join(f"{line}\n" for line in [*lines(seen, cohort), *sealed.get("warnings", ())])
         + f"{cohort} {version} sealed: {manifest.counts.cases} cases of "
         f"{manifest.counts.patients} patients\nroot {manifest.root}\nNext: two stewards, each "
         f"with their own key: touchstone cohort sign {cohort} --version {version} --key …",

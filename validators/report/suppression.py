@@ -21,8 +21,8 @@ Rules
    another version's by 1 to k - 1 is withheld like a small one, with others, until the withheld
    ones together differ by none or by at least k. Where a whole class differs by so little, its
    groups must not add up to it. A coarse count that goes for this must not follow from finer ones:
-   one within it and one beside it go too. Intersections, which a manifest does not count, are withheld as a
-   whole unless the versions count alike.
+   one within it and one beside it go too. Intersections, which a manifest does not count, are
+   withheld as a whole unless the versions count alike.
 
 What this can't see: nesting over unions of groups on both sides, tables of the same cohort that
 were released under another protocol, and cases that were exchanged one for one. Cell suppression
