@@ -72,9 +72,11 @@ def show_quality(folder: Path, as_json: bool) -> None:
     for words, part in (("left out", "left_out"), ("noted", "noted"), ("look at", "review"),
                         ("not to be sealed", "outside_the_allow_list")):  # fmt: skip
         lines += [f"{words}: {count} x {what}" for what, count in report[part].items() if count]
-    kept, fell_away = report["signed_off"]["kept"], report["signed_off"]["fell_away"]
-    if kept or fell_away:
-        lines.append(f"signed off before: {kept} rows still stand, {fell_away} fell away")
+    if (before := report.get("signed_off")) and any(before.values()):
+        lines.append(
+            f"signed off before this ingest: {before['kept']} rows still stand, "
+            f"{before['fell_away']} fell away"
+        )
     lines += seen_lines(report.get("seen_before"))
     for name, of in report["attributes"].items():
         small = sum(group["small"] for group in of["groups"].values())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.settings import Settings
-from registry.trust.errors import TouchstoneError
+from registry.trust.errors import Invalid, TouchstoneError
 from validators.cohort.ingest import Staged
 from validators.leakage.key_file import open_linking_key
 from validators.leakage.link_index import LinkIndex
@@ -67,12 +67,17 @@ def lines(seen: dict[str, Any] | None, cohort: str | None = None) -> list[str]:
 
 
 def sealed_side(settings: Settings, name: Path) -> tuple[str, str] | None:
-    """COHORT/VERSION, or COHORT where one version of it is kept; None for anything else."""
+    """COHORT/VERSION, or COHORT where one version of it is kept; None for anything else.
+
+    Raises Invalid for a cohort of several versions.
+    """
     if name.exists():
         return None
     text = str(name)
     fitting = [one for one in link_index(settings).versions() if text in (one[0], "/".join(one))]
-    return fitting[0] if len(fitting) == 1 else None
+    if len(fitting) > 1:
+        raise Invalid(f"{text} has several versions; name one: {text}/{fitting[-1][1]}")
+    return fitting[0] if fitting else None
 
 
 def _uses(settings: Settings) -> dict[str, str] | None:

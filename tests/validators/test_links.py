@@ -48,7 +48,9 @@ def test_what_is_kept_is_read_again_and_says_nothing_without_the_key(
     kept = made("P2", "P1", "", "P2")
     index.keep("open", "1", kept)
     index.keep("other", "1", made("P1"))
-    assert index.read("open", "1") == kept.ordered()
+    found = index.read("open", "1")
+    rows = sorted(zip(kept.patients, kept.pixels, kept.hashes, strict=True))
+    assert list(zip(found.patients, found.pixels, found.hashes, strict=True)) == rows
     assert index.versions() == [("open", "1"), ("other", "1")]
     path = tmp_path / "links/open/1.links"
     data = path.read_bytes()

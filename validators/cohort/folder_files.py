@@ -14,7 +14,7 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,10 @@ STATEMENT = "cohort.yaml"
 MANY = 500
 """Files from which on headers are read in several processes: starting them takes a second."""
 _CHUNK = 32
+
+
+Headers = Mapping[Path, Header | str | None]
+"""Files, and what `headers_of` gives for them."""
 
 
 @dataclass
@@ -72,13 +76,19 @@ def inside(folder: Path, named: str) -> Path:
     return real
 
 
-def read_folder(folder: Path) -> Found:
-    """The volumes and segmentations of all DICOM files below `folder`."""
+def read_folder(folder: Path, known: Headers | None = None) -> Found:
+    """The volumes and segmentations of all DICOM files below `folder`.
+
+    known: the headers of these files, where they were read before.
+    """
     found = Found()
     series: dict[str, list[Header]] = defaultdict(list)
     masks: dict[str, Header] = {}
     paths = [p for p in regular_files(folder) if str(p.relative_to(folder)) != STATEMENT]
-    for path, header in zip(paths, _headers(paths), strict=True):
+    read = {} if known is None else known
+    headers = headers_of([path for path in paths if path not in read])
+    for path in paths:
+        header = read[path] if path in read else next(headers)
         if header is None:
             found.add("files that are not DICOM")
             continue
@@ -95,8 +105,11 @@ def read_folder(folder: Path) -> Found:
     return found
 
 
-def _headers(paths: Sequence[Path]) -> Iterator[Header | str | None]:
-    """The header of each file, over all cores where there are many."""
+def headers_of(paths: Sequence[Path]) -> Iterator[Header | str | None]:
+    """The header of each file, over all cores where there are many.
+
+    None for what is no DICOM file; else why it can't be read.
+    """
     done = 0
     if len(paths) >= MANY and cores() > 1:
         with reading_processes(cores()) as pool, contextlib.suppress(BrokenProcessPool):

@@ -62,9 +62,7 @@ class LinkIndex:
         if links.key != self._key.fingerprint:
             raise Refused("these links are under another linking key", code="linking_keys_differ")
         path, nonce = self._path(cohort, version), secrets.token_bytes(_NONCE)
-        sealed = self._cipher.encrypt(
-            nonce, links_bytes(links.ordered()), canonical([cohort, version])
-        )
+        sealed = self._cipher.encrypt(nonce, links_bytes(links), canonical([cohort, version]))
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _replace(path, _MAGIC + self._key.fingerprint.encode() + nonce + sealed)

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -41,21 +42,12 @@ class Links:
 
     def without(self, patients: Collection[bytes]) -> "Links":
         """The same without some patients."""
-        kept = [row for row, patient in enumerate(self.patients) if patient not in patients]
-        return self._rows(kept)
-
-    def ordered(self) -> "Links":
-        """The same rows in the order of their tokens."""
-        rows = range(len(self.patients))
-        return self._rows(sorted(rows, key=lambda row: (self.patients[row], self.pixels[row])))
-
-    def _rows(self, rows: Iterable[int]) -> "Links":
-        taken = list(rows)
+        rows = [row for row, patient in enumerate(self.patients) if patient not in patients]
         return Links(
             self.key,
-            tuple(self.patients[row] for row in taken),
-            tuple(self.pixels[row] for row in taken),
-            tuple(self.hashes[row] for row in taken),
+            tuple(self.patients[row] for row in rows),
+            tuple(self.pixels[row] for row in rows),
+            tuple(self.hashes[row] for row in rows),
         )
 
 
@@ -120,20 +112,21 @@ def shared(first: Links, second: Links) -> Shared:
 
 
 def links_bytes(links: Links) -> bytes:
-    """The rows as bytes, for the index."""
+    """The rows as bytes, in the order of their tokens."""
+    tokens = np.concatenate([_column(links.patients), _column(links.pixels)], axis=1)
+    order = np.lexsort(tokens.view(">u8").T[::-1])
+    columns = {
+        "patients": tokens[:, :_TOKEN],
+        "pixels": tokens[:, _TOKEN:],
+        "hashes": np.array([bits or 0 for bits in links.hashes], dtype=np.uint64),
+        "hashed": np.array([bits is not None for bits in links.hashes], dtype=np.uint8),
+    }
+    return bytes(save({name: np.ascontiguousarray(of[order]) for name, of in columns.items()}))
 
-    def column(tokens: tuple[bytes, ...]) -> np.ndarray:
-        joined = b"".join(token or _NONE for token in tokens)
-        return np.frombuffer(joined, np.uint8).reshape(len(tokens), _TOKEN)
 
-    hashes = np.array([bits or 0 for bits in links.hashes], dtype=np.uint64)
-    hashed = np.array([bits is not None for bits in links.hashes], dtype=np.uint8)
-    return bytes(
-        save({
-            "patients": column(links.patients), "pixels": column(links.pixels),
-            "hashes": hashes, "hashed": hashed,
-        })
-    )  # fmt: skip
+def _column(tokens: Sequence[bytes]) -> NDArray[np.uint8]:
+    joined = b"".join([token or _NONE for token in tokens])
+    return np.frombuffer(joined, np.uint8).reshape(len(tokens), _TOKEN)
 
 
 def parse_links(key: str, data: bytes) -> Links:
