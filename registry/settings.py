@@ -121,6 +121,11 @@ class Settings:
         return self.home / "linking.key"
 
     @property
+    def links(self) -> Path:
+        """What finds the patients of sealed cohorts again, under the linking key."""
+        return self.home / "links"
+
+    @property
     def cohort_keys(self) -> Path:
         """The key-encryption key of the locked cohorts."""
         return self.home / "cohort-keys"

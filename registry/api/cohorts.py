@@ -43,7 +43,7 @@ _WITHHELD = Field(description="null where the catalogue withholds it.")
 
 
 class Cohort(BaseModel):
-    """A cohort version. The last six fields are for the facility's own people."""
+    """A cohort version. From `root` on they are for the facility's own people."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{
         "id": "lidc-nodules", "version": "1", "title": "Nodules of LIDC-IDRI, the locked half",
@@ -68,6 +68,9 @@ class Cohort(BaseModel):
         bool, Field(description="Locked by one steward in an earlier version; no run opens it yet.")
     ] = False
     until: dt.date | None = None
+    warnings: Annotated[
+        list[str], Field(description="To who sealed it: how near it is to another version.")
+    ] = []
 
 
 class CohortLife(BaseModel):
@@ -76,7 +79,7 @@ class CohortLife(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{
         "id": "lidc-nodules", "version": "1", "state": "sealed", "sealed_by": "Sam",
         "locked_alone": False, "until": None, "envelope": None, "signed_by": [],
-        "locked_at": None, "record": None, "acts": [],
+        "locked_at": None, "record": None, "acts": [], "warnings": [],
     }]})  # fmt: skip
     id: str
     version: str
@@ -91,6 +94,9 @@ class CohortLife(BaseModel):
     locked_at: dt.datetime | None
     record: Annotated[str | None, Field(description="Digest of lock.json beside the manifest.")]
     acts: list[dict[str, Any]]
+    warnings: Annotated[
+        list[str], Field(description="To who signs it: how near it is to another version.")
+    ]
 
 
 def router(facility: Facility, caller_of: Any) -> APIRouter:

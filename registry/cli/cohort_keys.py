@@ -36,6 +36,7 @@ def erase_patients(
     cohort: str, version: str | None, patients: Path, new_version: str, reason: str, as_json: bool
 ) -> None:
     """Seal a new version without these patients, put it up for two signatures, retire the old."""
+    from registry.cli.seen import link_index
     from registry.storage.key_encryption import facility_keys, key_encryption
     from registry.storage.opening import open_store
     from registry.trust.canonical import sha256_bytes
@@ -64,6 +65,7 @@ def erase_patients(
         manifest = erase(old, store, old_keys, store, keys, patients=named, progress=advance)
     path = manifest_path(cohort, new_version)
     store.put(path, manifest_bytes(manifest))
+    link_index(settings).erase(cohort, row["version"], new_version, named)
     client.post("/cohorts", {"manifest_path": path})
     life = client.get(f"/cohorts/{cohort}/versions/{row['version']}")
     if life["state"] == "locked":
@@ -84,6 +86,7 @@ def erase_patients(
 
 def destroy(cohort: str, version: str, reason: str, as_json: bool) -> None:
     """Destroy the data keys of a version on which no certificate rests. There is no way back."""
+    from registry.cli.seen import link_index
     from validators.cohort.keys import destroy_keys
 
     settings = read_settings()
@@ -95,8 +98,10 @@ def destroy(cohort: str, version: str, reason: str, as_json: bool) -> None:
     )
     date = next(act["at"][:10] for act in life["acts"] if act["kind"] == "destroy-keys")
     destroy_keys(settings.cohort_keys, cohort, version, date)
+    link_index(settings).destroy(cohort, version)
     show(
         {"id": cohort, "version": version, "keys_destroyed": str(dt.date.fromisoformat(date))},
         as_json,
-        f"the keys of {cohort} {version} are destroyed; destroy their backups too",
+        f"the keys of {cohort} {version} are destroyed, and what found its patients again; destroy "
+        "the backups of both too",
     )

@@ -39,6 +39,8 @@ def sign(cohort: str, version: str | None, key: str, as_json: bool) -> None:
                 lock = begun  # else a new statement, which the other signs again
         if not as_json:
             _print_signed(lock.model_dump(mode="json"), f"{person} of {organisation}")
+            for warning in before["warnings"]:
+                console.print(f"mind: {warning}", markup=False, soft_wrap=True)
         envelope = add_signature(unsigned(LOCK_TYPE, new_lock(lock)), signer)
     after = client.post(f"{_address(row)}/signatures", {"envelope": envelope})
     names = " and ".join(after["signed_by"])

@@ -19,6 +19,7 @@ def ingest_source(
     as_json: bool,
 ) -> None:
     """Read a source into a staging folder."""
+    from registry.cli.seen import known, lines
     from validators.cohort.ingest import ingest
     from validators.cohort.quality import read_quality
     from validators.protocol.read import read_contract
@@ -32,20 +33,26 @@ def ingest_source(
             reference=reference,
             keep=keep,
             progress=advance,
+            known=known(read_settings()),
         )
     report = read_quality(staged)
+    gone = report["signed_off"]["fell_away"]
     following = f"touchstone cohort seal {out} --id NAME"
     if report["review"] or report["outside_the_allow_list"]:
         following = f"touchstone cohort quality {out}"
     show(
         {"staged": str(out), "meta": staged.meta, "quality": report},
         as_json,
-        f"{out}: {staged.cases} cases staged. Next: {following}",
+        f"{out}: {staged.cases} cases staged. "
+        + (f"{gone} rows that were signed off fell away. " if gone else "")
+        + f"Next: {following}"
+        + "".join(f"\n{line}" for line in lines(report["seen_before"])),
     )
 
 
 def show_quality(folder: Path, as_json: bool) -> None:
     """The quality report of staged cases, in lines."""
+    from registry.cli.seen import lines as seen_lines
     from validators.cohort.clearance import check_clear
     from validators.cohort.ingest import open_staged
     from validators.cohort.quality import read_quality
@@ -65,6 +72,12 @@ def show_quality(folder: Path, as_json: bool) -> None:
     for words, part in (("left out", "left_out"), ("noted", "noted"), ("look at", "review"),
                         ("not to be sealed", "outside_the_allow_list")):  # fmt: skip
         lines += [f"{words}: {count} x {what}" for what, count in report[part].items() if count]
+    if (before := report.get("signed_off")) and any(before.values()):
+        lines.append(
+            f"signed off before this ingest: {before['kept']} rows still stand, "
+            f"{before['fell_away']} fell away"
+        )
+    lines += seen_lines(report.get("seen_before"))
     for name, of in report["attributes"].items():
         small = sum(group["small"] for group in of["groups"].values())
         lines.append(
@@ -77,8 +90,10 @@ def show_quality(folder: Path, as_json: bool) -> None:
 
 def seal_staged(staged: Path, cohort: str, version: str, until: str | None, as_json: bool) -> None:
     """Seal on this machine, then put what lies in the store up for two stewards' signatures."""
+    from registry.cli.seen import lines, link
     from registry.storage.key_encryption import key_encryption
     from registry.storage.opening import open_store
+    from validators.cohort.ingest import open_staged
     from validators.cohort.keys import create_keys
     from validators.cohort.manifest import manifest_bytes
     from validators.cohort.seal import seal
@@ -95,12 +110,16 @@ def seal_staged(staged: Path, cohort: str, version: str, until: str | None, as_j
         )
     path = f"cohorts/{cohort}/{version}/manifest.json"
     store.put(path, manifest_bytes(manifest))
+    with progress_bar("linking", as_json) as advance:
+        total = manifest.counts.cases
+        seen = link(settings, open_staged(staged), cohort, version, lambda n: advance(n, total))
     body = {"manifest_path": path} | ({"until": last_day.isoformat()} if last_day else {})
     sealed = client.post("/cohorts", body)
     show(
-        sealed,
+        {**sealed, "seen_before": seen},
         as_json,
-        f"{cohort} {version} sealed: {manifest.counts.cases} cases of "
+        "".join(f"{line}\n" for line in [*lines(seen, cohort), *sealed.get("warnings", ())])
+        + f"{cohort} {version} sealed: {manifest.counts.cases} cases of "
         f"{manifest.counts.patients} patients\nroot {manifest.root}\nNext: two stewards, each "
         f"with their own key: touchstone cohort sign {cohort} --version {version} --key …",
     )

@@ -177,9 +177,11 @@ def cohort_quality(
 
 @cohort_app.command("leakage")
 def cohort_leakage(
-    staged: Annotated[Path, typer.Argument(help="Folder that `cohort ingest` wrote.")],
+    cohort: Annotated[
+        Path, typer.Argument(help="Folder that `cohort ingest` wrote, or COHORT/VERSION.")
+    ],
     against: Annotated[
-        Path, typer.Option(help="Another staged folder, or a text file: one patient a line.")
+        Path, typer.Option(help="Another of these, or a text file: one patient a line.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the evidence and the pairs to look at.")],
     json: Json = False,
@@ -187,7 +189,7 @@ def cohort_leakage(
     """Look for patients, pixels and look-alikes seen before (on the facility's machine)."""
     from registry.cli import leakage
 
-    leakage.search_staged(staged, against, out, json)
+    leakage.search_cohort(cohort, against, out, json)
 
 
 @cohort_app.command("seal")

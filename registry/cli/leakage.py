@@ -1,4 +1,4 @@
-"""`cohort leakage`: what a staged cohort shares with what was seen before."""
+"""`cohort leakage`: what a staged or sealed cohort shares with another, or with a list."""
 
 import csv
 import io
@@ -10,19 +10,25 @@ from registry.settings import read_settings
 from registry.trust.canonical import canonical
 
 
-def search_staged(staged: Path, against: Path, out: Path, as_json: bool) -> None:
-    """Write `leakage.json` (counts) and `pairs.csv` (case ids, for the facility alone)."""
+def search_cohort(first: Path, against: Path, out: Path, as_json: bool) -> None:
+    """Write `leakage.json` (counts) and `pairs.csv` (case ids, for the facility alone).
+
+    Either side is a staged folder or COHORT/VERSION, as sealed here; `against` may be a list.
+    """
+    from registry.cli.seen import link_index, sealed_side
     from validators.assess import write_files
     from validators.cohort.ingest import open_staged
-    from validators.leakage.key_file import open_linking_key
     from validators.leakage.staged import read_side, search
 
     settings = read_settings()
     on_facility_machine(settings.home)
-    cohort, other = open_staged(staged), read_side(against)
+    index = link_index(settings)
+    mine, theirs = sealed_side(settings, first), sealed_side(settings, against)
+    cohort = index.read(*mine) if mine else open_staged(first)
+    other = index.read(*theirs) if theirs else read_side(against)
     with progress_bar(f"comparing with {against.name}", as_json) as advance:
-        key = open_linking_key(settings.linking_key)
-        found = search(cohort, other, key, against=against.name, progress=advance)
+        name = " ".join(theirs) if theirs else against.name
+        found = search(cohort, other, index.key, against=name, progress=advance)
     pairs = io.StringIO()
     writer = csv.writer(pairs)
     writer.writerow(["search", "case", "other", "distance"])

@@ -20,6 +20,7 @@ from registry.facility import Facility
 from registry.identity.caller import Caller
 from registry.identity.policy import require
 from registry.submissions.lock import cohort, load_manifest
+from registry.submissions.near import SMALLEST_GROUP
 from registry.submissions.submit import protocol_of
 from registry.submissions.use import conditions
 from registry.trust.canonical import canonical
@@ -34,7 +35,6 @@ MEDIA_TYPES: dict[Format, str] = {
     "turtle": "text/turtle",
     "jsonld": "application/ld+json",
 }
-SMALLEST_GROUP = 10
 
 
 @dataclass(frozen=True)

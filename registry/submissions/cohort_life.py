@@ -30,6 +30,7 @@ from registry.identity.enrolment import register_of, steward_key
 from registry.identity.policy import require
 from registry.submissions import places
 from registry.submissions.lock import cohort, keep, load_manifest
+from registry.submissions.near import near_versions
 from registry.trust.canonical import sha256_bytes
 from registry.trust.cohort_lock import (
     LOCK_TYPE,
@@ -72,6 +73,7 @@ def life(facility: Facility, caller: Caller, name: str, version: str) -> dict[st
         signed = now.all("cohort_signatures", id=name, version=version)
         locked = now.maybe("cohort_lock", id=name, version=version)
         acts = now.all("cohort_acts", id=name, version=version)
+        near = near_versions(now, row)
     if locked is not None:
         _put_record(facility, row, locked["record"].encode())
     envelope = locked["envelope"] if locked else _latest(signed)
@@ -81,6 +83,7 @@ def life(facility: Facility, caller: Caller, name: str, version: str) -> dict[st
         "version": version,
         "state": row["state"],
         "sealed_by": row["locked_by"],
+        "warnings": near,
         "locked_alone": row["locked_alone"] and locked is None,
         "until": max((day for day in (row["until"], *(act["until"] for act in acts)) if day),
                      default=None),

@@ -23,8 +23,9 @@ from registry.facility import Facility
 from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.policy import require
-from registry.submissions.apart import compare_inputs
+from registry.submissions.apart import compare_inputs, compare_patients
 from registry.submissions.comparators import comparator_runs
+from registry.submissions.near import near_versions
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
 from validators.cohort.fitting import check_attributes
@@ -41,6 +42,7 @@ def propose_cohort(
 ) -> Row:
     """Put the cohort whose sealed objects and manifest lie in the store up for two signatures.
 
+    `warnings` in what is given back: see `near_versions`.
     until: the day until which the store keeps it from everybody; the store's own days without.
     """
     require(caller, "cohort.lock")
@@ -66,9 +68,11 @@ def propose_cohort(
         )
         note(now, caller, "cohort-sealed", f"{manifest.id}/{manifest.version}",
              {"root": manifest.root})  # fmt: skip
+        counts = manifest.counts.model_dump()
+        near = near_versions(now, {"id": manifest.id, "version": manifest.version, **counts})
     if until is not None:
         keep(facility, manifest, until)
-    return cohort(facility, caller, manifest.id, manifest.version)
+    return cohort(facility, caller, manifest.id, manifest.version) | {"warnings": near}
 
 
 def keep(facility: Facility, manifest: Manifest, until: dt.date) -> None:
@@ -187,11 +191,11 @@ def _development(facility: Facility, caller: Caller, protocol: Protocol) -> dict
             f"the development cohort {wanted.id} has fewer than {least} positives or negatives, so "
             "nothing of a run on it could be shown"
         )
+    both = load_manifest(facility, gating), load_manifest(facility, development)
     return {
         "development": f"{wanted.id}/{development['version']}",
-        "inputs": compare_inputs(
-            facility, caller, load_manifest(facility, gating), load_manifest(facility, development)
-        ),
+        "patients": compare_patients(facility, *both),
+        "inputs": compare_inputs(facility, caller, *both),
     }
 
 

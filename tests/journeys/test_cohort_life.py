@@ -18,6 +18,16 @@ def test_a_cohort_lives_from_its_seal_to_the_end_of_its_keys(story: Story, tmp_p
         "--out", staged)  # fmt: skip
     sealed = run(sam, "cohort", "seal", staged, "--id", "few", "--until", "2099-12-31")
     assert sealed["state"] == "sealed"
+    (seen,) = sealed["seen_before"]["versions"]
+    assert (seen["cohort"], seen["use"]) == ("lidc-nodules", "gating"), "the demo's own"
+    again = run(sam, "cohort", "ingest", source, "--contract", HERE / "contract.yaml", "--half",
+                "development", "--out", tmp_path / "again")  # fmt: skip
+    versions = {of["cohort"]: of for of in again["quality"]["seen_before"]["versions"]}
+    seen = versions["few"]
+    assert (seen["version"], seen["use"]) == ("1", "none")
+    assert versions.get("lidc-nodules", {"patients": 0})["patients"] == 0, "it has the other half"
+    assert seen["patients"] == again["meta"]["patients"]
+    assert seen["same_pixels"] == again["meta"]["cases"]
     assert run(sam, "cohort", "verify", "few")["locked_by"] == []
     with pytest.raises(CommandFailed, match="not enrolled for you as a steward"):
         run(sam, "cohort", "sign", "few", "--key", story.keys / "uma.key")
@@ -37,6 +47,11 @@ def test_a_cohort_lives_from_its_seal_to_the_end_of_its_keys(story: Story, tmp_p
     listed.write_text(f"{patients[0]}\n")
     erased = run(sam, *erase)
     assert (erased["erased"], erased["old_state"]) == (1, "retired")
+    shared = run(sam, "cohort", "leakage", "few/1", "--against", "few/2", "--out", tmp_path / "l")
+    left = len(patients) - 1
+    assert shared["findings"][0]["counts"] == {"cohort": left, "other": left, "shared": left}
+    named = run(sam, "cohort", "leakage", "few/1", "--against", listed, "--out", tmp_path / "m")
+    assert named["findings"][0]["counts"]["shared"] == 0, "who was erased can't be found any more"
     for person, key in ((sam, "sam"), (uma, "uma")):
         run(person, "cohort", "sign", "few", "--version", "2", "--key", story.keys / f"{key}.key")
     shown = run(sam, "cohort", "verify", "few", "--version", "2")
@@ -47,6 +62,7 @@ def test_a_cohort_lives_from_its_seal_to_the_end_of_its_keys(story: Story, tmp_p
     gone = run(sam, "cohort", "destroy-keys", "few", "1", "--reason", "a patient was erased")
     shown = run(sam, "cohort", "verify", "few", "--version", "1")
     assert shown["keys_destroyed"] == gone["keys_destroyed"]
+    assert [path.name for path in (story.home / "facility/links/few").iterdir()] == ["2.links"]
     assert shown["verified"]
     with pytest.raises(CommandFailed, match="destroyed on"):
         run(sam, *erase[:-1], "3")

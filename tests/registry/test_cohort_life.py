@@ -13,6 +13,7 @@ from registry.settings import Databases
 from registry.submissions import places
 from registry.submissions.cohort_life import NewCohortAct, SignedLock, act, check_lock, life, sign
 from registry.submissions.lock import lock_protocol, propose_cohort
+from registry.submissions.near import near_versions
 from registry.submissions.use import Statement, declare
 from registry.trust.canonical import sha256_bytes
 from registry.trust.cohort_lock import LOCK_TYPE, LockRecord, checked, new_lock, parse_record
@@ -319,6 +320,26 @@ def test_a_record_that_got_lost_before_it_was_written_is_written_again(example: 
     place.unlink()
     check_lock(example.worker, row_of(example, name))
     assert place.read_bytes() == whole
+
+
+def test_who_seals_and_who_signs_is_told_of_a_version_that_is_near(
+    example: Example, name: str
+) -> None:
+    assert life(example.api, example.people["Sam"], name, "1")["warnings"] == []
+    row = row_of(example, name)
+    second = row | {"version": "2", "positives": row["positives"] - 3,
+                    "negatives": row["negatives"] + 12}  # fmt: skip
+    with example.api.record.transaction(example.people["Sam"]) as now:
+        (warning,) = near_versions(now, second)
+        assert "version 2 has 3 positives fewer than version 1" in warning
+        assert near_versions(now, row | {"version": "2"}) == []
+        assert near_versions(now, second | {"positives": row["positives"] + 10}) == []
+    signed_by(example, "Sam", name)
+    signed_by(example, "Uma", name)
+    body = on(example, name) | {"disclosure": {"minimum_group": 13}}
+    lock_protocol(example.api, example.people["Sam"], body)
+    with example.api.record.transaction(example.people["Sam"]) as now:
+        assert len(near_versions(now, second)) == 2, "a protocol asks for 13"
 
 
 def test_a_cohort_locked_by_one_before_stays_locked_and_waits_for_two(

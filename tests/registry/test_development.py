@@ -27,6 +27,10 @@ from tests.registry.development_example import (
 )
 from tests.registry.facility_example import Example, honest
 from validators.evidence import Report
+from validators.leakage.key_file import open_linking_key
+from validators.leakage.link_index import LinkIndex
+from validators.leakage.links import links_of
+from validators.leakage.pictures import Pictures
 from validators.report.disclosure import release
 from validators.report.ladder import NOTICE, Ladder, told
 
@@ -172,6 +176,29 @@ def test_a_case_that_lies_in_both_is_found_where_the_keys_are(life: Example) -> 
     noted = [json.loads(detail) for (detail,) in life.sql(log)]
     assert noted[0]["inputs"] == "not compared: this machine holds no keys"
     assert any(detail.get("inputs") == "no input in both" for detail in noted)
+
+
+def test_a_patient_in_both_is_found_by_what_was_kept_at_the_sealing(life: Example) -> None:
+    sealed(life, "linked", first=9, keys=False)
+    index = LinkIndex(life.api.settings.links, open_linking_key(life.api.settings.linking_key))
+
+    def keep(cohort: str, *patients: str) -> None:
+        nothing = (None,) * len(patients)
+        index.keep(cohort, "1", links_of(index.key, patients, Pictures(nothing, nothing, ())))
+
+    def noted() -> str:
+        log = "SELECT detail FROM touchstone.event WHERE kind = 'protocol-locked' ORDER BY seq DESC"
+        return str(json.loads(life.sql(log)[0][0])["patients"])
+
+    locked(life, development_cohort={"id": "linked"})
+    assert noted() == "not compared: this machine can't find both again"
+    keep("nodules", "P 7", "P8", "-")
+    keep("linked", "p7", "P9", "-")
+    with pytest.raises(Refused, match="1 patients of linked are in nodules too"):
+        locked(life, development_cohort={"id": "linked"})
+    keep("linked", "P9", "-")
+    locked(life, development_cohort={"id": "linked"})
+    assert noted() == "no patient in both"
 
 
 def test_what_never_came_to_a_case_costs_no_trial(life: Example) -> None:

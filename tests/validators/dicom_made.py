@@ -19,6 +19,9 @@ from validators.cohort.dicom_series import Volume, parts_of
 
 SECRETS = ("Geheim^Gertrud", "19521224", "20240317", "Dr^Behandelnd", "ACC-4711", "PRIVATE-NOTE")
 """What must never be in a staged file."""
+ENHANCED = "1.2.840.10008.5.1.4.1.1.4.1"
+IN_STACK, TIME = 0x00209057, 0x00209128
+"""Dimensions of an enhanced file."""
 ROOT = "1.2.826.0.1.3680043.8.498.77"
 CLASSES = {
     "CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4",
@@ -102,6 +105,39 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.int16]:
     """Smooth grey values, as a scanner gives."""
     values = np.random.default_rng(seed).integers(200, 1800, shape)
     return values.astype(np.int16)
+
+
+def enhanced(
+    path: Path, frames: list[dict[str, Any]], pointers: tuple[int, ...] = (), **more: Any
+) -> NDArray[np.int16]:
+    """An enhanced MR file. A frame has its height, indices, and values by functional group."""
+    pixels = noise((len(frames), 6, 8), 5)
+    made = with_pixels(header("7", 1, "MR", NumberOfFrames=len(frames), **more), pixels)
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = ENHANCED
+
+    def item(**values: Any) -> Dataset:
+        inside = Dataset()
+        for name, value in values.items():
+            setattr(inside, name, value)
+        return inside
+
+    made.DimensionIndexSequence = [item(DimensionIndexPointer=pointer) for pointer in pointers]
+    plane = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    made.SharedFunctionalGroupsSequence = [
+        item(PlaneOrientationSequence=[plane],
+             PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.5])])
+    ]  # fmt: skip
+    groups = []
+    for frame in frames:
+        group = item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, frame.pop("height")])])
+        if indices := frame.pop("indices", None):
+            group.FrameContentSequence = [item(DimensionIndexValues=indices)]
+        for sequence, values in frame.items():
+            setattr(group, sequence, [item(**values)])
+        groups.append(group)
+    made.PerFrameFunctionalGroupsSequence = groups
+    save(made, path)
+    return pixels
 
 
 def statement(folder: Path) -> None:

@@ -56,9 +56,9 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def sealed(staged: Staged, folder: Path, name: str = "c") -> Any:
+def sealed(staged: Staged, folder: Path, name: str = "c", store_name: str = "") -> Any:
     keys = create_keys(folder / f"keys-{name}", "made", "1")
-    store = LocalStore(folder / f"store-{name}")
+    store = LocalStore(folder / f"store-{store_name or name}")
     manifest = seal(staged, store, cohort_id="made", version="1", keys=keys)
     return manifest, list(stream(manifest, store, keys.inputs()))
 

@@ -66,6 +66,37 @@ def test_sealing_waits_for_every_look_and_no_row_of_it_can_be_lost(tmp_path: Pat
     assert before.count("\n") == 4
 
 
+def test_what_was_signed_off_stays_so_when_cases_are_ingested_again_as_long_as_they_are_the_same(
+    tmp_path: Path,
+):
+    source, reference = hospital(tmp_path, 3)
+    heads = [path for n in (1, 2) for path in (source / f"Geheim_{n}").iterdir()]
+    for path in heads:
+        image = pydicom.dcmread(path)
+        image.BodyPartExamined = "HEAD"
+        image.save_as(path)
+    asked = {"contract": made_contract(CT), "half": "all", "reference": reference}
+    staged = ingest(source, tmp_path / "out", **asked)
+    sign(staged)
+    first = sealed(staged, tmp_path, "first")[0]
+    assert first.about["flags_reviewed"] == 2
+    again = ingest(source, tmp_path / "out", **asked)
+    assert read_quality(again)["signed_off"] == {"kept": 2, "fell_away": 0}
+    assert sealed(again, tmp_path, "first")[0].root == first.root
+    sign(again, reviewer="A. Nother")
+    other = sealed(again, tmp_path, "first", "other")[0]
+    assert other.about["review"] != first.about["review"]
+    assert other.root != first.root
+    image = pydicom.dcmread(heads[-1])
+    image.PixelData = image.pixel_array[::-1].tobytes()
+    image.save_as(heads[-1])
+    (tmp_path / "out").rename(tmp_path / "out.replaced")  # as a run leaves it that is killed
+    changed = ingest(source, tmp_path / "out", **asked)
+    assert read_quality(changed)["signed_off"] == {"kept": 1, "fell_away": 1}
+    with pytest.raises(Refused, match="1 of 2 rows"):
+        sealed(changed, tmp_path, "second")
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [

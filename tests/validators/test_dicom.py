@@ -19,7 +19,8 @@ from tests.validators.dicom_made import (
     with_pixels,
     write_series,
 )
-from validators.cohort.dicom_file import is_dicom, read_header, stored
+from validators.cohort.dicom_file import read_header, stored
+from validators.cohort.dicom_open import is_dicom
 from validators.cohort.dicom_series import parts_of, read_picture
 from validators.cohort.kept import kept_of
 from validators.cohort.suspicion import FACE, WRITING, shows_writing, suspicions

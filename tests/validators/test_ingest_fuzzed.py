@@ -24,6 +24,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from registry.trust.errors import Invalid
 from tests.validators.dicom_made import (
+    IN_STACK,
+    TIME,
+    enhanced,
     header,
     noise,
     save,
@@ -40,7 +43,7 @@ from validators.cohort.image_file import read_image
 from validators.cohort.ingest import ingest
 from validators.contract.harmonise import tensor_of
 
-KINDS = ("ct", "seg", "nii", "nii.gz", "png", "tif", "bigendian")
+KINDS = ("ct", "bare", "4d", "seg", "nii", "nii.gz", "png", "tif", "bigendian")
 CONTRACT = made_contract(CT)
 
 
@@ -53,13 +56,16 @@ def originals(folder: str) -> dict[str, bytes]:
     mask = np.zeros((3, 8, 8), dtype=np.uint8)
     mask[1, 2:5, 2:5] = 1
     segmentation(paths, mask, here / "seg")
+    frames = [{"height": place, "indices": [place, time]} for time in (1, 2) for place in (1, 2, 3)]
+    enhanced(here / "4d", frames, (IN_STACK, TIME))
     nibabel.save(nibabel.Nifti1Image(noise((4, 5, 6)), np.eye(4)), here / "v.nii")
     Image.fromarray(noise((16, 16)).astype(np.uint16)).save(here / "p.png")
     Image.fromarray(noise((16, 16)).astype(np.uint8)).save(here / "p.tif")
     shipped = Path(pydicom.data.__file__).parent / "test_files/MR_small_bigendian.dcm"
     nifti = (here / "v.nii").read_bytes()
     return {
-        "ct": paths[1].read_bytes(), "seg": (here / "seg").read_bytes(), "nii": nifti,
+        "ct": paths[1].read_bytes(), "bare": paths[1].read_bytes()[132:],
+        "4d": (here / "4d").read_bytes(), "seg": (here / "seg").read_bytes(), "nii": nifti,
         "nii.gz": gzip.compress(nifti, mtime=0), "png": (here / "p.png").read_bytes(),
         "tif": (here / "p.tif").read_bytes(), "bigendian": shipped.read_bytes(),
         **{f"slice {n}": path.read_bytes() for n, path in enumerate(paths)},
@@ -106,9 +112,10 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            if kind in ("ct", "bigendian"):
+            if kind in ("ct", "bare", "4d", "bigendian"):
                 for volume in parts_of([read_header(p) for p in (path, *slices[::2])]).volumes:
-                    tensor_of(read_picture(volume, "HU"), CONTRACT.inputs[0])
+                    values = "stored" if kind == "4d" else "HU"
+                    tensor_of(read_picture(volume, values), CONTRACT.inputs[0])
             elif kind == "seg":
                 (volume,) = parts_of([read_header(p) for p in slices]).volumes
                 read_mask(read_header(path), volume)
@@ -199,7 +206,8 @@ READ = """
 import resource, sys
 from pathlib import Path
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import is_dicom, read_header, stored
+from validators.cohort.dicom_file import read_header, stored
+from validators.cohort.dicom_open import is_dicom
 from validators.cohort.image_file import read_image
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 path = Path(sys.argv[1])

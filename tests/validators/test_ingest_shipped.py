@@ -11,7 +11,8 @@ import pydicom.data
 from registry.trust.errors import Invalid
 from tests.validators.dicom_made import statement
 from tests.validators.ingest_made import bytes_of, made_contract, table
-from validators.cohort.dicom_file import is_dicom, read_header
+from validators.cohort.dicom_file import read_header
+from validators.cohort.dicom_open import is_dicom
 from validators.cohort.ingest import ingest
 from validators.cohort.quality import read_quality
 

@@ -76,6 +76,23 @@ def test_what_does_not_fit_is_refused_in_one_line(fields: dict[str, Any], words:
     assert "\n" not in raised.value.message
 
 
+@pytest.mark.parametrize(
+    ("attribute", "sensitive"),
+    [("tracer", False), ("PET_tracer", False), ("embrace", False), ("brace.type", False),
+     ("race", True), ("RACE", True), ("patient_race", True), ("patientRace2", True),
+     ("raceEthnicity", True), ("multiethnic", True), ("sexualOrientation", True)],
+)  # fmt: skip
+def test_a_legal_basis_is_needed_for_a_special_category_and_not_for_a_tracer(
+    attribute: str, sensitive: bool
+) -> None:
+    rule = {"attribute": attribute, "margin": 0.1}
+    if sensitive:
+        with pytest.raises(Invalid, match="legal basis"):
+            asked(subgroups=[rule])
+        rule["legal_basis"] = "consent"
+    assert asked(subgroups=[rule]).subgroups[0].attribute == attribute
+
+
 def test_a_perturbation_must_fit_the_contract() -> None:
     tensor = {"name": "image", "dtype": "float32", "shape": [8]}
     score = {"name": "p", "dtype": "float32", "shape": [1]}

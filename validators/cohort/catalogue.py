@@ -10,8 +10,9 @@ Rules
    giving them away, are withheld by the same function as in a released report
    (`validators.report.suppression`). k is the largest of the facility's and of every protocol's.
 2. Between two versions of a cohort: a count that differs by 1 to k - 1 from the same count of an
-   earlier version is withheld, and others with it; for what was taken out or put in would be a
-   group below k. So are the totals; then the earlier version's, which is public, stands as "about".
+   earlier version is withheld, and others with it, as in a report; for what was taken out or put in
+   would be a group below k. So are the totals; then the earlier version's, which is public, stands
+   as "about".
 3. Between this and released reports: an attribute that a protocol crosses with another is left out
    (the crossing's counts and a marginal give each other away), and where a report may show a count
    that is withheld here, only attributes of the protocols are shown; if that does not mend it,
@@ -25,7 +26,7 @@ from typing import Any
 
 from validators.cohort.manifest import Counts, Manifest
 from validators.protocol.schema import Protocol
-from validators.report.suppression import CLASSES, Cell, Class, Groups, Withheld, differs, withheld
+from validators.report.suppression import CLASSES, Cell, Groups, Version, Withheld, withheld
 from validators.table import asked_attributes
 
 Cells = dict[str, dict[str, Cell]]
@@ -112,7 +113,7 @@ def catalogue_entry(
         contract_digest=manifest.contract_digest,
         root=manifest.root,
         minimum_group=k,
-        attributes=_attributes(manifest, earlier, protocols, totals, k),
+        attributes=_attributes(manifest, earlier, protocols, k),
         excluded={
             reason: _total(count, [e.case_flow.get(reason, 0) for e in earlier], k).count
             for reason, count in manifest.case_flow.items()
@@ -163,19 +164,20 @@ def _cells(groups: Mapping[str, Mapping[str, Counts]]) -> Cells:
 
 
 def _attributes(
-    manifest: Manifest, earlier: Sequence[Manifest], protocols: Sequence[Protocol],
-    totals: Mapping[str, Total], k: int,
+    manifest: Manifest, earlier: Sequence[Manifest], protocols: Sequence[Protocol], k: int
 ) -> dict[str, dict[str, Group]]:  # fmt: skip
     every = _cells(manifest.attributes)
     crossed = {name for protocol in protocols for rule in protocol.subgroups
                if rule.crossed_with for name in rule.attributes}  # fmt: skip
     if min(manifest.counts.positives, manifest.counts.negatives) < k:
         return {}
+    versions = [Version(Cell(e.counts.positives, e.counts.negatives), _cells(e.attributes))
+                for e in earlier]  # fmt: skip
     released = [_released(every, protocol) for protocol in protocols]
     asked = {name for protocol in protocols for name in asked_attributes(protocol)}
     free = {name: groups for name, groups in every.items() if name not in crossed}
     for chosen in (free, {name: groups for name, groups in free.items() if name in asked}):
-        hidden = _hidden(chosen, [_cells(e.attributes) for e in earlier], totals, k)
+        hidden = withheld(chosen, k, versions)
         if not any(place in shown for place in hidden for shown in released):
             return {
                 attribute: {
@@ -186,30 +188,6 @@ def _attributes(
                 for attribute, groups in chosen.items()
             }  # fmt: skip
     return {}
-
-
-def _hidden(
-    cells: Cells, earlier: Sequence[Cells], totals: Mapping[str, Total], k: int
-) -> Withheld:
-    """Small counts, those that an earlier version's would give away, and what must go with them."""
-    further: set[tuple[str, str, Class]] = set()
-    for attribute, groups in cells.items():
-        for side in CLASSES:
-            near = {name for name, cell in groups.items()
-                    if _is_near(attribute, name, side, cell, earlier, k)}  # fmt: skip
-            if totals[side].count is None and not near:
-                # All groups of a class add up to its total: one must not be shown.
-                near = {min(groups, key=lambda name: (getattr(groups[name], side), name))}
-            further |= {(attribute, name, side) for name in near}
-    return withheld(cells, k, further=frozenset(further))
-
-
-def _is_near(
-    attribute: str, name: str, side: Class, cell: Cell, earlier: Sequence[Cells], k: int
-) -> bool:
-    none = Cell(0, 0)
-    before = [getattr(e[attribute].get(name, none), side) for e in earlier if attribute in e]
-    return any(differs(getattr(cell, side), one, k) for one in before)
 
 
 def _released(every: Mapping[str, Groups], protocol: Protocol) -> Withheld:

@@ -15,7 +15,6 @@ Rules
 4. No message holds a value.
 """
 
-import csv
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +24,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from registry.trust.canonical import digest_of
 from registry.trust.errors import Invalid, Refused
 from validators.cohort.ingest import KNOWN_COLUMNS, Staged
+from validators.cohort.review import NAME, Row, digest_of_flags, read_review
 
 _FILES = re.compile(
-    r"cases\.parquet|meta\.json|quality\.(json|html)|review\.csv|left_out\.csv|"
+    r"cases\.parquet|meta\.json|quality\.(json|html)|(review|left_out|seen_before)\.csv|"
     r"inputs-\d{5}\.safetensors"
 )
 _LONGEST = 64
@@ -43,10 +42,19 @@ _MANY = 50
 
 @dataclass(frozen=True)
 class Cleared:
-    """How many reasons were looked at, and by whom."""
+    """What was looked at, every row signed."""
 
-    reviewed: int
-    reviewers: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def reviewed(self) -> int:
+        """How many reasons."""
+        return len(self.rows)
+
+    @property
+    def reviewers(self) -> tuple[str, ...]:
+        """By whom."""
+        return tuple(sorted({row.reviewer.strip() for row in self.rows}))
 
 
 def check_clear(staged: Staged) -> Cleared:
@@ -115,32 +123,21 @@ def _check_block(staged: Staged, number: int, name: str) -> None:
 
 
 def _reviewed(staged: Staged) -> Cleared:
-    path = staged.path / "review.csv"
-    rows: list[dict[str, str]] = []
-    if path.exists():
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                rows = [{k: v or "" for k, v in row.items() if k} for row in csv.DictReader(stream)]
-            found = sorted([row["case"], row["reason"]] for row in rows)
-        except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise Invalid(f"{path} can't be read; fill in its last two columns alone") from error
-    else:
-        found = []
-    if digest_of(found) != staged.meta["review"]:
+    path, rows = staged.path / NAME, read_review(staged.path)
+    if digest_of_flags(rows) != staged.meta["review"]:
         raise Refused(
             f"{path} does not hold the rows that ingest wrote; fill in `decision` and `reviewer` "
             "and leave the rest as it is",
             code="review_changed",
         )
-    left = [r for r in rows if r.get("decision", "").strip() != "keep"
-            or not r.get("reviewer", "").strip()]  # fmt: skip
+    left = sum(not row.signed for row in rows)
     if left:
         raise Refused(
-            f"{len(left)} of {len(rows)} rows of {path} are not signed off: look at each case and "
+            f"{left} of {len(rows)} rows of {path} are not signed off: look at each case and "
             "write `keep` and your name, or take it out of the source and ingest again",
             code="not_reviewed",
         )
-    return Cleared(len(rows), tuple(sorted({row["reviewer"].strip() for row in rows})))
+    return Cleared(rows)
 
 
 def _refuse(reason: str) -> None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import Header, dataset, guarded
+from validators.cohort.dicom_file import Header
+from validators.cohort.dicom_open import dataset, guarded
 from validators.cohort.dicom_series import Volume, plane_axes
 from validators.contract.harmonise import Picture
 

@@ -9,7 +9,8 @@ Rules
    Files without a position are images of their own. Localizers and copies of an instance are left
    out and counted.
 2. Where two slices lie at one place (4D), the series is split by the first attribute that tells
-   them apart; where none does, it is refused.
+   them apart; where none does, it is refused. Frames of one enhanced file are split by a dimension
+   of that file, else by all of them, and only where each part has the same places.
 3. Slices are in the order of their positions projected on the normal of the planes, never of
    their numbers or names. Slices that are not above each other (a tilted gantry) are refused.
 4. Distances that differ by more than a tenth make a volume uneven: it has missing slices or none
@@ -28,7 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import LARGEST, Frame, Header, guarded, stored
+from validators.cohort.dicom_file import LARGEST, Header, stored
+from validators.cohort.dicom_frames import Frame
+from validators.cohort.dicom_open import guarded
 from validators.contract.harmonise import Picture
 
 EVEN = 0.1
@@ -94,11 +97,11 @@ def parts_of(headers: Iterable[Header]) -> Parts:
             localizers += 1
             continue
         groups[_alike(header)].append(header)
-    divided = [part for group in groups.values() for part in _divided(group)]
+    divided = [part for group in groups.values() for part in _divided(_planes(group))]
     volumes, refused = [], []
     for number, part in enumerate(divided, 1):
-        placed = part[0].frames[0].position is not None
-        series, instance = part[0].series, part[0].instance
+        placed = part[0].frame.position is not None
+        series, instance = part[0].header.series, part[0].header.instance
         name = (f"{series}#{number}" if len(divided) > 1 else series) if placed else instance
         try:
             volumes.append(guarded(partial(_volume, name, part), "the image can't be placed"))
@@ -177,26 +180,56 @@ def _alike(header: Header) -> tuple[Any, ...]:
             header.space, orientation, spacing)  # fmt: skip
 
 
-def _divided(group: list[Header]) -> list[list[Header]]:
-    """One list, or several when slices share places and an attribute tells them apart."""
+def _planes(headers: Sequence[Header]) -> list[Plane]:
+    return [Plane(header, number) for header in headers for number in range(len(header.frames))]
+
+
+def _divided(group: list[Plane]) -> list[list[Plane]]:
+    """One list, or several when slices share places and something tells them apart."""
     if len(group) == 1 or not _shared_places(group):
         return [group]
-    for number in range(len(group[0].splitters)):
-        by_value: dict[str, list[Header]] = defaultdict(list)
-        for header in group:
-            by_value[header.splitters[number]].append(header)
-        if len(by_value) > 1 and not any(map(_shared_places, by_value.values())):
-            return list(by_value.values())
+    for number in range(len(group[0].header.splitters)):
+        by_file: dict[str, list[Plane]] = defaultdict(list)
+        for plane in group:
+            by_file[plane.header.splitters[number]].append(plane)
+        if len(by_file) > 1 and not any(map(_shared_places, by_file.values())):
+            return list(by_file.values())
+    width = min(len(plane.frame.splitters) for plane in group)
+    for some in (*((number,) for number in range(width)), tuple(range(width))):
+        by_frame: dict[tuple[float, ...], list[Plane]] = defaultdict(list)
+        for plane in group:
+            by_frame[tuple(plane.frame.splitters[number] for number in some)].append(plane)
+        parts = [by_frame[key] for key in sorted(by_frame)]
+        if len(parts) > 1 and _same_places(parts) and not _shared_places(parts[0]):
+            return parts
     return [group]
 
 
-def _shared_places(group: Sequence[Header]) -> bool:
-    places = np.array([header.frames[0].position for header in group])
-    return len(np.unique(np.round(places / _SAME_PLACE), axis=0)) < len(group)
+def _shared_places(group: Sequence[Plane]) -> bool:
+    places = _places(group)
+    return places is not None and len(np.unique(places, axis=0)) < len(group)
 
 
-def _volume(name: str, headers: Sequence[Header]) -> Volume:
-    planes = [Plane(h, number) for h in headers for number in range(len(h.frames))]
+def _same_places(parts: Sequence[Sequence[Plane]]) -> bool:
+    """Whether every part has a slice at each place of the first, and no other."""
+    first, *others = (_places(part) for part in parts)
+    return first is not None and all(
+        other is not None
+        and len(other) == len(first)
+        and np.array_equal(np.unique(other, axis=0), np.unique(first, axis=0))
+        for other in others
+    )
+
+
+def _places(group: Sequence[Plane]) -> NDArray[np.float64] | None:
+    """[planes, 3] in thousandths of a millimetre; None where one has no place."""
+    positions = [plane.frame.position for plane in group]
+    if any(position is None for position in positions):
+        return None
+    return np.asarray(np.round(np.array(positions) / _SAME_PLACE))
+
+
+def _volume(name: str, planes: Sequence[Plane]) -> Volume:
     frames = [plane.frame for plane in planes]
     spacing = frames[0].spacing
     if spacing is not None and not all(SPACINGS[0] <= n <= SPACINGS[1] for n in spacing):

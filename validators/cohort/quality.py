@@ -6,56 +6,84 @@
 
 Rules
 -----
-1. `quality.json` and `quality.html` hold counts alone, no id. `left_out.csv` (file or case, reason)
-   and `review.csv` (case, reason, decision, reviewer) name cases by the source's ids, for the
-   facility's people; both are there only when they have a row.
-2. What needs a look is in `review.csv`, and the digest of its cases and reasons in `meta.json`:
-   no row can be lost before sealing.
-3. Cases with the same pixels need a look; pictures that look alike are counted. Against another
-   cohort both are found by `touchstone cohort leakage`.
-4. The same staged cases give the same report.
+1. `quality.json` and `quality.html` hold counts alone, no id. `left_out.csv` (file or case,
+   reason), `review.csv` (`validators.cohort.review`) and `seen_before.csv` name cases by the
+   source's ids, for the facility's people; each is there only when it has a row.
+2. What needs a look is in `review.csv`, and the digest of its flags in `meta.json`: no row can be
+   lost before sealing.
+3. Cases with the same pixels need a look; pictures that look alike are counted. On the facility's
+   machine, patients, pixels and look-alikes that lie in a cohort that was sealed here are counted
+   by cohort and named in `seen_before.csv` (`validators.leakage.seen`).
+4. The same staged cases give the same report, but for the count of sign-offs that were kept.
 """
 
 import csv
 import io
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from safetensors.numpy import load_file
 
-from registry.trust.canonical import canonical, digest_of
+from registry.trust.canonical import canonical
 from registry.trust.errors import Invalid
 from validators.cohort.clearance import unfit_values
+from validators.cohort.contents import input_digests
 from validators.cohort.ingest import KNOWN_COLUMNS, Staged
 from validators.cohort.kept import UNKNOWN
 from validators.cohort.pieces import Outcome, write_whole
 from validators.cohort.quality_page import quality_page
+from validators.cohort.review import (
+    NAME,
+    Row,
+    carried,
+    digest_of_flags,
+    flag_of,
+    review_bytes,
+)
 from validators.cohort.source import Source
-from validators.leakage.perceptual import near_duplicates, perceptual_hash, picture_of
-from validators.leakage.pixels import exact_duplicates, is_flat, pixel_digest
+from validators.leakage.links import links_of
+from validators.leakage.perceptual import near_duplicates
+from validators.leakage.pictures import Pictures, pictures_of
+from validators.leakage.pixels import exact_duplicates
+from validators.leakage.seen import COLUMNS, Known, seen_before
 
 SAME_PIXELS = "it has the same pixels as another case"
 FLAT = "its image is one constant value"
+Reasons = dict[tuple[int, str], list[int]]
+"""Row and reason of what needs a look, and the rows that it was held against."""
 SMALL = 10
 """Positives or negatives below which a subgroup says little."""
 
 
 def write_quality(
-    staged: Staged, table: pa.Table, meta: dict[str, Any], source: Source, outcome: Outcome
-) -> None:
-    """Write the report into `staged`, whose blocks are there; adds `review` to `meta`."""
-    review: dict[int, list[str]] = defaultdict(list)
+    staged: Staged, table: pa.Table, meta: dict[str, Any], source: Source, outcome: Outcome,
+    before: Sequence[Row] = (), known: Known | None = None,
+) -> None:  # fmt: skip
+    """Write the report into `staged`, whose blocks are there; adds `review` to `meta`.
+
+    before: the review of the staged cases that these take the place of. known: what the facility
+    has sealed; without it the cases are held against nothing else.
+    """
+    review: Reasons = {}
     notes: Counter[str] = Counter(dict(source.notes))
     for row, position in enumerate(outcome.kept):
-        review[row].extend(outcome.review.get(position, ()))
+        for reason in outcome.review.get(position, ()):
+            review[(row, reason)] = []
         notes.update(outcome.notes.get(position, ()))
-    duplicates = _duplicates(staged, meta, review) if source.decodes else None
-    names = table["case"].to_pylist()
-    rows = sorted((names[row], reason) for row, of in review.items() for reason in set(of))
+    duplicates, seen = None, None
+    names, patients = table["case"].to_pylist(), table["patient"].to_pylist()
+    if source.decodes or known:
+        pictures = pictures_of([staged.block(n) for n in range(-(-meta["cases"] // meta["block"]))])
+        if source.decodes:
+            duplicates = _duplicates(pictures, review)
+        if known:
+            seen = seen_before(links_of(known.index.key, patients, pictures), known)
+    rows, fell_away = carried(_flags(staged, meta["block"], names, review), before)
     report = {
         "schema_id": "touchstone/quality/v1",
         "cases": meta["cases"],
@@ -64,8 +92,10 @@ def write_quality(
         "negatives": meta["negatives"],
         "left_out": meta["case_flow"],
         "noted": dict(sorted(notes.items())),
-        "review": dict(sorted(Counter(reason for _, reason in rows).items())),
+        "review": dict(sorted(Counter(row.reason for row in rows).items())),
+        "signed_off": {"kept": sum(row.signed for row in rows), "fell_away": fell_away},
         "duplicates": duplicates,
+        "seen_before": None if seen is None else seen.report(),
         "attributes": _attributes(table),
         "outside_the_allow_list": unfit_values(table),
     }
@@ -76,9 +106,10 @@ def write_quality(
         data = _table(("file or case", "reason"), left_out)
         write_whole(staged.path / "left_out.csv", data)
     if rows:
-        data = _table(("case", "reason", "decision", "reviewer"), [(*r, "", "") for r in rows])
-        write_whole(staged.path / "review.csv", data)
-    meta["review"] = digest_of([list(row) for row in rows])
+        write_whole(staged.path / NAME, review_bytes(rows))
+    if seen is not None and (found := seen.rows(names, patients)):
+        write_whole(staged.path / "seen_before.csv", _table(COLUMNS, found))
+    meta["review"] = digest_of_flags(rows)
     write_whole(staged.path / "quality.json", canonical(report))
     write_whole(staged.path / "quality.html", quality_page(meta["title"], report).encode())
 
@@ -94,28 +125,29 @@ def read_quality(staged: Staged) -> dict[str, Any]:
     return value
 
 
-def _duplicates(
-    staged: Staged, meta: dict[str, Any], review: dict[int, list[str]]
-) -> dict[str, int]:
-    rows, digests, hashes = [], [], []
-    row = 0
-    for number in range(-(-meta["cases"] // meta["block"])):
+def _flags(staged: Staged, size: int, names: list[str], review: Reasons) -> list[Row]:
+    """Each flag, bound to the inputs of its case, in the order of cases and reasons."""
+    digests: dict[int, str] = {}
+    for number, rows in groupby(sorted({row for row, _ in review}), lambda row: row // size):
         arrays = load_file(staged.block(number))
-        images = [of for _, of in sorted(arrays.items()) if of.ndim in (4, 5)]
-        for place in range(len(next(iter(arrays.values())))):
-            if images and is_flat(images[0][place]):
-                review[row].append(FLAT)
-            elif images:
-                rows.append(row)
-                digests.append(pixel_digest(images[0][place]))
-                if min(images[0].shape[-2:]) >= 2:
-                    hashes.append(perceptual_hash(picture_of(images[0][place])))
-            row += 1
-    exact = exact_duplicates(digests)
-    for first, second in exact.pairs_within:
-        for place in (first, second):
-            review[rows[place]].append(SAME_PIXELS)
-    known = np.array([bits for bits in hashes if bits is not None], dtype=np.uint64)
+        for row in rows:
+            of_row = {n: array[row % size : row % size + 1] for n, array in arrays.items()}
+            (digests[row],) = input_digests(of_row)
+    return sorted(
+        flag_of(names[row], reason, digests[row], (names[other] for other in others))
+        for (row, reason), others in review.items()
+    )
+
+
+def _duplicates(pictures: Pictures, review: Reasons) -> dict[str, int]:
+    for row in pictures.flat:
+        review[(row, FLAT)] = []
+    rows = [row for row, digest in enumerate(pictures.digests) if digest is not None]
+    exact = exact_duplicates([digest for digest in pictures.digests if digest is not None])
+    for pair in exact.pairs_within:
+        for place, other in (pair, pair[::-1]):
+            review.setdefault((rows[place], SAME_PIXELS), []).append(rows[other])
+    known = np.array([bits for bits in pictures.hashes if bits is not None], dtype=np.uint64)
     return {"same_pixels": exact.within, "pairs_that_look_alike": near_duplicates(known).within}
 
 

@@ -28,6 +28,7 @@ def quality_page(title: str, report: Mapping[str, Any]) -> str:
     if report["duplicates"] is not None:
         words = {name.replace("_", " "): n for name, n in report["duplicates"].items()}
         parts.append(_counts("Twice in this cohort", "what", words, ""))
+    parts.append(_seen(report["seen_before"]))
     for name, attribute in report["attributes"].items():
         rows = [
             (group, of["cases"], of["positives"], of["negatives"], "small" if of["small"] else "")
@@ -42,6 +43,27 @@ def quality_page(title: str, report: Mapping[str, Any]) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><title>Quality of staged cases</title>"
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _seen(seen: Mapping[str, Any] | None) -> str:
+    title = "<h2>In cohorts that this facility has sealed</h2>"
+    if seen is None:
+        return f"{title}<p>not compared: this was not ingested on the facility's machine</p>"
+    names = ("patients", "cases", "same_pixels", "pairs_that_look_alike")
+    rows = [
+        (f"{of['cohort']} {of['version']}", of["use"], *(of[name] for name in names))
+        for of in seen["versions"]
+    ]
+    found = f"<p>nothing, in {seen['compared']} versions</p>"
+    if rows:
+        header = ("cohort", "use", *(name.replace("_", " ") for name in names))
+        found = _table(header, rows) + "<p>seen_before.csv names them, for the facility alone</p>"
+    missed = "".join(
+        f"<p>not compared with {escape(of['cohort'])} {escape(of['version'])}: "
+        f"{escape(of['reason'])}</p>"
+        for of in seen["not_compared"]
+    )
+    return title + found + missed
 
 
 def _counts(title: str, of: str, counts: Mapping[str, int], none: str) -> str:

@@ -54,6 +54,7 @@ from validators.cohort.manifest import (
     shard_path,
 )
 from validators.cohort.objects import ObjectWriter
+from validators.cohort.review import digest_of_review
 from validators.cohort.staged_rows import gather
 from validators.cohort.tensors import Placed
 
@@ -102,6 +103,7 @@ def seal(
         description["about"] = description["about"] | {
             "flags_reviewed": cleared.reviewed,
             "reviewed_by": ", ".join(cleared.reviewers),
+            "review": digest_of_review(cleared.rows, keys.names().derive("review").hex()),
         }
     manifest = Manifest.model_validate(
         description

@@ -15,8 +15,8 @@ Rules
 4. No message and no repr holds an identifier, a token or the key.
 """
 
-import hashlib
 import hmac
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from registry.trust.errors import Invalid, Refused
 
 _KEY_BYTES = 32
+_NEITHER = re.compile("[^0-9a-z]+")
 
 
 class LinkingKey:
@@ -42,7 +43,7 @@ class LinkingKey:
 
     def token(self, kind: str, text: str) -> bytes:
         """The 32 bytes that stand for `text`."""
-        return hmac.new(self._secret, f"{kind}\0{text}".encode(), hashlib.sha256).digest()
+        return hmac.digest(self._secret, f"{kind}\0{text}".encode(), "sha256")
 
     @property
     def fingerprint(self) -> str:
@@ -72,14 +73,20 @@ def linked(key: LinkingKey, identifiers: Iterable[str]) -> Linked:
 
     Raises Invalid, with their number, where some have no letter or digit.
     """
-    normal = [normalised(identifier) for identifier in identifiers]
-    empty = sum(not text for text in normal)
+    normal = [normalised(identifier) for identifier in checked(identifiers)]
+    return Linked(key.fingerprint, frozenset(key.token("patient", text) for text in normal))
+
+
+def checked(identifiers: Iterable[str]) -> list[str]:
+    """The identifiers. Raises Invalid, with their number, where some have no letter or digit."""
+    given = list(identifiers)
+    empty = sum(not normalised(identifier) for identifier in given)
     if empty:
         raise Invalid(
-            f"{empty} of {len(normal)} patient identifiers have no letter or digit; leave out the "
+            f"{empty} of {len(given)} patient identifiers have no letter or digit; leave out the "
             "cases without a patient or give them one"
         )
-    return Linked(key.fingerprint, frozenset(key.token("patient", text) for text in normal))
+    return given
 
 
 def overlap(first: Linked, second: Linked) -> Overlap:
@@ -96,5 +103,7 @@ def overlap(first: Linked, second: Linked) -> Overlap:
 
 def normalised(identifier: str) -> str:
     """Letters and digits alone, in one case and one form."""
+    if identifier.isascii():  # the same, and ten times as fast
+        return _NEITHER.sub("", identifier.lower())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", identifier).casefold())
     return "".join(character for character in folded if character.isalnum())

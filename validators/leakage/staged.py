@@ -1,29 +1,24 @@
-"""Staged cases held against what was seen before: another staged folder, or a list of patients.
+"""Two cohorts held against each other, staged or sealed; or one against a list of patients.
 
-    >>> found = search(open_staged(cohort), open_staged(development), open_linking_key(path))
+    >>> found = search(open_staged(cohort), index.read("lidc-open", "1"), open_linking_key(path))
     >>> found.evidence.outcome
     'held_for_review'
 
 Rules
 -----
-1. Before a cohort is sealed: afterwards its patients have pseudonyms of their own.
-2. Against a staged folder: patients under the linking key, cases that are the same to the pixel,
-   and pictures that look alike. Against a list of identifiers: patients alone.
-3. A picture is the first input tensor that has rows and columns. Flat ones, and cases without
-   a picture, are left out of both comparisons of pixels.
-4. The evidence holds counts. `pairs` name the source's own case ids: they are for the facility's
-   reviewers and leave it nowhere.
+1. Of a sealed cohort there is what was kept at its sealing (`validators.leakage.links`).
+2. Patients under the linking key, cases that are the same to the pixel, pictures that look alike.
+   Against a list of identifiers: patients alone.
+3. The evidence holds counts. `pairs` name the source's own case ids where a side is staged: they
+   are for the facility's reviewers and leave it nowhere. Of two sealed cohorts there are none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from registry.trust.errors import Invalid
 from validators.cohort.ingest import Staged, open_staged
@@ -34,9 +29,11 @@ from validators.leakage.evidence import (
     of_near_pictures,
     of_patients,
 )
-from validators.leakage.identifiers import Linked, LinkingKey, linked, overlap
-from validators.leakage.perceptual import near_duplicates, perceptual_hash, picture_of
-from validators.leakage.pixels import exact_duplicates, is_flat, pixel_digest
+from validators.leakage.identifiers import Linked, LinkingKey, checked, overlap
+from validators.leakage.links import Links, links_of, tokens_of
+from validators.leakage.perceptual import near_duplicates
+from validators.leakage.pictures import pictures_of
+from validators.leakage.pixels import exact_duplicates
 
 Progress = Callable[[int, int], None]
 
@@ -59,44 +56,43 @@ class Found:
     pairs: tuple[Pair, ...] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """Pixel digests and perceptual hashes of the cases with a picture that is not flat."""
-
-    cases: list[str]
-    digests: list[str]
-    hashed: list[str]
-    hashes: NDArray[np.uint64]
-
-
 def search(
-    cohort: Staged,
-    other: Staged | Sequence[str],
+    cohort: Staged | Links,
+    other: Staged | Links | Sequence[str],
     key: LinkingKey,
     *,
     against: str = "the other side",
     progress: Progress = lambda done, total: None,
 ) -> Found:
-    """What the two sides share. `other` is a staged folder, or identifiers of patients.
+    """What the two sides share. `other` may be identifiers of patients too.
 
-    Raises Invalid where an identifier is empty or a staging folder is damaged.
+    Raises Invalid where an identifier is empty or a staging folder is damaged, Refused for links
+    under another key.
     """
-    patients = of_patients(overlap(_linked(cohort, key), _linked(other, key)), against)
-    if not isinstance(other, Staged):
-        return Found(leakage_evidence((patients,)), ())
-    total = cohort.cases + other.cases
-    mine = _pictures(cohort, lambda done: progress(done, total))
-    theirs = _pictures(other, lambda done: progress(cohort.cases + done, total))
-    exact = exact_duplicates(mine.digests, theirs.digests)
-    near = near_duplicates(mine.hashes, theirs.hashes)
+    total = sum(side.cases for side in (cohort, other) if isinstance(side, Staged))
+    first = _side(cohort, key, lambda done: progress(done, total))
+    before = cohort.cases if isinstance(cohort, Staged) else 0
+    if not isinstance(other, Staged | Links):
+        listed = Linked(key.fingerprint, tokens_of(key, checked(other)))
+        alone = of_patients(overlap(_linked(first.links), listed), against)
+        return Found(leakage_evidence((alone,)), ())
+    second = _side(other, key, lambda done: progress(before + done, total))
+    patients = overlap(_linked(first.links), _linked(second.links))
+    exact = exact_duplicates(first.digests, second.digests)
+    near = near_duplicates(first.hashes, second.hashes)
     evidence = leakage_evidence(
-        (patients, of_exact_pixels(exact, against), of_near_pictures(near, against))
+        (
+            of_patients(patients, against),
+            of_exact_pixels(exact, against),
+            of_near_pictures(near, against),
+        )
     )
-    names = [*mine.hashed, *theirs.hashed]
-    pairs = [Pair("exact_pixels", mine.cases[b], mine.cases[a], 0) for a, b in exact.pairs_within]
-    pairs += [
-        Pair("exact_pixels", mine.cases[a], theirs.cases[b], 0) for a, b in exact.pairs_across
-    ]
+    if first.cases is None:
+        return Found(evidence, ())
+    ours, theirs = first.names(first.pictured, ""), second.names(second.pictured, against)
+    names = [*first.names(first.hashed, ""), *second.names(second.hashed, against)]
+    pairs = [Pair("exact_pixels", ours[b], ours[a], 0) for a, b in exact.pairs_within]
+    pairs += [Pair("exact_pixels", ours[a], theirs[b], 0) for a, b in exact.pairs_across]
     pairs += [Pair("near_pictures", names[a], names[b], int(d)) for a, b, d in near.listed]
     return Found(evidence, tuple(pairs))
 
@@ -117,35 +113,46 @@ def read_side(path: Path) -> Staged | list[str]:
     return found
 
 
-def _linked(side: Staged | Sequence[str], key: LinkingKey) -> Linked:
-    if isinstance(side, Staged):
-        return linked(key, side.table()["patient"].to_pylist())
-    return linked(key, side)
+@dataclass(frozen=True)
+class _Side:
+    """A side's links, and the ids of its cases where they are known."""
+
+    links: Links
+    cases: list[str] | None = field(repr=False)
+
+    @property
+    def pictured(self) -> list[int]:
+        """Rows with a digest of pixels."""
+        return [row for row, token in enumerate(self.links.pixels) if token]
+
+    @property
+    def hashed(self) -> list[int]:
+        """Rows with a perceptual hash."""
+        return [row for row, bits in enumerate(self.links.hashes) if bits is not None]
+
+    @property
+    def digests(self) -> list[str]:
+        """In the order of `pictured`."""
+        return [self.links.pixels[row].hex() for row in self.pictured]
+
+    @property
+    def hashes(self) -> NDArray[np.uint64]:
+        """In the order of `hashed`."""
+        return np.array([self.links.hashes[row] for row in self.hashed], dtype=np.uint64)
+
+    def names(self, rows: list[int], otherwise: str) -> list[str]:
+        """Their cases."""
+        return [otherwise if self.cases is None else self.cases[row] for row in rows]
 
 
-def _pictures(staged: Staged, progress: Callable[[int], None]) -> _Pictures:
-    names: list[str] = staged.table()["case"].to_pylist()
-    cases, digests, hashed, hashes = [], [], [], []
-    for position, image in enumerate(_images(staged)):
-        if image is not None and not is_flat(image):
-            cases.append(names[position])
-            digests.append(pixel_digest(image))
-            if (bits := perceptual_hash(picture_of(image))) is not None:
-                hashed.append(names[position])
-                hashes.append(bits)
-        progress(position + 1)
-    return _Pictures(cases, digests, hashed, np.array(hashes, dtype=np.uint64))
+def _side(side: Staged | Links, key: LinkingKey, progress: Callable[[int], None]) -> _Side:
+    if isinstance(side, Links):
+        return _Side(side, None)
+    table = side.table()
+    patients = checked(table["patient"].to_pylist())
+    links = links_of(key, patients, pictures_of(side.blocks(), progress))
+    return _Side(links, table["case"].to_pylist())
 
 
-def _images(staged: Staged) -> Iterator[NDArray[Any] | None]:
-    """The picture of each case in the order of the table."""
-    for number, path in enumerate(staged.blocks()):
-        try:
-            arrays = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise Invalid(
-                f"{path} is missing or damaged; run `touchstone cohort ingest` again"
-            ) from error
-        images = [of for _, of in sorted(arrays.items()) if of.ndim in (3, 4, 5)]
-        for row in range(min(staged.block_size, staged.cases - number * staged.block_size)):
-            yield images[0][row] if images else None
+def _linked(links: Links) -> Linked:
+    return Linked(links.key, frozenset(links.patients) - {b""})

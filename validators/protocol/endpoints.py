@@ -4,6 +4,7 @@ What a metric is (its direction, its scale, whether it may gate) the task type s
 `validators.metrics.tasks`. `check` holds a question against that.
 """
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Literal, Self
@@ -16,8 +17,11 @@ from validators.metrics.measure import Measure
 from validators.protocol.grown import Grown
 from validators.protocol.questions import Comparator, IfInsufficient, Rule
 
-SENSITIVE = ("ethnic", "race", "racial", "religion", "sexual_orientation", "political")
-"""Special categories of personal data (Article 9 GDPR): grouping by them needs a legal basis."""
+SENSITIVE = re.compile(r"\braces?\b|ethnic|racial|religion|sexual orientation|political")
+"""Special categories of personal data (Article 9 GDPR): grouping by them needs a legal basis.
+
+Searched in a name's words, so that `raceEthnicity` is one and `tracer` is none."""
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 Band = tuple[float, float]
 
 
@@ -132,8 +136,8 @@ class SubgroupRule(Grown):
     @model_validator(mode="after")
     def _may_be_asked(self) -> Self:
         for name in self.attributes:
-            words = name.lower()
-            if any(word in words for word in SENSITIVE) and not self.legal_basis.strip():
+            words = " ".join(_WORDS.findall(name)).lower()
+            if SENSITIVE.search(words) and not self.legal_basis.strip():
                 raise fault(
                     "legal_basis",
                     f"{name} is a special category of personal data (Article 9 GDPR): name the "

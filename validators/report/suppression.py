@@ -19,10 +19,10 @@ Rules
    Attributes whose groups merely coincide lose a number that they could have kept.
 4. Other versions of the cohort are taken as known to the last number. A count that differs from
    another version's by 1 to k - 1 is withheld like a small one, with others, until the withheld
-   ones together differ by none or by at least k. Where a whole class differs by so little, all of
-   it is withheld. A coarse count that goes for this must not follow from finer ones: one within it
-   and one beside it go too. Intersections, which a manifest does not count, are withheld as a
-   whole unless the versions count alike.
+   ones together differ by none or by at least k. Where a whole class differs by so little, its
+   groups must not add up to it. A coarse count that goes for this must not follow from finer ones:
+   one within it and one beside it go too. Intersections, which a manifest does not count, are
+   withheld as a whole unless the versions count alike.
 
 What this can't see: nesting over unions of groups on both sides, tables of the same cohort that
 were released under another protocol, and cases that were exchanged one for one. Cell suppression
@@ -66,15 +66,8 @@ def differs(count: int, other: int, k: int) -> bool:
     return 0 < abs(count - other) < k
 
 
-def withheld(
-    attributes: Mapping[str, Groups], k: int, others: Sequence[Version] = (),
-    further: Withheld = frozenset(),
-) -> Withheld:  # fmt: skip
-    """(attribute, group, class) of every count that must not be shown.
-
-    `further` are counts to withhold for another reason; others are withheld with them, so that no
-    subtraction gives them away.
-    """
+def withheld(attributes: Mapping[str, Groups], k: int, others: Sequence[Version] = ()) -> Withheld:
+    """(attribute, group, class) of every count that must not be shown."""
     moves = {name: _moves(name, groups, others) for name, groups in attributes.items()}
     unknown = {name for name in attributes if _is_unknown(name, attributes, others)}
     hidden: dict[tuple[str, Class], set[str]] = {
@@ -84,7 +77,7 @@ def withheld(
             _of(side, groups),
             k,
             _all_of(side, moves[attribute]),
-            {name for name in groups if (attribute, name, side) in further},
+            _total_moves(side, groups, others),
         )
         for attribute, groups in attributes.items()
         for side in CLASSES
@@ -101,12 +94,12 @@ def withheld(
                 if group not in mine and _gives_away(row, theirs, union, k, of_fine):
                     of_coarse = _all_of(side, moves[coarse])
                     row = _of(side, attributes[coarse])
-                    hidden[(coarse, side)] = _row(row, k, of_coarse, mine | {group})
+                    hidden[(coarse, side)] = _row(row, k, of_coarse, known=mine | {group})
                     changed = True
                 elif _moved([group], _all_of(side, moves[coarse]), k):
                     missing = _covers(row, theirs, union)
                     if missing:
-                        hidden[(fine, side)] = _row(row, k, of_fine, theirs | missing)
+                        hidden[(fine, side)] = _row(row, k, of_fine, known=theirs | missing)
                         changed = True
     return frozenset(
         (attribute, name, side) for (attribute, side), names in hidden.items() for name in names
@@ -133,6 +126,12 @@ def _moves(attribute: str, groups: Groups, others: Sequence[Version]) -> list[Mo
     ]
 
 
+def _total_moves(side: Class, groups: Groups, others: Sequence[Version]) -> list[int]:
+    """How far the whole class is from each version, whether that counts the attribute or not."""
+    total = sum(_of(side, groups).values())
+    return [total - getattr(of.totals, side) for of in others]
+
+
 def _is_unknown(
     attribute: str, attributes: Mapping[str, Groups], others: Sequence[Version]
 ) -> bool:
@@ -156,12 +155,14 @@ def _counts_alike(attributes: Mapping[str, Groups], other: Version) -> bool:
 
 def _row(
     row: Mapping[str, int], k: int, moves: Sequence[Mapping[str, int]],
-    known: set[str] | None = None,
+    totals: Sequence[int] = (), known: Iterable[str] = (),
 ) -> set[str]:  # fmt: skip
     """The groups of one class of one attribute to withhold (rules 1, 2 and 4)."""
     primary = {name for name, count in row.items() if count < k}
-    hidden = primary | _moved(row, moves, k) | (known or set())
+    hidden = primary | _moved(row, moves, k) | set(known)
     others = sorted(set(row) - hidden, key=lambda name: (row[name], name))
+    if others and not hidden and any(differs(of, 0, k) for of in totals):
+        hidden.add(others.pop(0))  # else the groups add up to the total
     while hidden and others and not _is_safe(row, primary, hidden, k, moves):
         hidden.add(others.pop(0))
     return hidden
