@@ -15,21 +15,24 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from serving.problems import problem, problem_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def application(handlers: Mapping[tuple[str, str], Handler]) -> Starlette:
-    """The routes {(method, path): handler} and no other."""
+def application(
+    handlers: Mapping[tuple[str, str], Handler], living: Lifespan[Starlette] | None = None
+) -> Starlette:
+    """The routes {(method, path): handler} and no other, for as long as `living` lasts."""
     return Starlette(
         routes=[
             Route(path, guarded(handler), methods=[method])
             for (method, path), handler in handlers.items()
         ],
         exception_handlers={HTTPException: _http_problem},
+        lifespan=living,
     )
 
 

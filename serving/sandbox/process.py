@@ -152,6 +152,12 @@ class Sandbox:
         *_, end = shared.offsets([array.nbytes for array in inputs.values()])
         return end <= shared.SLOT
 
+    def fileno(self) -> int:
+        """What a selector waits on: readable once the oldest call was answered, or failed."""
+        process = self._alive()
+        assert process.socket is not None
+        return process.socket.fileno()
+
     def begin(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> None:
         """Hand over the inputs of a call; `finish` gives its answer. Two may be under way."""
         process = self._alive()
