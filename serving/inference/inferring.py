@@ -24,9 +24,10 @@ from serving.inference.datatypes import DATATYPES, LARGEST_HEADER, LARGEST_JSON
 from serving.inference.parts import Parts
 from serving.inference.places import Place as Held
 from serving.inference.places import declared_length, read_body
-from serving.inference.protocol import Place, gather, read_request, write_response
 from serving.inference.protocol import Request as Asked
+from serving.inference.protocol import gather, read_request, write_response
 from serving.inference.resident import Resident
+from serving.inference.rows import Place
 from serving.inference.traces import Span
 from serving.wire import LARGEST_BATCH
 from validators.contract.description import ModelDescription, TensorDescription

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.inference.protocol import Place
 from serving.inference.regions import DIRECTORY
+from serving.inference.rows import Place
 from serving.sandbox.shared import offsets
 
 SLOTS: Final = 4
@@ -63,7 +63,9 @@ class Lent:
         starts = offsets([array.nbytes for array in inputs.values()])
         for (name, array), start in zip(inputs.items(), starts, strict=False):
             if array.nbytes:
-                flat = np.frombuffer(self._memory, array.dtype, array.size, base + start)
+                flat = np.frombuffer(
+                    self._memory, array.dtype.newbyteorder("<"), array.size, base + start
+                )
                 flat.reshape(array.shape)[...] = array
             places[name] = Place(self.name, base + start, array.nbytes)
         return places

@@ -20,7 +20,7 @@ Rules
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,43 +28,22 @@ from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
 from serving.inference import datatypes
-from serving.inference.datatypes import MOST_TENSORS, bytes_of, name_of, shape_of, size_of
+from serving.inference.datatypes import name_of
 from serving.inference.json_tensors import from_json, object_of, to_json
+from serving.inference.rows import (
+    Input,
+    Place,
+    Wanted,
+    input_of,
+    parameters_of,
+    place_parameters,
+    rows_of,
+    wanted_of,
+)
 from serving.problems import TooLarge
 
 Arrays = Mapping[str, NDArray[Any]]
 Buffer = bytes | bytearray | memoryview
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor lies in a registered region of shared memory."""
-
-    region: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input: at `start` of the binary part, in a region, or as JSON."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    size: int
-    start: int | None = None
-    place: Place | None = None
-    data: Any = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One output that is asked for, and how it shall travel."""
-
-    name: str
-    binary: bool
-    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -90,27 +69,27 @@ def read_request(header: Buffer, binary_length: int, limit: int) -> Request:
     value = object_of(header)
     if not set(value) <= {"id", "parameters", "inputs", "outputs"}:
         raise Invalid("the request has a field that the protocol lacks", code="bad_request")
-    parameters = _parameters(value, {"binary_data_output"})
+    parameters = parameters_of(value, {"binary_data_output"})
     identifier = value.get("id")
     if identifier is not None:
         identifier = name_of(identifier)
     inputs: list[Input] = []
     start = total = 0
-    for row in _rows(value.get("inputs"), {"name", "shape", "datatype", "parameters", "data"}):
-        one = _input(row, start)
+    for row in rows_of(value.get("inputs"), {"name", "shape", "datatype", "parameters", "data"}):
+        one = input_of(row, start)
         inputs.append(one)
         start += one.size if one.start is not None else 0
         total += one.size
         if total > limit:
             raise TooLarge(f"the inputs are larger than the {limit} bytes that this model can need")
-    if start != binary_length:
-        raise Invalid("the binary tensors do not fill the body exactly", code="bad_size")
     if not inputs:
         raise Invalid("the request has no input", code="bad_request")
+    if start != binary_length:
+        raise Invalid("the binary tensors do not fill the body exactly", code="bad_size")
     _unique([one.name for one in inputs])
     outputs = None
     if value.get("outputs"):
-        outputs = tuple(_wanted(row) for row in _rows(value["outputs"], {"name", "parameters"}))
+        outputs = tuple(wanted_of(row) for row in rows_of(value["outputs"], {"name", "parameters"}))
         _unique([one.name for one in outputs])
     return Request(identifier, tuple(inputs), outputs, parameters.get("binary_data_output") is True)
 
@@ -158,7 +137,7 @@ def write_response(
                     f"the output {name} is larger than its place in shared memory", code="bad_size"
                 )
             placed.append((wanted.place, flat(array)))
-            row["parameters"] = _place_parameters(wanted.place, array.nbytes)
+            row["parameters"] = place_parameters(wanted.place, array.nbytes)
         elif wanted.binary:
             parts.append(flat(array))
             row["parameters"] = {"binary_data_size": array.nbytes}
@@ -189,7 +168,7 @@ def write_request(
             parameters: dict[str, Any] = {"binary_data_size": array.nbytes}
             parts.append(flat(array))
         else:
-            parameters = _place_parameters(place, place.size)
+            parameters = place_parameters(place, place.size)
         rows.append(
             {
                 "name": name,
@@ -209,8 +188,8 @@ def read_response(header: Buffer, binary: memoryview) -> dict[str, NDArray[Any]]
     rows = object_of(header).get("outputs")
     arrays: dict[str, NDArray[Any]] = {}
     start = 0
-    for row in _rows(rows, {"name", "shape", "datatype", "parameters"}):
-        one = _input(row, start)
+    for row in rows_of(rows, {"name", "shape", "datatype", "parameters"}):
+        one = input_of(row, start)
         if one.start is None or one.start + one.size > len(binary) or one.name in arrays:
             raise Invalid("an output is not in the answer's binary part", code="bad_size")
         arrays[one.name] = _array(binary, datatypes.dtype_of(one.datatype), one.shape, start)
@@ -222,55 +201,8 @@ def read_response(header: Buffer, binary: memoryview) -> dict[str, NDArray[Any]]
 
 def flat(array: NDArray[Any]) -> memoryview:
     """The bytes of an array, C-ordered; a view where it is so already."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def _input(row: dict[str, Any], start: int) -> Input:
-    name, shape = name_of(row.get("name")), shape_of(row.get("shape"))
-    datatypes.dtype_of(row.get("datatype"))
-    datatype = str(row["datatype"])
-    size = bytes_of(datatype, shape)
-    parameters = _parameters(row, {"binary_data_size", *_PLACE})
-    place = _place(parameters)
-    given = size if place is None else place.size
-    if "binary_data_size" in parameters:
-        given = size_of(parameters["binary_data_size"], "binary_data_size")
-    if given != size:
-        raise Invalid("a tensor's bytes are not what its shape and type need", code="bad_size")
-    sources = [place is not None, "binary_data_size" in parameters, row.get("data") is not None]
-    if sum(sources) != 1:
-        raise Invalid(
-            "a tensor is not in exactly one of binary part, shared memory and data",
-            code="bad_request",
-        )
-    if sources[1]:
-        return Input(name, datatype, shape, size, start=start)
-    return Input(name, datatype, shape, size, place=place, data=row.get("data"))
-
-
-def _wanted(row: dict[str, Any]) -> Wanted:
-    parameters = _parameters(row, {"binary_data", *_PLACE})
-    binary = parameters.get("binary_data", False)
-    if not isinstance(binary, bool):
-        raise Invalid("binary_data is neither true nor false", code="bad_request")
-    return Wanted(name_of(row.get("name")), binary, _place(parameters))
-
-
-_PLACE = ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
-
-
-def _place(parameters: Mapping[str, Any]) -> Place | None:
-    if not any(name in parameters for name in _PLACE):
-        return None
-    return Place(
-        name_of(parameters.get(_PLACE[0])),
-        size_of(parameters.get(_PLACE[1], 0), _PLACE[1]),
-        size_of(parameters.get(_PLACE[2]), _PLACE[2]),
-    )
-
-
-def _place_parameters(place: Place, size: int) -> dict[str, Any]:
-    return dict(zip(_PLACE, (place.region, place.offset, size), strict=True))
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
 
 
 def _array(
@@ -280,24 +212,6 @@ def _array(
     plain = np.dtype(np.uint8) if kind == np.bool_ else kind
     array: NDArray[Any] = np.frombuffer(source, plain, math.prod(shape), start).reshape(shape)
     return array != 0 if kind == np.bool_ else array
-
-
-def _rows(value: object, allowed: set[str]) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or len(value) > MOST_TENSORS:
-        raise Invalid(f"tensors are not a list of at most {MOST_TENSORS}", code="bad_request")
-    if any(not isinstance(row, dict) or not set(row) <= allowed for row in value):
-        raise Invalid("a tensor has a field that the protocol lacks", code="bad_request")
-    return value
-
-
-def _parameters(row: Mapping[str, Any], allowed: set[str]) -> dict[str, Any]:
-    value = row.get("parameters", {})
-    if not isinstance(value, dict) or not set(value) <= allowed:
-        raise Invalid(
-            f"parameters are not among {', '.join(sorted(allowed))}: nothing else is done here",
-            code="bad_parameter",
-        )
-    return value
 
 
 def _unique(names: list[str]) -> None:

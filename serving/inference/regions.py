@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused
 from serving.inference.datatypes import name_of, size_of
-from serving.inference.protocol import Place
+from serving.inference.rows import Place
 
 DIRECTORY: Final = Path("/dev/shm")  # noqa: S108  (shm_open's own place)
 MOST_REGIONS: Final = 64
