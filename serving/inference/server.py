@@ -61,7 +61,15 @@ def application(parts: Parts) -> "Starlette":
     server, models = Administration(parts), Inferring(parts)
     one, repository = "/v2/models/{digest}", "/v2/repository"
     version, memory = one + "/versions/{version}", "/v2/systemsharedmemory"
-    table: list[tuple[str, str, Traced]] = [
+    table: list[tuple[str, str, Traced]] = []
+    for prefix in (one, version):  # the hot path first
+        table += [
+            ("POST", prefix + "/infer", models.infer),
+            ("GET", prefix, models.metadata),
+            ("GET", prefix + "/ready", models.ready),
+            ("GET", prefix + "/config", models.configuration),
+        ]
+    table += [
         ("GET", "/v2", server.server),
         ("GET", "/metrics", server.metrics),
         ("POST", repository + "/index", server.index),
@@ -74,13 +82,6 @@ def application(parts: Parts) -> "Starlette":
         ("POST", memory + "/region/{name}/unregister", server.unregister),
         ("POST", memory + "/unregister", server.unregister),
     ]
-    for prefix in (one, version):
-        table += [
-            ("GET", prefix, models.metadata),
-            ("GET", prefix + "/ready", models.ready),
-            ("GET", prefix + "/config", models.configuration),
-            ("POST", prefix + "/infer", models.infer),
-        ]
     routes = Routes(Guard(parts.settings.token), parts.metrics, parts.traces)
     handlers = {(method, path): routes.handler(path, work) for method, path, work in table}
     for path, work in (("/v2/health/live", server.live), ("/v2/health/ready", server.ready)):
