@@ -15,6 +15,7 @@ import fcntl
 import os
 import re
 import stat
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +43,8 @@ class Regions:
     def __init__(self, prefix: str | None) -> None:
         self._prefix = prefix
         self._regions: dict[str, _Region] = {}
+        # Models' threads read while the loop may close a descriptor, whose number is used again.
+        self._lock = threading.Lock()
 
     @property
     def offered(self) -> bool:
@@ -83,9 +86,10 @@ class Regions:
     def unregister(self, name: str | None = None) -> None:
         """Forget one region, or all of them. One that is not there is no error."""
         for gone in [name] if name is not None else list(self._regions):
-            region = self._regions.pop(gone, None)
-            if region is not None:
-                os.close(region.descriptor)
+            with self._lock:
+                region = self._regions.pop(gone, None)
+                if region is not None:
+                    os.close(region.descriptor)
 
     def status(self, name: str | None = None) -> list[dict[str, Any]]:
         """What is registered, as the protocol tells it. Raises NotFound."""
@@ -104,22 +108,24 @@ class Regions:
 
     def read(self, place: Place, into: memoryview) -> None:
         """Copy the bytes at `place`, which was checked, into a buffer of its size."""
-        region = self._named(place.region)
-        done = 0
-        while done < place.size:
-            got = os.preadv(
-                region.descriptor, [into[done : place.size]], region.offset + place.offset + done
-            )
-            if not got:
-                raise Invalid("a shared memory region has shrunk", code="bad_size")
-            done += got
+        with self._lock:
+            region = self._named(place.region)
+            done = 0
+            while done < place.size:
+                start = region.offset + place.offset + done
+                got = os.preadv(region.descriptor, [into[done : place.size]], start)
+                if not got:
+                    raise Invalid("a shared memory region has shrunk", code="bad_size")
+                done += got
 
     def write(self, place: Place, data: memoryview) -> None:
         """Copy `data`, of at most its size, to `place`, which was checked."""
-        region = self._named(place.region)
-        done = 0
-        while done < len(data):
-            done += os.pwrite(region.descriptor, data[done:], region.offset + place.offset + done)
+        with self._lock:
+            region = self._named(place.region)
+            done = 0
+            while done < len(data):
+                start = region.offset + place.offset + done
+                done += os.pwrite(region.descriptor, data[done:], start)
 
     def _forget_orphans(self) -> None:
         for name, region in list(self._regions.items()):

@@ -12,7 +12,8 @@ Rules
    the server busy or started anew, a bounded number of times. Then it is the facility's fault
    (Unavailable), never the model's.
 4. On one host, over a Unix socket, inputs go through shared memory where the server takes it.
-5. `stop` may come from another thread at any moment, as a Sandbox's.
+5. One run, one server: where versions or the level of the sandbox change on the way, it fails.
+6. `stop` may come from another thread at any moment, as a Sandbox's.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from urllib.parse import quote
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from registry.trust.errors import Conflict, Invalid
+from registry.trust.errors import Conflict, Invalid, Unavailable
 from registry.trust.model_files import model_digest
 from serving.inference.asking import Asking, model_path, no_server, raised, stopped
 from serving.inference.lending import SLOTS, Lent, needed
@@ -193,9 +194,16 @@ class RemoteSandbox:
                 dict(session["versions"]),
                 ModelDescription.model_validate(session["description"]),
             )
-            self.level, self.versions = dict(session["level"]), dict(info.versions)
+            found = dict(session["level"]), dict(info.versions)
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise no_server() from error
+        if self._files is not None and found != (self.level, self.versions):
+            raise Unavailable(
+                "the inference server runs other versions, or locks down otherwise, than when "
+                "this run began: run it again",
+                code="inference_changed",
+            )
+        self.level, self.versions = found
         return info
 
     def _answered(self, call: _Call) -> Answer:

@@ -55,7 +55,7 @@ class Repository:
         try:
             return await model.renew()
         except BaseException:
-            if model.session is None:
+            if model.session is None and self._models.get(digest) is model:
                 await self.unload(digest)
             raise
 
@@ -63,7 +63,7 @@ class Repository:
         """End a model. One that is not loaded is no error."""
         model = self._models.pop(digest, None)
         if model is not None:
-            await asyncio.to_thread(model.close)
+            await model.close()
 
     async def close(self) -> None:
         """End all of them."""

@@ -100,14 +100,17 @@ class Resident:
         answer: dict[str, NDArray[Any]] = await self._ask(job)
         return answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the thread and the process; whoever waits gets Unavailable."""
-        self._closed = True
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+        self._closed = True  # on the loop, so that no job comes after the thread's end
+        os.eventfd_write(self._wake, 1)
+        await asyncio.to_thread(self._bury)
+
+    def _bury(self) -> None:
         if self._sandbox is not None:
             self._sandbox.stop()
         self._thread.join()
+        os.close(self._wake)
 
     async def _ask(self, job: _Job) -> Any:
         if self._closed:
@@ -139,7 +142,6 @@ class Resident:
             stopped = Unavailable("the model was unloaded", code="unloading")
             for job in [*self._under_way, *self._waiting]:
                 self._settle(job, stopped)
-            os.close(self._wake)
 
     def _listen(self, selector: selectors.BaseSelector) -> None:
         """Wait for a new job, an answer, or the deadline of the oldest call."""

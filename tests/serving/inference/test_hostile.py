@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -245,6 +246,7 @@ def test_files_that_are_not_what_the_digest_names_are_never_loaded(server, tmp_p
     (directory / "model.onnx").unlink()
     os.mkfifo(directory / "model.onnx")
     assert code(server.ask("POST", load)) == (409, "model_tampered")
+    shutil.rmtree(directory)
 
 
 def upload(server: Server, digest: str, files: Any, data: bytes) -> tuple[int, str]:

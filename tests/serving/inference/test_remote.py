@@ -208,6 +208,14 @@ def test_whoever_finds_the_server_full_waits_and_is_answered(server):
     assert b'failures_total{code="busy"}' in server.ask("GET", "/metrics")[1]
 
 
+def test_a_server_that_changes_in_the_middle_of_a_run_ends_it(remote):
+    remote.load({"model.onnx": hostile.honest()})
+    remote.versions["onnxruntime"] = "1.0.0"
+    with pytest.raises(Unavailable) as caught:
+        remote.restart()
+    assert caught.value.code == "inference_changed"
+
+
 def test_stop_ends_a_call_that_hangs(local):
     with RemoteSandbox.start(local.address, TOKEN) as remote:
         remote.load({"model.onnx": hostile.slow_when(-1e9)})
