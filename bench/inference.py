@@ -6,7 +6,8 @@ Every way takes its turn in each round, on one thread of the model, with the sam
 optimisation; printed are medians over rounds of the share of that round's bare loop. `predict` is
 what a run calls: it orders, pads, casts, checks and records as well. All is on one machine, so
 that over TCP client and server share its cores; between hosts each has its own. Scores are
-compared to the byte with those of this process. BentoML's and MLflow's own JSON routes are asked
+compared to the byte with those of this process. Processor time shows what each part needs of its
+own host, whatever else this machine does. BentoML's and MLflow's own JSON routes are asked
 a few batches only, and their rate is scaled from them.
 """
 
@@ -48,8 +49,8 @@ class Shard:
 
 
 @contextmanager
-def server(directory: Path, token: str, *arguments: str) -> Iterator[str]:
-    """A running inference server: its address. Stopped by its own id."""
+def server(directory: Path, token: str, *arguments: str) -> Iterator[tuple[str, int]]:
+    """A running inference server: its address and process id, by which it is stopped."""
     (directory / "models").mkdir(exist_ok=True)
     (directory / "token").write_text(token)
     process = subprocess.Popen(
@@ -61,7 +62,7 @@ def server(directory: Path, token: str, *arguments: str) -> Iterator[str]:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("inference on "):
-                yield line.split()[-1]
+                yield line.split()[-1], process.pid
                 return
         raise SystemExit("the inference server did not start")
     finally:
@@ -123,14 +124,42 @@ def measure(model: Model, tcp: str, unix: str, token: str) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
 
 
+def cost(model: Model, address: str, pid: int, token: str) -> str:
+    """Processor time of one batch over TCP, by whose it is, beside that of the bare loop."""
+    session, shard = bare(model), Shard(0, tuple(map(str, range(model.cases))), model.inputs)
+    batches = -(-model.cases // model.batch)
+    started = time.process_time()
+    for start in range(0, model.cases, model.batch):
+        session.run(None, {n: a[start : start + model.batch] for n, a in model.inputs.items()})
+    alone = time.process_time() - started
+    with RemoteSandbox.start(address, token) as remote:
+        remote.load({"model.onnx": model.data})
+        predict(remote, [shard], model.contract, batch_size=model.batch)
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        child = max(int(one) for task in tasks for one in task.read_text().split())
+        before = _processor(pid), _processor(child), time.process_time()
+        predict(remote, [shard], model.contract, batch_size=model.batch)
+        after = _processor(pid), _processor(child), time.process_time()
+    front, inside, client = ((b - a) / batches * 1e3 for a, b in zip(before, after, strict=True))
+    return (
+        f"bare {alone / batches * 1e3:.2f}, model {inside:.2f}, server {front:.2f}, "
+        f"client {client:.2f}"
+    )
+
+
+def _processor(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """Print every number."""
     os.environ.update(SILENCE)
     token = secrets.token_hex(32)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
-        tcp = stack.enter_context(server(directory, token, "--port", "0"))
-        unix = stack.enter_context(server(directory, token, "--socket", str(directory / "s")))
+        tcp, pid = stack.enter_context(server(directory, token, "--port", "0"))
+        unix, _ = stack.enter_context(server(directory, token, "--socket", str(directory / "s")))
         print(f"{'':34}{'bare/s':>9}" + "".join(f"{way:>15}" for way in WAYS))
         rates = {}
         for model in models():
@@ -141,9 +170,13 @@ def main() -> None:
                 f"{model.name + f', batch {model.batch}':34}{found['bare']:9.0f}{shares}",
                 flush=True,
             )
-    print("scores are the same to the byte in all four ways")
-    for line in json_servers(models(), rates):
-        print(line, flush=True)
+        print("scores are the same to the byte in all four ways")
+        print("processor time of one batch over TCP, in milliseconds")
+        for model in models():
+            print(f"{model.name}, batch {model.batch}: {cost(model, tcp, pid, token)}", flush=True)
+    if "--no-json" not in sys.argv:
+        for line in json_servers(models(), rates):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

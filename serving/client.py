@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
+from serving.calls import Calls
 from serving.sandbox.failures import ModelFailure
 from serving.sandbox.outputs import bad_rows, scores_of
-from serving.sandbox.process import Sandbox
 from validators.contract.schema import Contract
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -81,7 +81,7 @@ class Repeatability:
 
 
 def predict(
-    sandbox: Sandbox,
+    sandbox: Calls,
     shards: Iterable[Shard],
     contract: Contract,
     *,
@@ -123,7 +123,7 @@ def predict(
 
 
 def repeat(
-    sandbox: Sandbox,
+    sandbox: Calls,
     shards: Iterable[Shard],
     contract: Contract,
     predictions: Predictions,
@@ -170,7 +170,7 @@ class _Run:
     """The state of one run: one shard's answers at a time, and what failing may still cost."""
 
     def __init__(
-        self, sandbox: Sandbox, contract: Contract, batch_size: int, maximum_restarts: int
+        self, sandbox: Calls, contract: Contract, batch_size: int, maximum_restarts: int
     ) -> None:
         self.restarts = 0
         self.scores: NDArray[np.float64] = np.empty(0)

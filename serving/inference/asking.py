@@ -26,7 +26,7 @@ ATTEMPTS: Final = 5
 BUSY_SECONDS: Final = 600.0
 """How long a server may be busy."""
 PAUSE: Final = 0.1
-_FAREWELL_SECONDS = 10.0
+_FAREWELL_SECONDS = 5.0
 
 
 class Patience:

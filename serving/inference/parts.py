@@ -9,7 +9,7 @@ from typing import Any
 
 from serving.inference.metrics import Metrics
 from serving.inference.places import Places
-from serving.inference.regions import Regions
+from serving.inference.regions import PREFIX, Regions
 from serving.inference.repository import Repository
 from serving.inference.store import Store
 from serving.inference.traces import Traces
@@ -19,7 +19,6 @@ from serving.sandbox.process import Sandbox
 MODELS = 4
 PLACES = 8
 LARGEST_BODY = 256 << 20
-PREFIX = "touchstone-"
 LIMITS = Limits(cpu_seconds=365 * 86_400)
 """Of one model: as in the worker's own process, but for the CPU time of a long life."""
 

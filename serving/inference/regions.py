@@ -25,6 +25,8 @@ from serving.inference.datatypes import name_of, size_of
 from serving.inference.rows import Place
 
 DIRECTORY: Final = Path("/dev/shm")  # noqa: S108  (shm_open's own place)
+PREFIX: Final = "touchstone-"
+"""What names must begin with, unless the operator says otherwise."""
 MOST_REGIONS: Final = 64
 _KEY = re.compile(r"/?([A-Za-z0-9][A-Za-z0-9._-]{0,200})\Z", re.ASCII)
 

@@ -32,13 +32,12 @@ from serving.inference.asking import Asking, model_path, no_server, raised, stop
 from serving.inference.lending import SLOTS, Lent, needed
 from serving.inference.line import LOST, Address, Answer, Line
 from serving.inference.protocol import read_response, write_request
+from serving.inference.regions import PREFIX
 from serving.sandbox.limits import Limits
 from serving.sandbox.process import SessionInfo
 from validators.contract.description import ModelDescription
 
 Arrays = Mapping[str, NDArray[Any]]
-PREFIX = "touchstone-"
-"""Of shared memory; the server's own default."""
 
 
 @dataclass(eq=False)

@@ -231,14 +231,15 @@ class Resident:
             self._sandbox.close()
             self._sandbox = None
         sandbox = self._start_sandbox()
+        self._sandbox, self._untouched = sandbox, True  # before it loads, so that `close` kills it
         try:
             if self._closed:
                 raise Unavailable("the model is being unloaded", code="unloading")
             info = sandbox.load(self._files)
         except BaseException:
             sandbox.close()
+            self._sandbox = None
             raise
-        self._sandbox, self._untouched = sandbox, True
         self.session = Session(info, dict(sandbox.level))
         self.restarts += 1
 

@@ -28,11 +28,11 @@ from serving.inference.parts import (
     LIMITS,
     MODELS,
     PLACES,
-    PREFIX,
     Parts,
     Settings,
     probed,
 )
+from serving.inference.regions import PREFIX
 from serving.inference.traces import ENDPOINT
 from serving.listening import (
     LOOPBACK,
