@@ -21,8 +21,9 @@ from registry.trust.errors import Conflict, Invalid, TouchstoneError, Unauthenti
 from serving.inference.line import LOST, Address, Answer, Line
 from serving.sandbox.failures import MESSAGES, ModelFailure, plain_text
 
-ATTEMPTS: Final = 5
-"""How often a question is asked before the connection counts as lost for good."""
+ATTEMPTS: Final = 8
+"""How often a question is asked before the connection counts as lost for good: over 25 seconds,
+in which a server can be started anew."""
 BUSY_SECONDS: Final = 600.0
 """How long a server may be busy."""
 PAUSE: Final = 0.1
