@@ -72,12 +72,21 @@ class Asking:
         self.address, self._token = address, token
         self.seconds = 120.0
         self.stopped = threading.Event()
+        self._lines: list[Line] = []
 
     def line(self) -> Line:
         """A connection, opened on its first use. Raises Conflict (sandbox_stopped)."""
         if self.stopped.is_set():
             raise stopped()
-        return Line(self.address, self._token, self.seconds)
+        line = Line(self.address, self._token, self.seconds)
+        self._lines.append(line)
+        return line
+
+    def stop(self) -> None:
+        """From another thread: end every wait, and let none begin."""
+        self.stopped.set()
+        for line in tuple(self._lines):
+            line.cut()
 
     def patience(self) -> Patience:
         """For one question."""
@@ -87,8 +96,8 @@ class Asking:
         self, method: str, path: str, parts: Sequence[memoryview] = (), header: bytes = b""
     ) -> Answer:
         """One question on a connection of its own. Raises Unavailable, Unauthenticated."""
-        patience = self.patience()
-        with contextlib.closing(self.line()) as line:
+        patience, line = self.patience(), self.line()
+        try:
             while True:
                 try:
                     line.ask(method, path, parts, header)
@@ -102,6 +111,9 @@ class Asking:
                 if answer.status == 401:
                     raise raised(answer)
                 return answer
+        finally:
+            line.close()
+            self._lines.remove(line)
 
     def load(self, digest: str, files: Mapping[str, bytes]) -> dict[str, Any]:
         """Have a model loaded, uploaded first where the server lacks it: its session."""

@@ -159,9 +159,7 @@ class RemoteSandbox:
 
     def stop(self) -> None:
         """From another thread: end the model's process for good; whoever waits gets a Conflict."""
-        self._asking.stopped.set()
-        for line in [*self._free, *(call.line for call in list(self._calls))]:
-            line.cut()
+        self._asking.stop()
         self._unload()
 
     def close(self) -> None:
@@ -170,7 +168,6 @@ class RemoteSandbox:
         self._unload()
         for line in self._free:
             line.close()
-        self._free.clear()
         self._take_back()
 
     def _introduce(self, value: dict[str, Any]) -> None:
@@ -274,7 +271,9 @@ class RemoteSandbox:
 
     def _give_up(self) -> None:
         while self._calls:
-            self._calls.popleft().line.close()
+            line = self._calls.popleft().line
+            line.close()
+            self._free.append(line)
 
     def _unload(self) -> None:
         if self._digest:

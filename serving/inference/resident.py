@@ -81,11 +81,6 @@ class Resident:
         """Whether nobody waits for an answer."""
         return self._pending == 0
 
-    @property
-    def pid(self) -> int | None:
-        """The sandboxed process's id while it stands."""
-        return self._sandbox.pid if self._sandbox else None
-
     async def renew(self) -> Session:
         """A process that has had no call, the model loaded. Raises what `Sandbox.load` does."""
         session: Session = await self._ask(_Job(self._loop.create_future()))

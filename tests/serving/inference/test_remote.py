@@ -1,5 +1,6 @@
 """A run over the server is the run in this process, to the byte, whatever happens on the way."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from registry.trust.errors import Conflict, Invalid, Unauthenticated, Unavailable
 from serving.client import Predictions, predict, repeat
 from serving.inference import asking
+from serving.inference.line import Address
 from serving.inference.regions import DIRECTORY
 from serving.inference.remote import RemoteSandbox
 from serving.sandbox import ModelFailure, Sandbox
@@ -229,6 +231,17 @@ def test_stop_ends_a_call_that_hangs(local):
         assert len(local.children()) == started - 1
         with pytest.raises(Conflict):
             remote.restart()
+
+
+def test_stop_ends_a_question_to_a_server_that_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        one = asking.Asking(Address("127.0.0.1", silent.getsockname()[1]), TOKEN)
+        stopper = threading.Timer(0.1, one.stop)
+        stopper.start()
+        with pytest.raises(Conflict) as caught:
+            one.ask("GET", "/v2")
+        stopper.join()
+    assert caught.value.code == "sandbox_stopped"
 
 
 def test_nothing_is_left_behind(local):
