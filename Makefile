@@ -36,8 +36,8 @@ test-slow:
 
 bench:
 	@requirements/install.sh dev
-	@for name in binary_coverage cohort comparators coverage detection_coverage families gate ladder log \
-		multiclass_coverage regression_coverage robustness sandbox \
+	@for name in binary_coverage cohort comparators coverage detection_coverage families gate inference \
+		ladder log multiclass_coverage regression_coverage robustness run sandbox \
 		segmentation_coverage time_to_event_coverage verify; do echo "== bench.$$name"; \
 		$(SILENCE) $(BIN)/python -m bench.$$name || exit 1; done
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batches import Arrays, Rows, Shard, batches, fitting, ordered, rows_a_batch
+from serving.calls import Calls
 from serving.sandbox.failures import ModelFailure
 from serving.sandbox.outputs import bad_rows, scores_of
-from serving.sandbox.process import Sandbox
 from validators.contract.schema import Contract
 
 HALVINGS: Final = 256
@@ -44,7 +44,7 @@ class Answers:
 
 
 def answer(
-    sandbox: Sandbox,
+    sandbox: Calls,
     shard: Shard,
     contract: Contract,
     *,
@@ -68,7 +68,7 @@ class _Run:
 
     def __init__(
         self,
-        sandbox: Sandbox,
+        sandbox: Calls,
         contract: Contract,
         inputs: Arrays,
         cases: int,

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from serving.answering import Answers, answer
 from serving.batches import Arrays, Shard, batch_of, mixed
+from serving.calls import Calls
 from serving.sandbox.failures import ModelFailure
-from serving.sandbox.process import Sandbox
 from serving.sharing import share
 from validators.contract.schema import Contract
 
@@ -65,7 +65,7 @@ class Repeatability:
 
 
 def predict(
-    sandboxes: Sandbox | Sequence[Sandbox],
+    sandboxes: Calls | Sequence[Calls],
     shards: Iterable[Shard],
     contract: Contract,
     *,
@@ -103,7 +103,7 @@ def predict(
 
 
 def answered(
-    pool: Sequence[Sandbox],
+    pool: Sequence[Calls],
     shards: Iterable[Shard],
     contract: Contract,
     restarts: "Restarts",
@@ -114,7 +114,7 @@ def answered(
     """Each shard's answers, in the order of the shards; see `predict`."""
     largest = batch_of(contract) if batch_size is None else batch_size
 
-    def work(sandbox: Sandbox, shard: Shard) -> Answers:
+    def work(sandbox: Calls, shard: Shard) -> Answers:
         return answer(
             sandbox, shard, contract, largest=largest, order_seed=order_seed,
             restart=lambda failure: restarts.give(sandbox, failure),
@@ -129,7 +129,7 @@ def subset(cases: Iterable[str], order_seed: str, size: int) -> set[str]:
 
 
 def repeat(
-    sandbox: Sandbox,
+    sandbox: Calls,
     shards: Iterable[Shard],
     contract: Contract,
     predictions: Predictions,
@@ -181,7 +181,7 @@ class Restarts:
         self._most = most
         self._lock = threading.Lock()
 
-    def give(self, sandbox: Sandbox, failure: ModelFailure) -> None:
+    def give(self, sandbox: Calls, failure: ModelFailure) -> None:
         """Start the sandbox's process anew; raises the failure where that was too often."""
         with self._lock:
             if self.given >= self._most:

@@ -10,7 +10,9 @@ Rules
 
 import logging
 import traceback
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from starlette.responses import JSONResponse
 
@@ -47,7 +49,9 @@ class TooSlow(TouchstoneError):
     default_code = "too_slow"
 
 
-def problem(status: int, code: str, detail: str) -> JSONResponse:
+def problem(
+    status: int, code: str, detail: str, more: Mapping[str, Any] | None = None
+) -> JSONResponse:
     """The response. `error` repeats the detail for clients of the Open Inference Protocol."""
     body = {
         "type": f"urn:touchstone:problem:{code}",
@@ -56,6 +60,7 @@ def problem(status: int, code: str, detail: str) -> JSONResponse:
         "code": code,
         "detail": detail,
         "error": detail,
+        **(more or {}),
     }
     headers = {"Cache-Control": "no-store"}
     if status in (429, 503):

@@ -2,7 +2,7 @@
 
 Rules
 -----
-1. Every path that is not listed here is refused, whatever a framework mounts beside it.
+1. Every path that is not listed here is refused: see serving.front.
 2. A body is JSON, of bounded size, read in bounded time; nothing else is decoded, ever.
 3. Every answer that holds a score says: investigational, in which mode, by which certificate.
 4. After the certificate's last day nothing is answered but health and label.
@@ -11,28 +11,25 @@ Rules
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
 
 from registry.trust.errors import NotFound, Refused, Unavailable
 from serving import wire
 from serving.bundle.verify import VerifyResult
-from serving.problems import TooLarge, TooSlow, UnsupportedType, problem, problem_of
+from serving.front import Handler, answer, application
+from serving.problems import TooLarge, TooSlow, UnsupportedType
 from serving.worker import Scores, Worker
 
 BODY_SECONDS = 60.0
 _INLINE_BYTES = 64 << 10
 
 Clock = Callable[[], dt.datetime]
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Endpoints:
@@ -61,30 +58,29 @@ class Endpoints:
             one + "/ready": self.protocol_ready,
         }
         posts: dict[str, Handler] = {"/v1/predict": self.predict, one + "/infer": self.infer}
-        return Starlette(
-            routes=[
-                Route(path, _guarded(handler), methods=[method])
+        return application(
+            {
+                (method, path): handler
                 for method, handlers in (("GET", gets), ("POST", posts))
                 for path, handler in handlers.items()
-            ],
-            exception_handlers={HTTPException: _http_problem},
+            }
         )
 
     async def live(self, _: Request) -> Response:
         """The process answers."""
-        return _json({"live": True})
+        return answer({"live": True})
 
     async def ready(self, _: Request) -> Response:
         """A prediction would be answered now."""
         self._check_in_force()
         if not self._worker.ready:
             raise Unavailable("the model is being started", code="not_ready")
-        return _json({"ready": True})
+        return answer({"ready": True})
 
     async def model(self, _: Request) -> Response:
         """The label: what this is, what it is for, and until when."""
         predicate = self._predicate
-        return _json(
+        return answer(
             {
                 **self._marks(),
                 "model": predicate.model.model_dump(mode="json"),
@@ -105,11 +101,11 @@ class Endpoints:
     async def predict(self, request: Request) -> Response:
         """One score a case for named inputs."""
         scores, _ = await self._scored(request, wire.named_inputs)
-        return _json({"outputs": {self._contract.score: scores.tolist()}, **self._marks()})
+        return answer({"outputs": {self._contract.score: scores.tolist()}, **self._marks()})
 
     async def server(self, _: Request) -> Response:
         """Server metadata of the Open Inference Protocol."""
-        return _json({"name": "touchstone", "version": "1", "extensions": []})
+        return answer({"name": "touchstone", "version": "1", "extensions": []})
 
     async def protocol_model(self, request: Request) -> Response:
         """Model metadata of the Open Inference Protocol."""
@@ -125,7 +121,7 @@ class Endpoints:
             )
         }
         model = self._predicate.model
-        return _json(
+        return answer(
             {"name": model.name, "versions": [str(model.version)], "platform": "onnx", **sides}
         )
 
@@ -146,13 +142,13 @@ class Endpoints:
             "data": scores.tolist(),
         }
         model = self._predicate.model
-        answer = {
+        told = {
             "model_name": model.name,
             "model_version": str(model.version),
             "outputs": [output],
             "parameters": self._marks(),
         }
-        return _json(answer | ({"id": value["id"]} if isinstance(value.get("id"), str) else {}))
+        return answer(told | ({"id": value["id"]} if isinstance(value.get("id"), str) else {}))
 
     def _marks(self) -> dict[str, Any]:
         model = self._predicate.model
@@ -198,45 +194,6 @@ class Endpoints:
             return await self._worker.score(arrays), told
 
 
-class Front:
-    """The outermost layer: only the paths of `routes` reach the framework at all."""
-
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
-        self._app, self._routes = app, tuple(routes)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        if all(route.matches(scope)[0] is Match.NONE for route in self._routes):
-            await problem(404, "not_found", "there is no such path")(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
-def _guarded(handler: Handler) -> Handler:
-    """The handler, whose faults become problems before a framework can log what they say."""
-
-    async def guarded(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it
-        except Exception as error:  # noqa: BLE001
-            return problem_of(error)
-
-    return guarded
-
-
-async def _http_problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method"}.get(error.status_code, "http")
-    return problem(error.status_code, code, str(error.detail))
-
-
 def _check_type(request: Request) -> None:
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json":
@@ -261,7 +218,3 @@ async def _read_body(request: Request, limit: int) -> bytearray:
     except TimeoutError as error:
         raise TooSlow("the body did not come in time; send it again") from error
     return body
-
-
-def _json(value: dict[str, Any]) -> JSONResponse:
-    return JSONResponse(value, headers={"Cache-Control": "no-store"})

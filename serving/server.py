@@ -17,54 +17,28 @@ import argparse
 import contextlib
 import dataclasses
 import datetime as dt
-import errno
-import importlib.util
-import os
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
-from registry.trust.errors import Invalid, TouchstoneError, Unavailable
+from registry.trust.errors import TouchstoneError
 from registry.trust.keys import load_certificate
 from serving.bundle.verify import VerifyResult, verify
+from serving.listening import LOOPBACK, Say, listen, prepare, run, stoppable, to_stderr
 from serving.sandbox.limits import Limits
 
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.types import ASGIApp
-
-SILENCE = {
-    "BENTOML_DO_NOT_TRACK": "True",
-    "DO_NOT_TRACK": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 PORT = 8500
 WAITING = 16
 SERVING_LIMITS = Limits(cpu_seconds=365 * 86_400)
 """As at the facility, but for the CPU time of a process that may run for months."""
-_PARTS = ("bentoml", "fcntl", "httptools", "numpy", "onnxruntime", "starlette", "uvicorn")
-_STOP_SECONDS = 5
-_LOOPBACK = ("127.", "::1", "localhost")
-
-Say = Callable[[str], None]
 
 
 def now() -> dt.datetime:
     """The present, in UTC."""
     return dt.datetime.now(dt.UTC)
-
-
-def to_stderr(line: str) -> None:
-    """Tell a person, and leave standard output to machines."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def serve(
@@ -84,18 +58,11 @@ def serve(
     a free one. Raises what verification found, Unavailable when the port is taken (port_in_use)
     or a part is not installed (not_installed).
     """
-    for name, value in SILENCE.items():
-        os.environ.setdefault(name, value)
-    if missing := [part for part in _PARTS if importlib.util.find_spec(part) is None]:
-        raise Unavailable(
-            f"serving needs {missing[0]}, which is not installed here: install "
-            "touchstone-tef[hospital] on Linux",
-            code="not_installed",
-        )
+    prepare()
     with (
         contextlib.suppress(KeyboardInterrupt),
-        _stoppable(),
-        contextlib.closing(_listen(host, port)) as listener,
+        stoppable(),
+        contextlib.closing(listen(host, port)) as listener,
     ):
         verified = _verified(directory, root, clock(), say)
         _serve(verified, listener, host, limits, waiting, clock, say)
@@ -120,6 +87,7 @@ def _serve(
     clock: Callable[[], dt.datetime],
     say: Say,
 ) -> None:
+    from serving.front import bento
     from serving.routes import Endpoints
     from serving.worker import Worker
 
@@ -131,58 +99,7 @@ def _serve(
             f"most {replayed.largest_difference:.2g} from the facility's scores"
         )
         app = bento(Endpoints(verified, worker, clock).app())
-        _run(app, listener, lambda: _announce(verified, listener, host, say))
-
-
-def bento(app: "Starlette") -> "ASGIApp":
-    """The routes as a BentoML service, behind a front that lets nothing else through.
-
-    BentoML decodes bodies only for `@bentoml.api` methods, pickle among them; there is none here.
-    """
-    import bentoml
-
-    from serving.routes import Front
-
-    @bentoml.asgi_app(app, path="/")
-    @bentoml.service(
-        name="touchstone",
-        traffic={"timeout": 3600},  # ours are shorter, and say what happened
-        metrics={"enabled": False},
-        logging={"access": {"enabled": False}},
-    )
-    class Touchstone:
-        """The certified model."""
-
-    service: Any = Touchstone
-    # As main: mounted otherwise, BentoML would decode pickle.
-    return Front(service.to_asgi(is_main=True), app.routes)
-
-
-def _run(app: "ASGIApp", listener: socket.socket, announce: Callable[[], None]) -> None:
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if hasattr(signal, "SIGHUP") and _in_main_thread():
-                signal.signal(signal.SIGHUP, self.handle_exit)  # as it does for SIGTERM itself
-            if self.started:
-                announce()
-
-    config = uvicorn.Config(
-        app,
-        loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
-        ws="none",
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=256,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=_STOP_SECONDS,
-    )
-    Server(config).run(sockets=[listener])
+        run(app, listener, lambda: _announce(verified, listener, host, say))
 
 
 def _announce(verified: VerifyResult, listener: socket.socket, host: str, say: Say) -> None:
@@ -197,57 +114,8 @@ def _announce(verified: VerifyResult, listener: socket.socket, host: str, say: S
     )
     if verified.demo_root:
         say("DEMO ROOT: NOT FOR PATIENTS")
-    if not host.startswith(_LOOPBACK):
+    if not host.startswith(LOOPBACK):
         say(f"listening on {host} without accounts: keep it behind your own gateway")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """The listening socket, taken before anything slow, so that a taken port is told at once."""
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise Invalid(f"{host} port {port} is no address of this machine") from error
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        # Two sockets can be bound to one port until one of them listens.
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise Unavailable(
-                f"port {port} on {host} is in use: choose another with --port", code="port_in_use"
-            ) from error
-        raise Invalid(
-            f"{host} port {port} can't be listened on ({error.strerror}): choose another"
-        ) from error
-    return listener
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind like Ctrl-C, so that the sandbox is buried."""
-    if not _in_main_thread():
-        yield
-        return
-
-    def stop(_number: int, _frame: FrameType | None) -> Any:
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def main(arguments: list[str] | None = None) -> int:

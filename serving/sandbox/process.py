@@ -152,6 +152,12 @@ class Sandbox:
         *_, end = shared.offsets(shared.sizes_of(list(inputs.values()), rows))
         return end <= shared.SLOT
 
+    def fileno(self) -> int:
+        """What a selector waits on: readable once the oldest call was answered, or failed."""
+        process = self._alive()
+        assert process.socket is not None
+        return process.socket.fileno()
+
     def begin(
         self,
         inputs: Arrays,

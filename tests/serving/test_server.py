@@ -23,9 +23,10 @@ from registry.trust.errors import Refused
 from registry.trust.keys import pem_of
 from serving.bundle.pack import write_bundle
 from serving.bundle.verify import verify
+from serving.front import bento
 from serving.routes import Endpoints
 from serving.sandbox import Sandbox
-from serving.server import SERVING_LIMITS, bento
+from serving.server import SERVING_LIMITS
 from serving.worker import Worker
 from tests.serving import certified
 from tests.serving.certified import EXPLODE, HANG, NOT_AFTER, NOW
