@@ -84,7 +84,7 @@ def test_one_thread_and_many_seal_the_same_bytes(
 
 
 def _of(threads: int) -> Any:
-    return lambda work, items, at_once: in_order(work, items, at_once=threads)
+    return lambda work, items, at_once, more: in_order(work, items, at_once=threads)
 
 
 def test_sealing_and_reading_hold_a_few_shards(

@@ -6,7 +6,8 @@
 Rules
 -----
 1. Results come in the order of the items. No more than `at_once` are worked on or wait to be taken,
-   so memory is theirs and the taker's one.
+   so memory is theirs and the taker's one. Where results are small, `more` of them may wait: one
+   slow item then does not hold up the others.
 2. The first item, in order, whose work raises ends it all: its error is raised, nothing after it is
    given out.
 3. When the caller leaves off, work that has begun is waited for and no other begins.
@@ -32,7 +33,7 @@ def cores() -> int:
 
 
 def in_order(
-    work: Callable[[_Item], _Result], items: Iterable[_Item], *, at_once: int
+    work: Callable[[_Item], _Result], items: Iterable[_Item], *, at_once: int, more: int = 0
 ) -> Iterator[_Result]:
     """Yield work(item) for each item, `at_once` of them ahead."""
     waiting: deque[Future[_Result]] = deque()
@@ -40,7 +41,7 @@ def in_order(
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) == at_once:
+            if len(waiting) == at_once + more:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

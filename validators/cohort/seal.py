@@ -60,7 +60,7 @@ from validators.cohort.tensors import Placed
 
 SHARD = 5_000_000
 """Bytes of input a shard, about."""
-_PART = 1 << 16
+_PART, _MORE = 1 << 16, 8
 Progress = Callable[[int, int], None]
 
 
@@ -91,7 +91,8 @@ def seal(
     objects: list[SealedObject] = []
     digests: list[str] = []
     shards = _Shards(folder, table, origin, writer, input_key)
-    for entry, of_cases in in_order(shards.seal, shards.parts(shard_size), at_once=2 * cores()):
+    parts = shards.parts(shard_size)
+    for entry, of_cases in in_order(shards.seal, parts, at_once=2 * cores(), more=_MORE):
         objects.append(entry)
         digests += of_cases
         progress(len(digests), len(table))

@@ -34,6 +34,8 @@ from validators.cohort.stream import (
 BESIDE = ("manifest.json", "lock.json")
 """What lies in the folder besides the objects."""
 
+_MORE = 8
+
 
 def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) -> None:
     """Check the manifest against itself and every object against the manifest.
@@ -44,7 +46,7 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
     check_manifest(manifest)
     if keys is None:
         checked = in_order(lambda entry: len(read_sealed(entry, reader)), manifest.objects,
-                           at_once=1 + cores())  # fmt: skip
+                           at_once=1 + cores(), more=_MORE)  # fmt: skip
         sum(checked)
         return
     table = read_salted_reference(manifest, reader, keys.reference())
@@ -63,7 +65,7 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
         _check_cases(entry, shard, table.slice(first, entry.cases), inputs, expected)
 
     shards = enumerate(zip(manifest.shards, firsts, strict=False))
-    for _ in in_order(check, shards, at_once=1 + cores()):
+    for _ in in_order(check, shards, at_once=1 + cores(), more=_MORE):
         pass
 
 
