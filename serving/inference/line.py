@@ -9,6 +9,7 @@ Rules
 
 import http.client
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,8 @@ from serving.inference.json_tensors import object_of
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 LOST = (OSError, http.client.HTTPException)
 _LARGEST_ANSWER = 1 << 31
+_IDLE_SECONDS = 3.0
+"""The server closes a connection that was idle for 5: ours is opened anew before that."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Line(http.client.HTTPConnection):
     def __init__(self, address: Address, token: str, seconds: float) -> None:
         super().__init__(address.host, address.port, timeout=seconds)
         self._address, self._token, self._seconds = address, token, seconds
+        self._used = 0.0
 
     def connect(self) -> None:
         """Open the socket."""
@@ -89,6 +93,8 @@ class Line(http.client.HTTPConnection):
         self, method: str, path: str, parts: Sequence[memoryview] = (), header: bytes = b""
     ) -> None:
         """Send a request: a JSON header, and binary parts after it."""
+        if time.monotonic() - self._used > _IDLE_SECONDS:
+            self.close()
         self.putrequest(method, path, skip_accept_encoding=True)
         self.putheader("Authorization", f"Bearer {self._token}")
         self.putheader("Content-Length", str(len(header) + sum(map(len, parts))))
@@ -112,6 +118,7 @@ class Line(http.client.HTTPConnection):
                 raise http.client.IncompleteRead(b"")
             position += got
         response.close()
+        self._used = time.monotonic()
         told = response.headers.get(HEADER_LENGTH, str(length))
         head = int(told) if told.isdigit() else length
         after = response.headers.get("Retry-After", "")

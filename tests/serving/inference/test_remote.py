@@ -15,12 +15,14 @@ from serving.inference import asking
 from serving.inference.line import Address
 from serving.inference.regions import DIRECTORY
 from serving.inference.remote import RemoteSandbox
-from serving.sandbox import ModelFailure, Sandbox
+from serving.sandbox import ModelFailure, Sandbox, SessionInfo
 from tests.journeys.faulty_proxy import FaultyProxy
 from tests.serving import hostile
 from tests.serving.inference.serving import TOKEN, Server, Shard, shard
 
 SEED = "sha256:" + "7" * 64
+RAISES = {"model.onnx": hostile.raises()}
+OPTIONS: dict[str, Any] = {"order_seed": SEED, "batch_size": 16}
 PARTS = [shard(70, odd=(3, 40)), shard(33, index=1), shard(0, index=2)]
 
 
@@ -44,17 +46,20 @@ def over(name: str, server: Server, local: Server) -> RemoteSandbox:
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[tuple[Sandbox, Predictions]]:
+def here() -> Iterator[tuple[Sandbox, SessionInfo, Predictions]]:
     """A run in this process; two of its cases make the model raise."""
     with Sandbox.start() as sandbox:
-        yield sandbox, run(sandbox, hostile.raises(), batch_size=16)
+        session = sandbox.load(RAISES)
+        yield sandbox, session, predict(sandbox, PARTS, hostile.contract(), **OPTIONS)
 
 
 @pytest.mark.parametrize("name", ["tcp", "unix", "shared memory"])
 def test_predictions_are_those_of_this_process_to_the_byte(name, server, local, here):
-    sandbox, expected = here
+    sandbox, session, expected = here
     with over(name, server, local) as remote:
-        found = run(remote, hostile.raises(), batch_size=16)
+        assert remote.load(RAISES) == session
+        found = predict(remote, PARTS, hostile.contract(), **OPTIONS)
+        assert remote.limits.wall_seconds == 0.5
         assert remote.transport == name
         assert (remote.level, remote.versions) == (sandbox.level, sandbox.versions)
     assert found.scores.tobytes() == expected.scores.tobytes()
@@ -66,7 +71,6 @@ def test_predictions_are_those_of_this_process_to_the_byte(name, server, local, 
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (hostile.not_finite(np.nan), "output_not_finite"),
         (hostile.drops_rows(), "output_shape"),
         (hostile.honest(output_name="other"), "model_raised"),
     ],
@@ -74,13 +78,6 @@ def test_predictions_are_those_of_this_process_to_the_byte(name, server, local, 
 def test_answers_that_break_the_contract_fail_by_the_same_code(remote, data, code):
     found = run(remote, data, [shard(4, odd=(1,))], batch_size=2)
     assert set(found.failed_by_code) == {code}
-
-
-def test_the_session_is_that_of_this_process(remote):
-    files = {"model.onnx": hostile.honest()}
-    with Sandbox.start() as sandbox:
-        assert remote.load(files) == sandbox.load(files)
-    assert remote.limits.wall_seconds == 0.5
 
 
 def test_a_model_with_its_weights_in_a_second_file_is_uploaded_whole(remote):
