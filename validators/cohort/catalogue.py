@@ -16,7 +16,9 @@ Rules
    (the crossing's counts and a marginal give each other away), and where a report may show a count
    that is withheld here, only attributes of the protocols are shown; if that does not mend it,
    none.
-4. Never: patients by group, the manifest's objects and case digests, free text about a source.
+4. Of a cohort of masks cases and patients alone are shown: a report on it shows the cases of a
+   group, from which one class would give away the other.
+5. Never: patients by group, the manifest's objects and case digests, free text about a source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -105,7 +107,10 @@ def catalogue_entry(
         name: _total(getattr(manifest.counts, name), [getattr(e.counts, name) for e in earlier], k)
         for name in ("cases", "patients", "positives", "negatives")
     }
-    totals = _consistent(totals)
+    if manifest.structures:
+        totals |= {name: Total(None) for name in CLASSES}
+    else:
+        totals = _consistent(totals)
     return Entry(
         id=manifest.id,
         version=manifest.version,
@@ -157,7 +162,7 @@ def _attributes(
     every = _cells(manifest.attributes)
     crossed = {name for protocol in protocols for rule in protocol.subgroups
                if rule.crossed_with for name in rule.attributes}  # fmt: skip
-    if min(manifest.counts.positives, manifest.counts.negatives) < k:
+    if manifest.structures or min(manifest.counts.positives, manifest.counts.negatives) < k:
         return {}
     released = [_released(every, protocol) for protocol in protocols]
     asked = {name for protocol in protocols for name in asked_attributes(protocol)}

@@ -4,7 +4,8 @@ Rules
 -----
 1. A shard is safetensors: the tensors of its cases, row by row, and their pseudonyms.
 2. The table is Parquet: case, patient, reference, one column an attribute, and the salt of the
-   case's digest. Its rows are in the order of the shards.
+   case's digest. Its rows are in the order of the shards. Where masks are the reference standard,
+   `reference` is the digest of each (`validators.cohort.reference_masks`).
 3. Neither holds an id of the source: pseudonyms are HMAC-SHA-256 under the cohort's names key.
 """
 
@@ -31,6 +32,8 @@ _CASES = "case pseudonyms"
 """Has a space, which no tensor's name in a contract may have."""
 _PSEUDONYM = 16
 SALT = "salt"
+MARKED = "any structure marked"
+"""Of a cohort of masks, whose reference standard is a digest: 1 where the mask is not empty."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,16 @@ def parse_table(path: str, plain: bytes) -> pa.Table:
 
 def attributes_of(table: pa.Table) -> list[str]:
     """The names of the table's attributes."""
-    known = {"case", "patient", "reference", SALT}
+    known = {"case", "patient", "reference", SALT, MARKED}
     return [name for name in table.column_names if name not in known]
 
 
 def counts_of(table: pa.Table) -> tuple[Counts, dict[str, dict[str, Counts]]]:
-    """Counts of the whole table, and of every group of every attribute."""
-    reference = table["reference"].to_numpy()
+    """Counts of the whole table, and of every group of every attribute.
+
+    Where masks are the reference standard, a case is positive if its mask is not empty.
+    """
+    reference = table[MARKED if MARKED in table.column_names else "reference"].to_numpy()
     patients = np.array(table["patient"].to_pylist(), dtype=object)
 
     def counted(rows: NDArray[np.bool_]) -> Counts:

@@ -39,6 +39,8 @@ class Todo:
     masks: Mapping[str, Header | Path] = field(default_factory=dict, repr=False)
     segment: str | None = field(default=None, repr=False)
     numbers: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict, repr=False)
+    reference: Header | Path | None = field(default=None, repr=False)
+    """The file of a reference standard that is a mask."""
 
 
 def cases_of_table(folder: Path, table: Table, asked: Asked) -> tuple[list[Todo], Found]:
@@ -66,6 +68,11 @@ def cases_of_table(folder: Path, table: Table, asked: Asked) -> tuple[list[Todo]
 
 def cases_of_walk(folder: Path, table: Table, asked: Asked) -> tuple[list[Todo], Found]:
     """A case for each volume that the contract takes and the table knows."""
+    if asked.contract.reference is not None:
+        raise Invalid(
+            "where masks are the reference standard, write a table cases.csv into the folder that "
+            "names each case's image and, in `reference`, its mask"
+        )
     images = [t for t in asked.contract.inputs if t.image is not None and not t.image.mask]
     masks = [t for t in asked.contract.inputs if t.image is not None and t.image.mask]
     if len(images) != 1 or len(masks) > 1 or number_columns(asked.contract):
@@ -163,13 +170,18 @@ def _of_row(
         path = inside(folder, row[image_columns(asked.contract)[tensor.name]])
         if not tensor.image.mask:
             images[tensor.name] = _image(path, tensor.image.modality, found)
-        elif path.is_file() and is_dicom(path):
-            masks[tensor.name] = read_header(path)
         else:
-            masks[tensor.name] = path
+            masks[tensor.name] = _mask(path)
+    reference = None
+    if asked.contract.reference is not None and row["reference"]:
+        reference = _mask(inside(folder, row["reference"]))
     headers = [image.first for image in images.values() if isinstance(image, Volume)]
     case = _case(row["case"], row["patient"], row, asked, headers[0] if headers else None)
-    return Todo(case, images, masks, row.get("segment") or None, numbers)
+    return Todo(case, images, masks, row.get("segment") or None, numbers, reference)
+
+
+def _mask(path: Path) -> Header | Path:
+    return read_header(path) if path.is_file() and is_dicom(path) else path
 
 
 def _image(path: Path, modalities: tuple[str, ...], found: Found) -> Volume | Path:
@@ -197,7 +209,7 @@ def _case(
 ) -> Case:
     if not patient:
         raise Invalid("the patient's id is missing")
-    reference = reference_of(row["reference"])
+    reference = reference_of(row["reference"], mask=asked.contract.reference is not None)
     from_header = [kept for kept in asked.keep if kept not in row]
     attributes = (
         kept_of(header, from_header) if header is not None else dict.fromkeys(from_header, UNKNOWN)

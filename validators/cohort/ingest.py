@@ -6,6 +6,7 @@
 
 The folder holds `cases.parquet` (case, patient, reference, one column an attribute),
 `inputs-00000.safetensors` … (the tensors of up to 256 cases in the order of the table),
+`masks-00000.safetensors` … (their masks, where those are the reference standard),
 `meta.json` (canonical JSON), the quality report (`quality.json`, `quality.html`), and where there
 is need of them `left_out.csv` (what could not be used, and why) and `review.csv` (what a person
 must look at before sealing). It is clear text: facility-internal, to be deleted after sealing.
@@ -40,6 +41,7 @@ from registry.trust.canonical import canonical, digest_of
 from registry.trust.errors import Conflict, Invalid, NotFound, Unavailable
 from validators.cohort.check import check_inputs
 from validators.cohort.pieces import Outcome, Pieces, read_pieces, write_whole
+from validators.cohort.reference_masks import block_of, said_of_masks, stacked, with_presence
 from validators.cohort.source import Asked, Case, Source, open_source
 from validators.contract.schema import Contract
 
@@ -147,9 +149,11 @@ def _stage(
         _remove(partial)
         raise Invalid(_nothing_left(next(iter(outcome.refused.values()))))
     cases = [source.cases[position] for position in outcome.kept]
-    table = _table(cases)
     size = _block_size(contract)
     _write_blocks(pieces, outcome, Staged(partial), size)
+    if contract.reference is not None:
+        cases = with_presence(cases, Staged(partial), size)
+    table = _table(cases)
     pq.write_table(table, partial / "cases.parquet", compression="zstd")
     meta = _meta(source, cases, outcome, contract, half) | {"block": size}
     write_quality(Staged(partial), table, meta, source, outcome)
@@ -181,6 +185,8 @@ def _write_blocks(pieces: Pieces, outcome: Outcome, staged: Staged, size: int) -
     for number in missing:
         rows = list(islice(pieces.rows(outcome.kept[number * size : (number + 1) * size]), size))
         arrays = {t.name: np.stack([row[t.name] for row in rows]) for t in pieces.contract.inputs}
+        if pieces.contract.reference is not None:
+            write_whole(block_of(staged, number), save(stacked(rows)))
         write_whole(staged.block(number), save(arrays))
         if pieces.size == 1:  # each lies in one block, so it is needed no more
             for position in outcome.kept[number * size : (number + 1) * size]:
@@ -241,7 +247,7 @@ def _meta(
         "about": dict(source.about),
         "attributes": sorted(cases[0].attributes),
         "tensors": {t.name: [t.staged_type, list(t.shape)] for t in contract.inputs},
-    }
+    } | said_of_masks(contract)
 
 
 def _is_staged(path: Path) -> bool:

@@ -34,6 +34,7 @@ from validators.cohort.ingest import KNOWN_COLUMNS, Staged
 from validators.cohort.kept import UNKNOWN
 from validators.cohort.pieces import Outcome, write_whole
 from validators.cohort.quality_page import quality_page
+from validators.cohort.reference_masks import masks_report
 from validators.cohort.source import Source
 from validators.leakage.perceptual import near_duplicates, perceptual_hash, picture_of
 from validators.leakage.pixels import exact_duplicates, is_flat, pixel_digest
@@ -67,6 +68,7 @@ def write_quality(
         "review": dict(sorted(Counter(reason for _, reason in rows).items())),
         "duplicates": duplicates,
         "attributes": _attributes(table),
+        **masks_report(staged, meta),
         "outside_the_allow_list": unfit_values(table),
     }
     left_out = [*source.left_out, *(

@@ -7,7 +7,8 @@
 Rules
 -----
 1. Shards hold inputs alone, and are sealed with the input key; reference standard and attributes
-   are one object of their own, sealed with the reference key.
+   are one object of their own, sealed with the reference key, and so are masks
+   (`validators.cohort.reference_masks`).
 2. Cases are in the order of their pseudonyms: a function of key and id, not of the source's
    order, so neither shard nor row says anything about a case.
 3. The same staging and keys give the same bytes and root. A seal that was killed is run again.
@@ -16,6 +17,7 @@ Rules
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ from validators.cohort.manifest import (
     shard_path,
 )
 from validators.cohort.objects import ObjectWriter
+from validators.cohort.reference_masks import seal_masks
 
 SHARD = 5_000_000
 """Bytes of input a shard, about."""
@@ -79,13 +82,18 @@ def seal(
     folder = open_staged(staged) if isinstance(staged, Path) else staged
     cleared = check_clear(folder)
     table, origin = _renamed(folder.table(), keys.names())
-    rows_of = {name: table[name].to_pylist() for name in table.column_names}
-    names, total = attributes_of(table), len(table)
+    total = len(table)
     if total != folder.cases:
         raise Invalid(f"{folder.path} is damaged: run `touchstone cohort ingest` again")
-    input_key = keys.inputs()
+    input_key, reference_key = keys.inputs(), keys.reference()
     objects, digests = [], []
     step = max(1, shard_size // _bytes_a_case(folder))
+    table, masks = seal_masks(
+        folder, table, origin, step, partial(put_object, writer, key=reference_key),
+        cohort=cohort_id, version=version,
+    )  # fmt: skip
+    names = attributes_of(table)
+    rows_of = {name: table[name].to_pylist() for name in table.column_names}
     for number, start in enumerate(range(0, total, step)):
         rows = range(start, min(start + step, total))
         inputs = _gather(folder, origin[rows.start : rows.stop])
@@ -106,7 +114,7 @@ def seal(
         objects.append(put_object(writer, path, "inputs", len(rows), plain, input_key))
         progress(rows.stop, total)
     path = reference_path(cohort_id, version)
-    reference_key = keys.reference()
+    objects.extend(masks)
     objects.append(put_object(writer, path, "reference", total, table_bytes(table), reference_key))
     description = _description(folder, table, cohort_id, version)
     if cleared.reviewed:
@@ -212,4 +220,4 @@ def _description(folder: Staged, table: pa.Table, cohort: str, version: str) -> 
         "version": version,
         "counts": counts.model_dump(mode="json"),
         "attributes": groups,
-    } | {name: folder.meta[name] for name in copied}
+    } | {name: folder.meta[name] for name in (*copied, "structures") if name in folder.meta}

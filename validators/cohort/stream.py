@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
-from validators.cohort.contents import SALT, Shard, parse_shard, parse_table
+from validators.cohort.contents import MARKED, SALT, Shard, parse_shard, parse_table
 from validators.cohort.envelope import decrypt
 from validators.cohort.keys import InputKey, ReferenceKey
 from validators.cohort.manifest import Manifest, SealedObject, check_manifest
@@ -38,7 +38,7 @@ def stream(
 
     Raises Tampered naming the object that is missing or changed, Refused for the wrong key.
     """
-    _check_key(manifest, input_key, InputKey, manifest.keys.inputs)
+    check_key(manifest, input_key, InputKey, manifest.keys.inputs)
     check_manifest(manifest)
     for index, entry in enumerate(manifest.shards):
         sealed = read_sealed(entry, reader)
@@ -50,22 +50,24 @@ def stream(
 def read_reference(
     manifest: Manifest, reader: ObjectReader, reference_key: ReferenceKey
 ) -> pa.Table:
-    """Columns case, patient, reference (0 or 1) and one of text an attribute.
+    """Columns case, patient, reference (0 or 1, or a mask's digest) and one of text an attribute.
 
     Raises Tampered naming the object when it is missing or changed, Refused for the wrong key.
     """
-    return read_salted_reference(manifest, reader, reference_key).drop_columns([SALT])
+    table = read_salted_reference(manifest, reader, reference_key)
+    return table.drop_columns([SALT, *([MARKED] if manifest.structures else [])])
 
 
 def read_salted_reference(
     manifest: Manifest, reader: ObjectReader, reference_key: ReferenceKey
 ) -> pa.Table:
     """The same with the column `salt`, which checking the case digests needs."""
-    _check_key(manifest, reference_key, ReferenceKey, manifest.keys.reference)
+    check_key(manifest, reference_key, ReferenceKey, manifest.keys.reference)
     entry = manifest.reference
     plain = decrypt(reference_key, entry.path, entry.plain_sha256, read_sealed(entry, reader))
     table = parse_table(entry.path, plain)
     needed = {"case", "patient", "reference", SALT, *manifest.attributes}
+    needed |= {MARKED} if manifest.structures else set()
     if set(table.column_names) != needed or len(table) != entry.cases:
         raise Tampered(f"{entry.path} is not the table that the manifest describes")
     return table
@@ -90,7 +92,8 @@ def _opened(index: int, entry: SealedObject, key: InputKey, sealed: bytes) -> Sh
     return shard
 
 
-def _check_key(manifest: Manifest, key: object, kind: type, fingerprint: str) -> None:
+def check_key(manifest: Manifest, key: object, kind: type, fingerprint: str) -> None:
+    """Raise Refused unless this is the cohort's key of this kind."""
     if not isinstance(key, kind) or getattr(key, "fingerprint", None) != fingerprint:
         raise Refused(
             f"this is not the {kind.__name__} of cohort {manifest.id} version {manifest.version}"

@@ -7,9 +7,10 @@ Raises Tampered, which names the object, at the first thing that is not what was
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from registry.trust.errors import Tampered
-from validators.cohort.contents import SALT, Shard, counts_of, input_digests
+from validators.cohort.contents import MARKED, SALT, Shard, counts_of, input_digests
 from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import (
     Manifest,
@@ -19,6 +20,7 @@ from validators.cohort.manifest import (
     manifest_path,
 )
 from validators.cohort.objects import ObjectReader
+from validators.cohort.reference_masks import check_masks
 from validators.cohort.stream import read_salted_reference, read_sealed, stream
 
 BESIDE = ("manifest.json", "lock.json")
@@ -42,6 +44,7 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
         raise Tampered(f"{manifest.reference.path} does not have the counts of the manifest")
     if len({row["case"] for row in rows}) != len(rows):
         raise Tampered(f"{manifest.reference.path} has a case twice")
+    check_masks(manifest, reader, keys.reference(), rows)
     first = 0
     for entry, shard in zip(manifest.shards, stream(manifest, reader, keys.inputs()), strict=True):
         last = first + entry.cases
@@ -66,16 +69,16 @@ def check_listed(manifest: Manifest, listed: Iterable[str]) -> None:
 def _check_cases(
     entry: SealedObject,
     shard: Shard,
-    rows: list[dict[str, str]],
+    rows: list[dict[str, Any]],
     digests: tuple[str, ...],
 ) -> None:
-    known = {"case", "patient", "reference", SALT}
+    known = {"case", "patient", "reference", SALT, MARKED}
     for case, row, expected, inputs in zip(
         shard.cases, rows, digests, input_digests(shard.inputs), strict=True
     ):
         attributes = {name: value for name, value in row.items() if name not in known}
         found = case_digest(
-            row["case"], row["patient"], int(row["reference"]), attributes, inputs, row[SALT]
+            row["case"], row["patient"], row["reference"], attributes, inputs, row[SALT]
         )
         if case != row["case"] or found != expected:
             raise Tampered(
