@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
 from serving.sandbox.failures import ModelFailure
-from serving.sandbox.outputs import bad_rows, scores_of
+from serving.sandbox.outputs import bad_rows, no_answers, scores_of
 from serving.sandbox.process import Sandbox
 from validators.contract.schema import Contract
 
@@ -48,6 +48,16 @@ class Shard(Protocol):
     def cases(self) -> tuple[str, ...]: ...
     @property
     def inputs(self) -> Arrays: ...
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One shard's answers, row by row: scores, or maps of labels (uint8), and a code or None."""
+
+    cases: tuple[str, ...] = field(repr=False)
+    values: NDArray[Any] = field(repr=False)
+    failures: tuple[str | None, ...] = field(repr=False)
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,30 +106,47 @@ def predict(
     Raises ModelFailure when the model keeps crashing, hanging or eating memory; Invalid when a
     shard lacks an input of the contract or its rows don't match its cases.
     """
-    if batch_size < 1:
-        raise Invalid("batch_size must be at least 1")
-    started = time.monotonic()
-    run = _Run(sandbox, contract, batch_size, maximum_restarts)
+    started, restarts = time.monotonic(), 0
     cases: list[str] = []
     scores: list[NDArray[np.float64]] = []
     codes: list[str | None] = []
-    for shard in shards:
-        inputs = _cast(contract, shard)
-        run.begin(inputs, len(shard.cases))
-        order = _order(order_seed, shard.index, shard.cases)
-        run.answer(_batches(order, batch_size))
-        cases.extend(shard.cases)
-        scores.append(run.scores)
-        codes.extend(run.codes)
+    for answers in answered(
+        sandbox, shards, contract, batch_size=batch_size, order_seed=order_seed,
+        maximum_restarts=maximum_restarts,
+    ):  # fmt: skip
+        cases.extend(answers.cases)
+        scores.append(answers.values)
+        codes.extend(answers.failures)
+        restarts = answers.restarts
         if on_progress is not None:
             on_progress(len(cases))
     return Predictions(
         cases=tuple(cases),
         scores=np.concatenate(scores) if scores else np.empty(0),
         failures=tuple(codes),
-        restarts=run.restarts,
+        restarts=restarts,
         seconds=time.monotonic() - started,
     )
+
+
+def answered(
+    sandbox: Sandbox,
+    shards: Iterable[Shard],
+    contract: Contract,
+    *,
+    batch_size: int = 64,
+    order_seed: str = "",
+    maximum_restarts: int = 16,
+) -> Iterator[Answers]:
+    """The answers of `predict`, shard by shard; one shard's are in memory."""
+    if batch_size < 1:
+        raise Invalid("batch_size must be at least 1")
+    run = _Run(sandbox, contract, batch_size, maximum_restarts)
+    for shard in shards:
+        run.begin(_cast(contract, shard), len(shard.cases))
+        order = _order(order_seed, shard.index, shard.cases)
+        run.answer(_batches(order, batch_size))
+        yield Answers(tuple(shard.cases), run.values, tuple(run.codes), run.restarts)
 
 
 def repeat(
@@ -142,10 +169,10 @@ def repeat(
     changed. `sandbox` is restarted first.
     """
     first = dict(zip(predictions.cases, predictions.scores, strict=True))
-    chosen = set(sorted(first, key=lambda case: _key(order_seed, "subset", case))[:cases])
+    chosen = chosen_cases(first, order_seed, cases)
     sandbox.restart()
     largest, changed, compared = 0.0, 0, 0
-    for part in _subset(shards, chosen):
+    for part in subset(shards, chosen):
         before = np.array([first[case] for case in part.cases])
         differ = np.zeros(len(before), dtype=bool)
         for size, name in ((1, "again"), (batch_size, "together")):
@@ -166,6 +193,11 @@ def repeat(
     )
 
 
+def chosen_cases(cases: Iterable[str], seed: str, count: int) -> set[str]:
+    """Those that are answered again: the first by a hash of the seed."""
+    return set(sorted(cases, key=lambda case: _key(seed, "subset", case))[:count])
+
+
 class _Run:
     """The state of one run: one shard's answers at a time, and what failing may still cost."""
 
@@ -173,7 +205,7 @@ class _Run:
         self, sandbox: Sandbox, contract: Contract, batch_size: int, maximum_restarts: int
     ) -> None:
         self.restarts = 0
-        self.scores: NDArray[np.float64] = np.empty(0)
+        self.values: NDArray[Any] = no_answers(contract, 0)
         self.codes: list[str | None] = []
         self._sandbox = sandbox
         self._contract = contract
@@ -182,11 +214,12 @@ class _Run:
         self._halvings = HALVINGS
         self._depth = 1
         self._inputs: Arrays = {}
+        self._nothing = no_answers(contract, 1)[0]
         self._score = next(t for t in contract.outputs if t.name == contract.score)
 
     def begin(self, inputs: Arrays, cases: int) -> None:
         self._inputs = inputs
-        self.scores = np.full(cases, np.nan)
+        self.values = no_answers(self._contract, cases)
         self.codes = [None] * cases
 
     def answer(self, batches: Iterable[Rows]) -> None:
@@ -224,7 +257,7 @@ class _Run:
         if len(rows) == 1 or self._halvings <= 0:
             for row in rows:
                 self.codes[row] = failure.code
-                self.scores[row] = np.nan
+                self.values[row] = self._nothing
             return
         self._halvings -= 2
         middle = len(rows) // 2
@@ -248,11 +281,11 @@ class _Run:
         return scores_of(self._contract, outputs, self._rows)[: len(rows)]
 
     def _record(self, rows: Rows, values: NDArray[Any]) -> None:
-        self.scores[rows] = values.reshape(-1)
+        self.values[rows] = values.reshape(len(rows), *self.values.shape[1:])
         for code, bad in bad_rows(self._contract, self._score, values).items():
             for row in rows[bad]:
                 self.codes[row] = code
-                self.scores[row] = np.nan
+                self.values[row] = self._nothing
 
 
 def _cast(contract: Contract, shard: Shard) -> dict[str, NDArray[Any]]:
@@ -304,7 +337,8 @@ class _Part:
     inputs: Arrays
 
 
-def _subset(shards: Iterable[Shard], chosen: set[str]) -> Iterator[Shard]:
+def subset(shards: Iterable[Shard], chosen: set[str]) -> Iterator[Shard]:
+    """The chosen cases of the shards; a shard without one is passed over."""
     for shard in shards:
         rows = [row for row, case in enumerate(shard.cases) if case in chosen]
         if rows:

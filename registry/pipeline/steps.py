@@ -22,12 +22,12 @@ from typing import Any
 from registry.audit.checkpoints import certified_log
 from registry.audit.reads import note_read
 from registry.mlflow_gate.versions import model_directory
+from registry.pipeline.answering import answer_masks, answer_scores
 from registry.pipeline.assessment import assess
 from registry.pipeline.before import check_host, check_level, open_inputs
 from registry.pipeline.certificate_draft import bundle_and_statement
 from registry.pipeline.comparators import check_comparators
-from registry.pipeline.perturbed_runs import BATCH, run_perturbed
-from registry.pipeline.predictions import predictions_file
+from registry.pipeline.perturbed_runs import run_perturbed
 from registry.pipeline.trial import conclude, spend_trial
 from registry.pipeline.work import Work
 from registry.submissions import places
@@ -39,7 +39,6 @@ from registry.trust.canonical import digest_of, sha256_bytes
 from registry.trust.certificate import CertifiedLog
 from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
-from serving.client import predict, repeat
 from validators.cohort.stream import stream
 from validators.evidence import Environment
 from validators.intake import decide, files_from_directory
@@ -113,24 +112,9 @@ def run(work: Work) -> None:
         check_host(work)
         work.trace.model_had_a_hand = True
         session = sandbox.load(files)
-        predictions = predict(
-            sandbox,
-            shards(),
-            contract,
-            batch_size=BATCH,
-            order_seed=seed,
-            on_progress=lambda done: work.progress(done, total),
-        )
-        level = dict(sandbox.level)
-        again = repeat(  # in a fresh process, which it starts
-            sandbox,
-            shards(),
-            contract,
-            predictions,
-            threshold=protocol.decided_at or 0.0,  # binary, as every locked protocol
-            cases=protocol.repeatability.cases,
-            order_seed=seed,
-            batch_size=BATCH,
+        answer = answer_scores if contract.reference is None else answer_masks
+        data, again, level = answer(
+            work, sandbox, shards, seed, lambda done: work.progress(done, total)
         )
     if not again.agrees:
         raise Refused(
@@ -138,7 +122,6 @@ def run(work: Work) -> None:
             "changed when the same cases came one by one in another order",
             code="not_repeatable",
         )
-    data = predictions_file(predictions.cases, predictions.scores, predictions.failures)
     work.facility.store.put(places.predictions(work.id), data)
     environment = Environment(
         versions=dict(session.versions),
