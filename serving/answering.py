@@ -1,4 +1,4 @@
-"""One shard's cases, answered by one sandboxed model: every case scored or failed by code.
+"""One shard's cases, answered by one sandboxed model: every case answered or failed by code.
 
     >>> answers = answer(sandbox, shard, contract, largest=64, order_seed=seed)
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from serving.batches import Arrays, Rows, Shard, batches, fitting, ordered, rows_a_batch
 from serving.calls import Calls
 from serving.sandbox.failures import ModelFailure
-from serving.sandbox.outputs import bad_rows, scores_of
+from serving.sandbox.outputs import bad_rows, no_answers, scores_of
 from validators.contract.schema import Contract
 
 HALVINGS: Final = 256
@@ -32,13 +32,13 @@ Restart = Callable[[ModelFailure], None]
 
 @dataclass(frozen=True)
 class Answers:
-    """A shard's scores in its own order (NaN where a case failed), and a code or None a case.
+    """One shard's answers, row by row: scores, or maps of labels (uint8), and a code or None.
 
     restarts: how often the model needed a fresh process.
     """
 
     cases: tuple[str, ...] = field(repr=False)
-    scores: NDArray[np.float64] = field(repr=False)
+    values: NDArray[Any] = field(repr=False)
     failures: tuple[str | None, ...] = field(repr=False)
     restarts: int = 0
 
@@ -60,7 +60,7 @@ def answer(
     inputs, cases = fitting(contract, shard), len(shard.cases)
     run = _Run(sandbox, contract, inputs, cases, rows_a_batch(cases, largest), restart)
     run.answer(batches(ordered(order_seed, shard.index, shard.cases), run.rows))
-    return Answers(tuple(shard.cases), run.scores, tuple(run.codes), run.restarts)
+    return Answers(tuple(shard.cases), run.values, tuple(run.codes), run.restarts)
 
 
 class _Run:
@@ -75,7 +75,7 @@ class _Run:
         rows: int,
         restart: Restart,
     ) -> None:
-        self.scores: NDArray[np.float64] = np.full(cases, np.nan)
+        self.values = no_answers(contract, cases)
         self.codes: list[str | None] = [None] * cases
         self.rows = rows
         self._sandbox = sandbox
@@ -85,6 +85,7 @@ class _Run:
         self._fresh = restart
         self._halvings = HALVINGS
         self._depth = 1
+        self._nothing = no_answers(contract, 1)[0]
         self._score = next(t for t in contract.outputs if t.name == contract.score)
 
     def answer(self, asked: Iterable[Rows]) -> None:
@@ -122,7 +123,7 @@ class _Run:
         if len(rows) == 1 or self._halvings <= 0:
             for row in rows:
                 self.codes[row] = failure.code
-                self.scores[row] = np.nan
+                self.values[row] = self._nothing
             return
         self._halvings -= 2
         middle = len(rows) // 2
@@ -143,8 +144,8 @@ class _Run:
         return scores_of(self._contract, outputs, self.rows)[: len(rows)]
 
     def _record(self, rows: Rows, values: NDArray[Any]) -> None:
-        self.scores[rows] = values.reshape(-1)
+        self.values[rows] = values.reshape(len(rows), *self.values.shape[1:])
         for code, bad in bad_rows(self._contract, self._score, values).items():
             for row in rows[bad]:
                 self.codes[row] = code
-                self.scores[row] = np.nan
+                self.values[row] = self._nothing

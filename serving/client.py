@@ -95,7 +95,7 @@ def predict(
             on_progress(done)
     return Predictions(
         cases=tuple(chain.from_iterable(of.cases for of in answers)),
-        scores=np.concatenate([of.scores for of in answers]) if answers else np.empty(0),
+        scores=np.concatenate([of.values for of in answers]) if answers else np.empty(0),
         failures=tuple(chain.from_iterable(of.failures for of in answers)),
         restarts=restarts.given,
         seconds=time.monotonic() - started,
@@ -123,9 +123,9 @@ def answered(
     return share(pool, shards, work)
 
 
-def subset(cases: Iterable[str], order_seed: str, size: int) -> set[str]:
-    """The `size` cases that come first by a hash of the seed: what `repeat` asks again."""
-    return set(sorted(cases, key=lambda case: mixed(order_seed, "subset", case))[:size])
+def chosen_cases(cases: Iterable[str], seed: str, count: int) -> set[str]:
+    """Those that are answered again: the first by a hash of the seed."""
+    return set(sorted(cases, key=lambda case: mixed(seed, "subset", case))[:count])
 
 
 def repeat(
@@ -144,15 +144,15 @@ def repeat(
     The subset is the `cases` cases that come first by a hash of the seed, so nobody can choose
     it and the model can't tell. Each is asked alone, which no other case in a batch can colour,
     and then among others in full batches, by a process that has answered before. `shards` may leave
-    out those that hold none of them (`subset`). It
-    agrees when no score moved by more than the contract's tolerance and no decision at `threshold`
+    out those that hold none of them (`chosen_cases`). It agrees when no score moved by more than
+    the contract's tolerance and no decision at `threshold`
     changed. `sandbox` is restarted first.
     """
     first = dict(zip(predictions.cases, predictions.scores, strict=True))
-    chosen = subset(first, order_seed, cases)
+    chosen = chosen_cases(first, order_seed, cases)
     sandbox.restart()
     largest, changed, compared = 0.0, 0, 0
-    for part in _subset(shards, chosen):
+    for part in subset(shards, chosen):
         before = np.array([first[case] for case in part.cases])
         differ = np.zeros(len(before), dtype=bool)
         for size, name in ((1, "again"), (batch_size, "together")):
@@ -197,7 +197,8 @@ class _Part:
     inputs: Arrays
 
 
-def _subset(shards: Iterable[Shard], chosen: set[str]) -> Iterator[Shard]:
+def subset(shards: Iterable[Shard], chosen: set[str]) -> Iterator[Shard]:
+    """The chosen cases of the shards; a shard without one is passed over."""
     for shard in shards:
         rows = [row for row, case in enumerate(shard.cases) if case in chosen]
         if rows:

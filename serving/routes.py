@@ -99,7 +99,7 @@ class Endpoints:
         )
 
     async def predict(self, request: Request) -> Response:
-        """One score a case for named inputs."""
+        """One score (or map of labels) a case for named inputs."""
         scores, _ = await self._scored(request, wire.named_inputs)
         return answer({"outputs": {self._contract.score: scores.tolist()}, **self._marks()})
 
@@ -139,7 +139,7 @@ class Endpoints:
             "name": score.name,
             "datatype": wire.DATATYPES[score.dtype],
             "shape": [len(scores), *score.shape],
-            "data": scores.tolist(),
+            "data": scores.reshape(-1).tolist(),
         }
         model = self._predicate.model
         told = {

@@ -36,7 +36,7 @@ from serving.sandbox.process import Sandbox
 
 logger = logging.getLogger(__name__)
 
-Scores = NDArray[np.float64]
+Scores = NDArray[Any]
 
 
 class Worker:
@@ -90,7 +90,7 @@ class Worker:
             self._free += 1
 
     async def score(self, inputs: Mapping[str, NDArray[Any]]) -> Scores:
-        """One score a case, checked against the contract.
+        """One score (or map of labels) a case, checked against the contract.
 
         Raises ModelFailure when the model fails on these inputs, Unavailable (503) when it took
         the process with it or none stands.
@@ -137,7 +137,8 @@ class Worker:
             raise
         finally:
             self._busy.clear()
-        return outputs[self.contract.score].reshape(-1).astype(np.float64)
+        values = outputs[self.contract.score]
+        return values.reshape(-1).astype(np.float64) if self.contract.reference is None else values
 
     def _bring_up(self) -> ReplayResult:
         if self._closed:

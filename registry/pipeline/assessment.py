@@ -48,6 +48,7 @@ def assess(work: Work) -> None:
     scored = score_apart(
         work.facility.settings,
         Task(
+            submission=work.id,
             manifest_path=work.row["manifest_path"],
             manifest_digest=work.row["manifest_digest"],
             predictions=File(places.predictions(work.id), ran["predictions"]),

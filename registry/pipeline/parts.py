@@ -1,6 +1,6 @@
 """A run in parts, shared out among workers on any number of hosts through the record.
 
-    >>> predictions = lead(work, run, sandboxes)     # the worker whose turn it is
+    >>> data = lead(work, run, sandboxes)            # the worker whose turn it is
     >>> help_out(facility, stopping=…)               # a worker that has no turn of its own
 
 Rules
@@ -31,9 +31,9 @@ from registry.audit.reads import note_read
 from registry.database.claim import Claims, claims
 from registry.database.record import Row
 from registry.facility import Facility
+from registry.pipeline.answering import file_of, joined
 from registry.pipeline.before import open_inputs
 from registry.pipeline.pool import pool
-from registry.pipeline.predictions import answers_in, predictions_file
 from registry.pipeline.run import Run, parts_of, step_of
 from registry.pipeline.watch import Watch
 from registry.pipeline.work import Work
@@ -42,7 +42,7 @@ from registry.submissions.lock import load_manifest
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Conflict, Tampered, TouchstoneError
 from serving.answering import Answers
-from serving.client import Predictions, Restarts, answered
+from serving.client import Restarts, answered
 from serving.sandbox.process import Sandbox
 from validators.cohort.stream import read_sealed
 
@@ -58,13 +58,12 @@ def lead(
     *,
     before_first: Callable[[], None] = lambda: None,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> Predictions:
-    """Have every part answered, by this worker or by others, and put the answers together.
+) -> bytes:
+    """Have every part answered, by this worker or by others; the run's file of answers.
 
     before_first is called when the first shard was found intact, before any is decrypted. Raises
     what made a part fail here: ModelFailure, Tampered, Unavailable; Conflict once it was stopped.
     """
-    started = time.monotonic()
     _note(work, run)
     read_sealed(run.manifest.shards[0], work.facility.store)
     before_first()
@@ -77,9 +76,7 @@ def lead(
                 raise Conflict("the run was stopped", code="sandbox_stopped")
             on_progress(_cases(run, rows))
             time.sleep(_WAIT_SECONDS)
-    cases, scores, failures = answers_in(_stored(work, run.name, row) for row in rows.values())
-    restarts = sum(row["restarts"] for row in rows.values())
-    return Predictions(cases, scores, failures, restarts, time.monotonic() - started)
+    return joined(work, (_stored(work, run.name, row) for row in rows.values()))
 
 
 def help_out(
@@ -176,11 +173,7 @@ def _answer_free(
 
 
 def _keep(work: Work, name: str, part: int, answers: list[Answers], seconds: float) -> None:
-    data = predictions_file(
-        [case for of in answers for case in of.cases],
-        [score for of in answers for score in of.scores],
-        [failure for of in answers for failure in of.failures],
-    )
+    data = file_of(work, answers)
     digest = sha256_bytes(data)
     work.facility.store.put(places.part(work.id, name, part, digest), data)
     with work.facility.record.transaction() as now:

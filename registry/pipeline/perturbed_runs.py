@@ -56,13 +56,12 @@ def _run(
     with pool(work, files, manifest) as sandboxes:
         level, collapsed = dict(sandboxes[0].level), None
         try:
-            found = lead(
+            data = lead(
                 work,
                 run,
                 sandboxes,
                 on_progress=lambda done: work.progress(done_before + done, total),
             )
-            data = predictions_file(found.cases, found.scores, found.failures)
         except ModelFailure as failure:
             collapsed = failure.code
             data = _nothing_answered(work, failure)

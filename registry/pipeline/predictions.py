@@ -56,15 +56,13 @@ def case_table(
     score = _scores(predictions, cases)
     scored = pq.read_table(io.BytesIO(predictions), columns=["failure"])
     failures = [code for code in scored["failure"].to_pylist() if code]
-    patients = reference["patient"].to_pylist()
-    codes = {patient: i for i, patient in enumerate(sorted(set(patients)))}
     weights = protocol.sampling.weights if protocol.sampling else None
     readers = [n for n in protocol.further_columns if n in reference.column_names]
     numbers = {*readers, *([weights] if weights else [])}
     return CaseTable(
         reference=reference["reference"].to_numpy().astype(np.int8),
         score=score,
-        patient=np.array([codes[patient] for patient in patients]) if protocol.cluster else None,
+        patient=patient_codes(reference) if protocol.cluster else None,
         attributes={
             name: np.array(reference[name].to_pylist(), dtype=str)
             for name in reference.column_names
@@ -76,6 +74,15 @@ def case_table(
         | {name: _numbers(reference, name) for name in readers},
         weight=_numbers(reference, weights) if weights else None,
     )
+
+
+def patient_codes(reference: Any) -> Any:
+    """A whole number for each case's patient."""
+    import numpy as np
+
+    patients = reference["patient"].to_pylist()
+    codes = {patient: i for i, patient in enumerate(sorted(set(patients)))}
+    return np.array([codes[patient] for patient in patients])
 
 
 def cases_of(predictions: bytes) -> list[str]:

@@ -53,6 +53,7 @@ class Task(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    submission: str
     manifest_path: str
     manifest_digest: str
     predictions: File
@@ -117,6 +118,7 @@ def score_apart(settings: Settings, task: Task) -> Scored:
 
 def score(settings: Settings, task: Task) -> dict[str, Any]:
     """Join predictions and reference standard, evaluate, and build the report."""
+    from registry.pipeline.predicted_masks import segmentation_table
     from registry.pipeline.predictions import case_table
     from registry.submissions.declarations import declaration_in
     from validators.cohort.manifest import parse_manifest
@@ -124,6 +126,7 @@ def score(settings: Settings, task: Task) -> dict[str, Any]:
     from validators.evaluate import evaluate
     from validators.evidence import Digests, Environment
     from validators.leakage.evidence import held_reasons
+    from validators.metrics.measure import Cases
     from validators.protocol.read import parse_protocol
     from validators.report.build import (
         build_report,
@@ -139,11 +142,17 @@ def score(settings: Settings, task: Task) -> dict[str, Any]:
     data = _named(store, task.predictions)
     further = {name: _named(store, file) for name, file in task.further.items()}
     declaration = declaration_in(store, task.declaration)
-    reference = read_reference(manifest, store, facility_keys(settings, manifest).reference())
+    key = facility_keys(settings, manifest).reference()
+    reference = read_reference(manifest, store, key)
+    table: Cases
+    if asked.task == "segmentation":
+        table = segmentation_table(store, task.submission, data, reference, asked, manifest, key)
+    else:
+        table = case_table(data, reference, asked, manifest, further)
     drift, page = compared(protocol, declaration, reference, page=task.drift_page)
     environment = Environment.model_validate(task.environment)
     report = build_report(
-        evaluate(case_table(data, reference, asked, manifest, further), asked),
+        evaluate(table, asked),
         protocol,
         Digests(
             model=task.model_digest,

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 
 from registry.audit.checkpoints import certified_log
-from registry.audit.reads import note_read
 from registry.mlflow_gate.versions import model_directory
+from registry.pipeline.answering import again
 from registry.pipeline.assessment import assess
 from registry.pipeline.before import open_inputs
 from registry.pipeline.certificate_draft import bundle_and_statement
@@ -28,8 +28,7 @@ from registry.pipeline.comparators import check_comparators
 from registry.pipeline.parts import lead
 from registry.pipeline.perturbed_runs import run_perturbed
 from registry.pipeline.pool import pool
-from registry.pipeline.predictions import predictions_file
-from registry.pipeline.run import Run, shards_with
+from registry.pipeline.run import Run
 from registry.pipeline.trial import conclude, spend_trial
 from registry.pipeline.work import Work
 from registry.submissions import places
@@ -41,7 +40,6 @@ from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import CertifiedLog
 from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
-from serving.client import repeat, subset
 from serving.sandbox.process import PROVIDERS
 from validators.evidence import Environment
 from validators.intake import decide, files_from_directory
@@ -106,7 +104,7 @@ def run(work: Work) -> None:
     total = manifest.counts.cases * (1 + len(protocol.perturbations))
     of = Run(work, manifest, input_key)
     with pool(work, files, manifest) as sandboxes:
-        predictions = lead(
+        data = lead(
             work,
             of,
             sandboxes,
@@ -115,33 +113,22 @@ def run(work: Work) -> None:
         )
         first = sandboxes[0]
         level, versions = dict(first.level), dict(first.versions)
-        asked = subset(predictions.cases, of.seed, protocol.repeatability.cases)
-        note_read(work.facility, work.row, "cohort-read", part="inputs")
-        again = repeat(  # in a fresh process, which it starts
-            first,
-            of.shards(shards_with(manifest, predictions.cases, asked)),
-            work.contract,
-            predictions,
-            threshold=protocol.decided_at or 0.0,  # binary, as every locked protocol
-            cases=protocol.repeatability.cases,
-            order_seed=of.seed,
-        )
-    if not again.agrees:
+        repeated = again(of, first, data)  # in a fresh process, which it starts
+    if not repeated.agrees:
         raise Refused(
-            f"the model is not repeatable: {again.decisions_changed} of {again.compared} decisions "
-            "changed when the same cases came one by one in another order",
+            f"the model is not repeatable: {repeated.decisions_changed} of {repeated.compared} "
+            "decisions changed when the same cases came one by one in another order",
             code="not_repeatable",
         )
-    data = predictions_file(predictions.cases, predictions.scores, predictions.failures)
     work.facility.store.put(places.predictions(work.id), data)
     environment = Environment(
         versions=versions,
         providers=PROVIDERS,
         sandbox=level,
         repeatability={
-            "compared": again.compared,
-            "largest_difference": again.largest_difference,
-            "decisions_changed": again.decisions_changed,
+            "compared": repeated.compared,
+            "largest_difference": repeated.largest_difference,
+            "decisions_changed": repeated.decisions_changed,
         },
     )
     with work.facility.record.transaction() as now:

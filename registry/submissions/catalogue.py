@@ -106,7 +106,10 @@ def with_shown_totals(facility: Facility, caller: Caller, rows: Sequence[Row]) -
             protocols = [protocol_of(one) for one in now.all("protocols_on_cohort", id=row["id"])]
             before = now.all("cohort_versions_before", id=row["id"], version=row["version"])
             totals = shown_totals(
-                _counts(row), [_counts(one) for one in before], smallest_shown(least, protocols)
+                _counts(row),
+                [_counts(one) for one in before],
+                smallest_shown(least, protocols),
+                masks=row["masks"],
             )
             names = ("positives", "negatives", "patients")
             shown.append(row | {name: totals[name].count for name in names})

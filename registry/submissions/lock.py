@@ -5,7 +5,8 @@ Rules
 1. A cohort is proposed by its manifest: the server reads every object's digest from its own store
    before it writes the row, and never takes the caller's word. Two stewards lock it
    (`submissions.cohort_life`).
-2. A protocol is locked after the cohort it names, and the cohort must have the counts, the
+2. A binary question or a segmentation can be locked; the latter on a cohort of masks.
+   A protocol is locked after the cohort it names, and the cohort must have the counts, the
    contract and the attributes that the protocol asks for; the models that it compares with must
    have run there (`submissions.comparators`).
 3. Neither is ever changed. New content is a new version.
@@ -63,6 +64,7 @@ def propose_cohort(
             negatives=manifest.counts.negatives,
             patients=manifest.counts.patients,
             contract_digest=manifest.contract_digest,
+            masks=bool(manifest.structures),
             locked_by=caller.person,
             until=until,
         )
@@ -140,11 +142,7 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
     protocol = parse_protocol(body)
     if protocol.contract is None or protocol.cohort is None:
         raise Refused("a protocol that gates names its contract and its cohort")
-    if protocol.task != "binary":
-        raise Refused(
-            f"a {protocol.task} question can't be run on a locked cohort yet, only binary ones; "
-            "score a table of its predictions with `touchstone assess`"
-        )
+    check_task(protocol)
     beside = _development(facility, caller, protocol)
     with facility.record.transaction(caller) as now:
         row = now.maybe("cohort_latest", id=protocol.cohort.id, version=protocol.cohort.version)
@@ -171,6 +169,23 @@ def lock_protocol(facility: Facility, caller: Caller, body: Any) -> Protocol:
             note(now, caller, "protocol-locked", f"{protocol.id}/{protocol.version}",
                  {"digest": protocol.digest, **beside})  # fmt: skip
     return protocol
+
+
+def check_task(protocol: Protocol) -> None:
+    """Raise Refused for a question that can't be run on a locked cohort."""
+    if protocol.task == "segmentation":
+        if protocol.contract is None or protocol.contract.reference is None:
+            raise Refused(
+                "a segmentation is run on a cohort whose reference standard is masks: say "
+                "`reference:` in the contract, and seal a cohort for it"
+            )
+        if protocol.development_cohort is not None:
+            raise Refused("a segmentation question has no development cohort yet; leave it out")
+    elif protocol.task != "binary":
+        raise Refused(
+            f"a {protocol.task} question can't be run on a locked cohort yet, only binary ones and "
+            "segmentations; score a table of its predictions with `touchstone assess`"
+        )
 
 
 def _development(facility: Facility, caller: Caller, protocol: Protocol) -> dict[str, object]:

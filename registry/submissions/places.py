@@ -6,6 +6,11 @@ def predictions(submission: str) -> str:
     return f"submissions/{submission}/predictions.parquet"
 
 
+def predicted_masks(submission: str, digest: str) -> str:
+    """A part of the masks that the run gave, compressed; the predictions' list names it."""
+    return f"submissions/{submission}/masks/{digest.removeprefix('sha256:')}"
+
+
 def perturbed_predictions(submission: str, run: str, digest: str) -> str:
     """Raw predictions of the `run` under a perturbation by that name.
 

@@ -11,7 +11,8 @@ Rules
    model whose answer depends on its neighbours or on what it saw before does not get through.
 3. A score farther from the recorded one than the certificate's tolerance ends the replay, and so
    does anything else that is not as it should be: there is no partial success.
-4. The files are a block of little-endian numbers and JSON beside it. Nothing is unpickled.
+4. A map of labels is compared by one number of it (`serving.sandbox.outputs.numbers_of`).
+5. The files are a block of little-endian numbers and JSON beside it. Nothing is unpickled.
 
 `golden/expected.json` names the schema, the seed, each input's dtype and shape with the case
 axis first, and each run's batch size, order of cases and scores in that order.
@@ -32,7 +33,7 @@ from registry.trust.canonical import canonical
 from registry.trust.errors import Refused, Tampered
 from serving.bundle.layout import GOLDEN_EXPECTED, GOLDEN_INPUTS
 from serving.sandbox.failures import ModelFailure
-from serving.sandbox.outputs import check_outputs
+from serving.sandbox.outputs import check_outputs, numbers_of
 from validators.contract.made_up import make_case
 from validators.contract.schema import Contract, DataType, Name, Strict
 
@@ -209,7 +210,7 @@ def _scores(
         chosen = list(order[start : start + batch])
         outputs = sandbox.run({name: array[chosen] for name, array in arrays.items()})
         check_outputs(contract, outputs, len(chosen))
-        yield outputs[contract.score].reshape(-1).astype(np.float64)
+        yield numbers_of(contract, outputs)
 
 
 def _parsed(files: Mapping[str, bytes], contract: Contract) -> tuple[Golden, Arrays]:

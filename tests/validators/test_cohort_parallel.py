@@ -244,7 +244,7 @@ def test_a_block_that_shrank_while_it_was_sealed_is_named(
 
     from validators.cohort.clearance import Cleared
 
-    _cleared = Cleared(0, ())
+    _cleared = Cleared(())
     monkeypatch.setattr("validators.cohort.seal.check_clear", cut)
     with pytest.raises(Invalid, match="inputs-00003"):
         seal(staged, LocalStore(tmp_path / "o"), cohort_id="made", version="1", keys=made.keys)

@@ -17,7 +17,9 @@ Rules
    (the crossing's counts and a marginal give each other away), and where a report may show a count
    that is withheld here, only attributes of the protocols are shown; if that does not mend it,
    none.
-4. Never: patients by group, the manifest's objects and case digests, free text about a source.
+4. Of a cohort of masks cases and patients alone are shown: a report on it shows the cases of a
+   group, from which one class would give away the other.
+5. Never: patients by group, the manifest's objects and case digests, free text about a source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -102,7 +104,9 @@ def catalogue_entry(
     if k < 10:
         raise ValueError("groups below 10 are never shown")
     k = smallest_shown(k, protocols)
-    totals = shown_totals(manifest.counts, [version.counts for version in earlier], k)
+    totals = shown_totals(
+        manifest.counts, [version.counts for version in earlier], k, masks=bool(manifest.structures)
+    )
     return Entry(
         id=manifest.id,
         version=manifest.version,
@@ -127,15 +131,19 @@ def smallest_shown(k: int, protocols: Sequence[Protocol]) -> int:
     return max([k, *(protocol.disclosure.minimum_group for protocol in protocols)])
 
 
-def shown_totals(counts: Counts, earlier: Sequence[Counts], k: int) -> dict[str, Total]:
+def shown_totals(
+    counts: Counts, earlier: Sequence[Counts], k: int, *, masks: bool = False
+) -> dict[str, Total]:
     """The totals of a version by name; what is small or too near to an earlier version's withheld.
 
-    earlier: the counts of all versions that were sealed before it.
+    earlier: the counts of all versions that were sealed before it. masks: those are the reference
+    standard, and which case is marked is never shown.
     """
-    return _consistent({
+    totals = {
         name: _total(getattr(counts, name), [getattr(one, name) for one in earlier], k)
         for name in ("cases", "patients", "positives", "negatives")
-    })  # fmt: skip
+    }
+    return totals | {name: Total(None) for name in CLASSES} if masks else _consistent(totals)
 
 
 def _total(count: int, before: Sequence[int], k: int) -> Total:
@@ -169,7 +177,7 @@ def _attributes(
     every = _cells(manifest.attributes)
     crossed = {name for protocol in protocols for rule in protocol.subgroups
                if rule.crossed_with for name in rule.attributes}  # fmt: skip
-    if min(manifest.counts.positives, manifest.counts.negatives) < k:
+    if manifest.structures or min(manifest.counts.positives, manifest.counts.negatives) < k:
         return {}
     versions = [Version(Cell(e.counts.positives, e.counts.negatives), _cells(e.attributes))
                 for e in earlier]  # fmt: skip

@@ -17,6 +17,7 @@ Rules
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,11 +27,12 @@ from safetensors import SafetensorError, safe_open
 
 from registry.trust.errors import Invalid, Refused
 from validators.cohort.ingest import KNOWN_COLUMNS, Staged
+from validators.cohort.reference_masks import block_of, shapes_of
 from validators.cohort.review import NAME, Row, digest_of_flags, read_review
 
 _FILES = re.compile(
     r"cases\.parquet|meta\.json|quality\.(json|html)|(review|left_out|seen_before)\.csv|"
-    r"inputs-\d{5}\.safetensors"
+    r"(inputs|masks)-\d{5}\.safetensors"
 )
 _LONGEST = 64
 _UNFIT = re.compile(
@@ -77,8 +79,11 @@ def check_clear(staged: Staged) -> Cleared:
             f"the attribute {name} has {count} values that look like a date, a name or a number "
             "of a patient; group it, or ingest without it"
         )
+    shapes = {name: shape for name, (_, shape) in staged.meta["tensors"].items()}
     for number, path in enumerate(staged.blocks()):
-        _check_block(staged, number, path.name)
+        _check_block(staged, number, path, shapes)
+        if "structures" in staged.meta:
+            _check_block(staged, number, block_of(staged, number), shapes_of(staged.meta))
     return _reviewed(staged)
 
 
@@ -107,19 +112,18 @@ def unfit_values(table: pa.Table) -> dict[str, int]:
     return found
 
 
-def _check_block(staged: Staged, number: int, name: str) -> None:
-    expected: dict[str, Any] = staged.meta["tensors"]
+def _check_block(staged: Staged, number: int, path: Path, expected: dict[str, Any]) -> None:
     rows = min(staged.block_size, staged.cases - number * staged.block_size)
     try:
-        with safe_open(staged.block(number), framework="numpy") as block:
+        with safe_open(path, framework="numpy") as block:
             shapes = {n: block.get_slice(n).get_shape() for n in block.keys()}  # noqa: SIM118
             text = block.metadata()
     except (SafetensorError, OSError) as error:
         raise Invalid(
-            f"{staged.block(number)} is missing or damaged; run `touchstone cohort ingest` again"
+            f"{path} is missing or damaged; run `touchstone cohort ingest` again"
         ) from error
-    if text or shapes != {n: [rows, *shape] for n, (_, shape) in expected.items()}:
-        _refuse(f"{name} holds something other than the contract's tensors; ingest again")
+    if text or shapes != {n: [rows, *shape] for n, shape in expected.items()}:
+        _refuse(f"{path.name} holds something other than the contract's tensors; ingest again")
 
 
 def _reviewed(staged: Staged) -> Cleared:

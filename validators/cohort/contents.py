@@ -7,7 +7,8 @@ Rules
 2. A shard's digest is the SHA-256 of everything before the tensors' bytes, and of the digest of
    each case's inputs: with rule 1 it names all plain bytes, which are hashed once.
 3. The table is Parquet: case, patient, reference, one column an attribute, and the salt of the
-   case's digest. Its rows are in the order of the shards.
+   case's digest. Its rows are in the order of the shards. Where masks are the reference standard,
+   `reference` is the digest of each (`validators.cohort.reference_masks`).
 4. Neither holds an id of the source: pseudonyms are HMAC-SHA-256 under the cohort's names key.
 """
 
@@ -38,6 +39,8 @@ _SMALL = 2048
 _ROWS = 1 << 16
 """Rows a group of the table: writing holds one in memory."""
 SALT = "salt"
+MARKED = "any structure marked"
+"""Of a cohort of masks, whose reference standard is a digest: 1 where the mask is not empty."""
 
 
 def pseudonyms(key: NamesKey, kind: str, names: Iterable[str]) -> list[str]:
@@ -168,12 +171,15 @@ def digests_of_cases(table: pa.Table, inputs: Sequence[str]) -> list[str]:
 
 def attributes_of(table: pa.Table) -> list[str]:
     """The names of the table's attributes."""
-    known = {"case", "patient", "reference", SALT}
+    known = {"case", "patient", "reference", SALT, MARKED}
     return [name for name in table.column_names if name not in known]
 
 
 def counts_of(table: pa.Table) -> tuple[Counts, dict[str, dict[str, Counts]]]:
-    """Counts of the whole table, and of every group of every attribute."""
+    """Counts of the whole table, and of every group of every attribute.
+
+    Where masks are the reference standard, a case is positive if its mask is not empty.
+    """
     everything = _counted(table, [])[()]
     groups = {}
     for attribute in attributes_of(table):
@@ -184,15 +190,16 @@ def counts_of(table: pa.Table) -> tuple[Counts, dict[str, dict[str, Counts]]]:
 
 def _counted(table: pa.Table, by: list[str]) -> dict[tuple[str, ...], Counts]:
     # In this thread alone, as above.
+    positive = MARKED if MARKED in table.column_names else "reference"
     grouped = table.group_by(by, use_threads=False).aggregate(
-        [("case", "count"), ("reference", "sum"), ("patient", "count_distinct")]
+        [("case", "count"), (positive, "sum"), ("patient", "count_distinct")]
     )
     return {
         tuple(row[name] for name in by): Counts(
             cases=row["case_count"],
             patients=row["patient_count_distinct"],
-            positives=row["reference_sum"],
-            negatives=row["case_count"] - row["reference_sum"],
+            positives=row[f"{positive}_sum"],
+            negatives=row["case_count"] - row[f"{positive}_sum"],
         )
         for row in grouped.to_pylist()
     }

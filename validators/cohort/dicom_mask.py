@@ -40,6 +40,11 @@ def read_mask(header: Header, volume: Volume, segment: str | None = None) -> Pic
     return Picture(mask[np.newaxis], volume.affine, None, volume.uneven)
 
 
+def read_segments(header: Header) -> dict[int, str]:
+    """The label of each segment, by its number. Raises Invalid."""
+    return guarded(lambda: _segments(dataset(header.path)), "the segmentation can't be decoded")
+
+
 def _check_grid(header: Header, volume: Volume) -> None:
     image = volume.first
     if not header.space or header.space != image.space:
@@ -106,12 +111,16 @@ def _number_of(group: Dataset, shared: Dataset | None) -> int:
     raise Invalid("a frame of the mask names no segment")
 
 
-def _segment(found: Dataset, asked: str | None) -> int:
-    segments = {
+def _segments(found: Dataset) -> dict[int, str]:
+    return {
         int(item.SegmentNumber): str(item.get("SegmentLabel", ""))
         for item in found.get("SegmentSequence", None) or ()
         if int(item.SegmentNumber) > 0  # a label map lists its background as 0
     }
+
+
+def _segment(found: Dataset, asked: str | None) -> int:
+    segments = _segments(found)
     if asked is None:
         if len(segments) != 1:
             raise Invalid(

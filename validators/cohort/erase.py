@@ -14,6 +14,7 @@ Rules
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 import pyarrow as pa
 
@@ -40,6 +41,7 @@ from validators.cohort.manifest import (
     shard_path,
 )
 from validators.cohort.objects import ObjectReader, ObjectWriter
+from validators.cohort.reference_masks import keep_masks
 from validators.cohort.seal import put_object, put_shard
 from validators.cohort.stream import read_salted_reference, stream
 
@@ -101,6 +103,10 @@ def erase(
         objects.append(put_shard(writer, path, len(cases), plain, of_plain, input_key))
         progress(first, old.counts.cases)
     path, reference_key = reference_path(keys.cohort, keys.version), keys.reference()
+    objects += keep_masks(
+        old, reader, old_keys.reference(), kept, partial(put_object, writer, key=reference_key),
+        cohort=keys.cohort, version=keys.version,
+    )  # fmt: skip
     objects.append(
         put_object(writer, path, "reference", len(left), table_bytes(left), reference_key)
     )

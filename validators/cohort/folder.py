@@ -31,6 +31,7 @@ from validators.cohort.folder_files import STATEMENT, state_of_folder
 from validators.cohort.folder_table import NAMES, read_table
 from validators.cohort.image_file import read_image, read_mask_file
 from validators.cohort.kept import OPTIONS
+from validators.cohort.reference_mask import read_reference_mask
 from validators.cohort.source import Asked, Inputs, half_of, state_of
 from validators.cohort.suspicion import suspicions
 from validators.contract.harmonise import Picture, tensor_of
@@ -116,7 +117,11 @@ class Folder:
                     review.append("the mask is empty")
                 elif tensors[tensor.name].sum() == 0:
                     review.append("the mask was cut away by the contract's cropping")
-        return Inputs(tensors, tuple(dict.fromkeys(review)), tuple(notes))
+        reference = None
+        if self._contract.reference is not None:
+            reference, doubts = read_reference_mask(todo, self._contract, pictures)
+            review += doubts
+        return Inputs(tensors, tuple(dict.fromkeys(review)), tuple(notes), reference)
 
 
 class _Kind:

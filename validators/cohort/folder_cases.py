@@ -53,6 +53,8 @@ class Todo:
     masks: Mapping[str, Header | Path] = field(repr=False)
     segment: str | None = field(default=None, repr=False)
     row: int = -1
+    reference: Header | Path | None = field(default=None, repr=False)
+    """The file of a reference standard that is a mask."""
 
 
 def cases_of_table(folder: Path, table: Table, asked: Asked) -> tuple[list[Todo], Found]:
@@ -84,6 +86,11 @@ def cases_of_table(folder: Path, table: Table, asked: Asked) -> tuple[list[Todo]
 
 def cases_of_walk(folder: Path, table: Table, asked: Asked) -> tuple[list[Todo], Found]:
     """A case for each volume that the contract takes and the table knows."""
+    if asked.contract.reference is not None:
+        raise Invalid(
+            "where masks are the reference standard, write a table cases.csv into the folder that "
+            "names each case's image and, in `reference`, its mask"
+        )
     images = [t for t in asked.contract.inputs if t.image is not None and not t.image.mask]
     masks = [t for t in asked.contract.inputs if t.image is not None and t.image.mask]
     if len(images) != 1 or len(masks) > 1 or number_columns(asked.contract):
@@ -187,16 +194,21 @@ def _of_row(
             images[tensor.name] = _image(path, tensor.image.modality, found, known)
         else:
             masks[tensor.name] = path if path.is_dir() else _one(path, known)
+    reference = None
+    if asked.contract.reference is not None and row["reference"]:
+        path = inside(folder, row["reference"])
+        reference = path if path.is_dir() else _one(path, known)
     headers = [image.first for image in images.values() if isinstance(image, Volume)]
     case = _case(row["case"], row["patient"], row, asked, headers[0] if headers else None)
-    return Todo(case, images or _NONE, masks or _NONE, row.get("segment") or None, place)
+    return Todo(case, images or _NONE, masks or _NONE, row.get("segment") or None, place, reference)
 
 
 def _headers(folder: Path, table: Table, asked: Asked) -> Headers:
     """The headers of all files that the table names, or that lie in folders that it names."""
     paths: dict[Path, None] = {}
-    for column in image_columns(asked.contract).values():
-        for named in set(table.columns[column]):
+    files = [] if asked.contract.reference is None else ["reference"]
+    for column in (*image_columns(asked.contract).values(), *files):
+        for named in set(table.columns[column]) - {""}:
             with contextlib.suppress(Invalid):  # told when its row is read
                 path = inside(folder, named)
                 paths |= dict.fromkeys(regular_files(path) if path.is_dir() else [path])
@@ -237,7 +249,7 @@ def _case(
 ) -> Case:
     if not patient:
         raise Invalid("the patient's id is missing")
-    reference = reference_of(row["reference"])
+    reference = reference_of(row["reference"], mask=asked.contract.reference is not None)
     from_header = [kept for kept in asked.keep if kept not in row]
     attributes = (
         kept_of(header, from_header) if header is not None else dict.fromkeys(from_header, UNKNOWN)

@@ -10,7 +10,8 @@ Rules
    the header's.
 3. Where there is one image (or one mask) alone, its column may be called `image` (`mask`).
    `segment` names the segment of a DICOM-SEG.
-4. No message holds a value of the table.
+4. Where masks are the reference standard, `reference` of a table of cases names each one's file.
+5. No message holds a value of the table.
 """
 
 from collections.abc import Iterator
@@ -105,10 +106,12 @@ def _numbers(text: pa.Array) -> NDArray[np.float64]:
     return found
 
 
-def reference_of(text: str) -> int:
-    """0 or 1. Raises Invalid for anything else."""
+def reference_of(text: str, *, mask: bool = False) -> int:
+    """0 or 1; 0 where the text names a mask. Raises Invalid for anything else."""
     if not text:
         raise Invalid("the reference standard is missing")
+    if mask:
+        return 0
     if text not in ("0", "1"):
         raise Invalid("the reference standard is neither 0 nor 1")
     return int(text)

@@ -16,6 +16,7 @@ Rules
 import gzip
 import math
 import zlib
+from collections.abc import Collection
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from PIL import Image
 from registry.trust.errors import Invalid
 from validators.cohort.dicom_file import LARGEST
 from validators.cohort.dicom_open import guarded
-from validators.contract.harmonise import Picture
+from validators.contract.harmonise import Picture, axes_of, oriented
 from validators.metrics.mask_grid import check_affine
 from validators.metrics.mask_nifti import read_header, scale_of, shape_of
 
@@ -45,7 +46,29 @@ def read_image(path: Path, name: str) -> Picture:
 
 def read_mask_file(path: Path, name: str, image: Picture) -> Picture:
     """A mask, 0 or 1, that lies on the grid of `image`. Raises Invalid where it does not."""
+    values = (_on_grid(path, name, image) != 0).astype(np.uint8)
+    return Picture(values, image.affine, image.spacing, image.uneven)
+
+
+def read_label_file(path: Path, name: str, image: Picture, labels: Collection[int]) -> Picture:
+    """A map of these labels (0 is outside), uint8, that lies on the grid of `image`.
+
+    Raises Invalid where it does not, or holds another number.
+    """
+    values = _on_grid(path, name, image)
+    made = np.zeros(values.shape, dtype=np.uint8)
+    for label in labels:
+        made[values == label] = label
+    if ((made == 0) & (values != 0)).any():
+        raise Invalid(f"the mask {name} has labels that no structure of the contract has")
+    return Picture(made, image.affine, image.spacing, image.uneven)
+
+
+def _on_grid(path: Path, name: str, image: Picture) -> NDArray[Any]:
+    """The values of a mask's file, turned to the image's axes, if they lie on its grid."""
     mask = read_image(path, name)
+    if mask.affine is not None and image.affine is not None:
+        mask = oriented(mask, "".join(axes_of(image.affine)))
     if mask.values.shape[0] != 1 or mask.values.shape[1:] != image.values.shape[1:]:
         raise Invalid(f"the mask {name} and the image differ in size")
     if mask.affine is not None and image.affine is not None:
@@ -55,8 +78,7 @@ def read_mask_file(path: Path, name: str, image: Picture) -> Picture:
             raise Invalid(f"the mask {name} does not lie on the image")
     elif (mask.affine is None) != (image.affine is None):
         raise Invalid(f"of mask {name} and image only one has a place in space")
-    values = (mask.values != 0).astype(np.uint8)
-    return Picture(values, image.affine, image.spacing, image.uneven)
+    return mask.values
 
 
 def _read(path: Path, name: str) -> Picture:

@@ -6,6 +6,7 @@
 
 The folder holds `cases.parquet` (case, patient, reference, one column an attribute),
 `inputs-00000.safetensors` … (the tensors of a block of cases in the order of the table),
+`masks-00000.safetensors` … (their masks, where those are the reference standard),
 `meta.json` (canonical JSON), the quality report (`quality.json`, `quality.html`), and where there
 is need of them `left_out.csv` (what could not be used, and why), `review.csv` (what a person must
 look at before sealing) and `seen_before.csv` (what the facility has sealed before). It is clear
@@ -44,6 +45,7 @@ from registry.trust.errors import Conflict, Invalid, NotFound, Unavailable
 from validators.cohort.check import check_inputs
 from validators.cohort.folder_lock import held
 from validators.cohort.pieces import Outcome, Pieces, read_pieces, write_whole
+from validators.cohort.reference_masks import block_of, said_of_masks, split_masks, with_presence
 from validators.cohort.review import Row, read_review
 from validators.cohort.source import Asked, Case, Source, open_source
 from validators.contract.schema import Contract
@@ -167,8 +169,10 @@ def _stage(
         _remove(partial)
         raise Invalid(_nothing_left(next(iter(outcome.refused.values()))))
     cases = [source.cases[position] for position in outcome.kept]
-    table = _table(cases)
     _write_blocks(pieces, outcome, Staged(partial), size)
+    if contract.reference is not None:
+        cases = with_presence(cases, Staged(partial), size)
+    table = _table(cases)
     pq.write_table(table, partial / "cases.parquet", compression="zstd")
     meta = _meta(source, cases, outcome, contract, half) | {"block": size}
     write_quality(Staged(partial), table, meta, source, outcome, before, known)
@@ -202,7 +206,10 @@ def _write_blocks(pieces: Pieces, outcome: Outcome, staged: Staged, size: int) -
     missing = [number for number in numbers if not staged.block(number).exists()]
     for number in missing:
         kept = outcome.kept[number * size : (number + 1) * size]
-        write_whole(staged.block(number), save(pieces.rows(kept)))
+        arrays, masks = split_masks(pieces.rows(kept))
+        if masks:
+            write_whole(block_of(staged, number), save(masks))
+        write_whole(staged.block(number), save(arrays))
         if pieces.size == 1:  # each lies in one block, so it is needed no more
             for position in kept:
                 pieces.tensor_file(position).unlink(missing_ok=True)
@@ -264,7 +271,7 @@ def _meta(
         "about": dict(source.about),
         "attributes": sorted(cases[0].attributes),
         "tensors": {t.name: [t.staged_type, list(t.shape)] for t in contract.inputs},
-    }
+    } | said_of_masks(contract)
 
 
 def _is_staged(path: Path) -> bool:

@@ -12,13 +12,15 @@ Rules
 2. A case's digest binds its inputs, patient, reference standard and attributes to each other,
    with a salt that lies with the reference standard: who holds the inputs can't test a guess.
 3. A manifest whose root, counts or order do not fit its own contents is Tampered.
-4. It is facility-internal: counts and digests of single objects do not leave.
+4. Where masks are the reference standard, `structures` says which, and they are objects of their
+   own between the inputs and the table. A positive case is one in which any structure is marked.
+5. It is facility-internal: counts and digests of single objects do not leave.
 """
 
 import json
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from pydantic import Field
@@ -27,10 +29,11 @@ from registry.trust import merkle
 from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
 from registry.trust.errors import Invalid, Tampered
 from validators.contract.schema import Identifier, Name, Strict, Version
+from validators.contract.strict import Grown
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
-ObjectKind = Literal["inputs", "reference"]
+ObjectKind = Literal["inputs", "reference-masks", "reference"]
 SCHEMA: Literal["touchstone/cohort/v2"] = "touchstone/cohort/v2"
 _OLDER = "touchstone/cohort/v1"
 _FLAT = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -65,8 +68,10 @@ class KeyFingerprints(Strict):
     reference: str
 
 
-class Manifest(Strict):
+class Manifest(Grown):
     """A sealed cohort. `root` is its identity."""
+
+    added_later: ClassVar[tuple[str, ...]] = ("structures",)
 
     schema_id: Literal["touchstone/cohort/v2"] = SCHEMA
     id: Identifier
@@ -83,11 +88,18 @@ class Manifest(Strict):
     about: dict[str, str | int | float]
     """What else is known of the source, such as how far readers agree."""
     objects: tuple[SealedObject, ...]
-    """Input shards in the order in which they are read, then the reference standard."""
+    """Input shards in the order in which they are read, then masks, then the reference standard."""
     case_digests: tuple[Digest, ...]
     """One a case, in the order of the shards."""
     keys: KeyFingerprints
     root: Digest
+    structures: dict[Name, int] = {}
+    """Where masks are the reference standard: the label of each structure."""
+
+    @property
+    def masks(self) -> tuple[SealedObject, ...]:
+        """The objects that hold reference masks; none where the reference standard is a class."""
+        return tuple(entry for entry in self.objects if entry.kind == "reference-masks")
 
     @property
     def shards(self) -> tuple[SealedObject, ...]:
@@ -103,6 +115,11 @@ class Manifest(Strict):
 def shard_path(cohort: str, version: str, number: int) -> str:
     """Where a shard of inputs lies in the store."""
     return f"cohorts/{cohort}/{version}/inputs/{number:05d}"
+
+
+def mask_path(cohort: str, version: str, number: int) -> str:
+    """Where a shard of reference masks lies in the store."""
+    return f"cohorts/{cohort}/{version}/reference-masks/{number:05d}"
 
 
 def reference_path(cohort: str, version: str) -> str:
@@ -141,12 +158,13 @@ def parse_manifest(data: bytes) -> Manifest:
 def case_digest(
     case: str,
     patient: str,
-    reference: int,
+    reference: int | str,
     attributes: Mapping[str, str],
     inputs: str,
     salt: str,
 ) -> str:
-    """The digest that binds one case together; `inputs` is the digest of its tensors.
+    """The digest that binds one case together; `inputs` is the digest of its tensors, `reference`
+    0 or 1, or the digest of its mask.
 
     It is that of the canonical JSON, written by a faster hand: for text and whole numbers under
     names in ASCII, as here, JSON with its keys in order is canonical.
@@ -185,11 +203,13 @@ def check_manifest(manifest: Manifest) -> None:
     if (known := _SOUND.get(id(manifest))) is not None and known() is manifest:
         return
     name = f"the manifest of cohort {manifest.id} version {manifest.version}"
-    expected = [
-        shard_path(manifest.id, manifest.version, n) for n in range(len(manifest.objects) - 1)
-    ]
+    masks = len(manifest.masks)
+    shards = len(manifest.objects) - masks - 1
+    expected = [shard_path(manifest.id, manifest.version, n) for n in range(shards)]
+    expected += [mask_path(manifest.id, manifest.version, n) for n in range(masks)]
     kinds = [entry.kind for entry in manifest.objects]
-    if kinds != ["inputs"] * (len(kinds) - 1) + ["reference"] or len(kinds) < 2:
+    right = ["inputs"] * shards + ["reference-masks"] * masks + ["reference"]
+    if kinds != right or shards < 1 or bool(masks) != bool(manifest.structures):
         raise Tampered(f"{name} does not list shards of inputs and one reference standard")
     expected.append(reference_path(manifest.id, manifest.version))
     for entry, path in zip(manifest.objects, expected, strict=True):
@@ -199,6 +219,8 @@ def check_manifest(manifest: Manifest) -> None:
     listed = sum(entry.cases for entry in manifest.shards)
     if not cases == listed == manifest.reference.cases == len(manifest.case_digests):
         raise Tampered(f"{name} counts {cases} cases and lists another number")
+    if masks and sum(entry.cases for entry in manifest.masks) != cases:
+        raise Tampered(f"{name} counts {cases} cases and lists another number of masks")
     for attribute, groups in manifest.attributes.items():
         if sum(group.cases for group in groups.values()) != cases:
             raise Tampered(f"{name}: the groups of {attribute} do not add up to {cases} cases")

@@ -33,6 +33,7 @@ from registry.trust.canonical import canonical
 from registry.trust.errors import Invalid, Unavailable
 from validators.cohort.check import check_inputs
 from validators.cohort.reading_processes import cores, reading_processes
+from validators.cohort.reference_masks import check_reference, stacked
 from validators.cohort.source import Inputs, Source
 from validators.contract.schema import Contract
 
@@ -95,6 +96,7 @@ class Pieces:
             try:
                 inputs = self.source.read(position)
                 check_inputs(inputs.tensors, self.contract)
+                check_reference(inputs.reference, self.contract)
             except (Invalid, OSError, MemoryError) as error:
                 value["refused"][str(position)] = _reason(error)
                 continue
@@ -107,7 +109,7 @@ class Pieces:
             arrays = {
                 t.name: np.stack([inputs.tensors[t.name] for inputs in kept])
                 for t in self.contract.inputs
-            }
+            } | stacked([inputs.reference for inputs in kept])
             write_whole(self.tensor_file(number), save(arrays))
         write_whole(self.outcome_file(number), canonical(value))
         began.unlink(missing_ok=True)

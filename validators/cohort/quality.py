@@ -37,6 +37,7 @@ from validators.cohort.ingest import KNOWN_COLUMNS, Staged
 from validators.cohort.kept import UNKNOWN
 from validators.cohort.pieces import Outcome, write_whole
 from validators.cohort.quality_page import quality_page
+from validators.cohort.reference_masks import masks_report
 from validators.cohort.review import (
     NAME,
     Row,
@@ -97,6 +98,7 @@ def write_quality(
         "duplicates": duplicates,
         "seen_before": None if seen is None else seen.report(),
         "attributes": _attributes(table),
+        **masks_report(staged, meta),
         "outside_the_allow_list": unfit_values(table),
     }
     left_out = [*source.left_out, *(

@@ -13,7 +13,7 @@ _STYLE = (
 
 
 def quality_page(title: str, report: Mapping[str, Any]) -> str:
-    """The page of a quality report."""
+    """The page of a quality report. A case with a mask is positive where it is not empty."""
     parts = [
         f"<h1>Quality of staged cases</h1><p>{escape(title)}: {report['cases']} cases of "
         f"{report['patients']} patients, {report['positives']} positive and "
@@ -25,6 +25,8 @@ def quality_page(title: str, report: Mapping[str, Any]) -> str:
         _counts("Left out", "reason", report["left_out"], "nothing"),
         _counts("Noted", "what", report["noted"], "nothing"),
     ]  # fmt: skip
+    if "masks" in report:
+        parts.append(_counts("Reference masks", "structure in so many cases", report["masks"], ""))
     if report["duplicates"] is not None:
         words = {name.replace("_", " "): n for name, n in report["duplicates"].items()}
         parts.append(_counts("Twice in this cohort", "what", words, ""))

@@ -7,7 +7,8 @@
 Rules
 -----
 1. Shards hold inputs alone, and are sealed with the input key; reference standard and attributes
-   are one object of their own, sealed with the reference key.
+   are one object of their own, sealed with the reference key, and so are masks
+   (`validators.cohort.reference_masks`).
 2. Cases are in the order of their pseudonyms: a function of key and id, not of the source's
    order, so neither shard nor row says anything about a case.
 3. The same staging and keys give the same bytes and root. A seal that was killed is run again.
@@ -17,6 +18,7 @@ Rules
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ from validators.cohort.manifest import (
     shard_path,
 )
 from validators.cohort.objects import ObjectWriter
+from validators.cohort.reference_masks import seal_masks
 from validators.cohort.review import digest_of_review
 from validators.cohort.staged_rows import gather
 from validators.cohort.tensors import Placed
@@ -62,6 +65,7 @@ SHARD = 5_000_000
 """Bytes of input a shard, about."""
 _PART, _MORE = 1 << 16, 8
 Progress = Callable[[int, int], None]
+Form = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def seal(
@@ -90,6 +94,10 @@ def seal(
     input_key, reference_key = keys.inputs(), keys.reference()
     objects: list[SealedObject] = []
     digests: list[str] = []
+    table, masks = seal_masks(
+        folder, table, origin, cases_a_shard(form_of(folder), shard_size),
+        partial(put_object, writer, key=reference_key), cohort=cohort_id, version=version,
+    )  # fmt: skip
     shards = _Shards(folder, table, origin, writer, input_key)
     parts = shards.parts(shard_size)
     for entry, of_cases in in_order(shards.seal, parts, at_once=2 * cores(), more=_MORE):
@@ -98,6 +106,7 @@ def seal(
         progress(len(digests), len(table))
     path = reference_path(cohort_id, version)
     plain = table_bytes(table)
+    objects.extend(masks)
     objects.append(put_object(writer, path, "reference", len(table), plain, reference_key))
     description = _description(folder, table, cohort_id, version)
     if cleared.reviewed:
@@ -140,6 +149,18 @@ def _each(column: pa.ChunkedArray, name: Callable[[list[str]], list[str]]) -> pa
     return pa.chunked_array([pa.array(name(of.to_pylist())) for of in parts], pa.string())
 
 
+def form_of(folder: Staged) -> Form:
+    """Type and shape of each tensor of a case."""
+    found = folder.meta["tensors"]
+    return {name: (dtype, tuple(shape)) for name, (dtype, shape) in found.items()}
+
+
+def cases_a_shard(form: Form, size: int) -> int:
+    """How many cases of this form `size` bytes hold; one at least."""
+    a_case = sum(Placed(name, *of).nbytes for name, of in form.items())
+    return max(1, size // max(1, a_case))
+
+
 @dataclass(frozen=True)
 class _Shards:
     """What the shards are made of: staged inputs, and the table in the order of the pseudonyms."""
@@ -151,15 +172,13 @@ class _Shards:
     key: InputKey
 
     @property
-    def form(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def form(self) -> Form:
         """Type and shape of each tensor of a case."""
-        found = self.folder.meta["tensors"]
-        return {name: (dtype, tuple(shape)) for name, (dtype, shape) in found.items()}
+        return form_of(self.folder)
 
     def parts(self, size: int) -> Iterator[tuple[int, range]]:
         """Number and rows of each shard."""
-        a_case = sum(Placed(name, *of).nbytes for name, of in self.form.items())
-        step = max(1, size // max(1, a_case))
+        step = cases_a_shard(self.form, size)
         for number, start in enumerate(range(0, len(self.table), step)):
             yield number, range(start, min(start + step, len(self.table)))
 
@@ -180,7 +199,7 @@ def put_object(
     path: str,
     kind: ObjectKind,
     cases: int,
-    plain: bytes,
+    plain: Buffer,
     key: InputKey | ReferenceKey,
 ) -> SealedObject:
     """Encrypt one object, write it, and say what a manifest says of it."""
@@ -226,4 +245,4 @@ def _description(folder: Staged, table: pa.Table, cohort: str, version: str) -> 
         "version": version,
         "counts": counts.model_dump(mode="json"),
         "attributes": groups,
-    } | {name: folder.meta[name] for name in copied}
+    } | {name: folder.meta[name] for name in (*copied, "structures") if name in folder.meta}

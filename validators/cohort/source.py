@@ -31,7 +31,7 @@ HALVES: tuple[str, ...] = get_args(Half)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case without its inputs. `reference` is 0 or 1."""
+    """One case without its inputs. `reference` is 0 or 1; 0 for a mask, which `read` gives."""
 
     case: str = field(repr=False)
     patient: str = field(repr=False)
@@ -57,11 +57,14 @@ class Inputs:
     """The input tensors of a case, without a batch axis, and what was noticed on the way.
 
     review: what a person must look at before sealing. notes: what the quality report counts.
+    reference: labels and spacing of a reference standard that is a mask
+    (`validators.cohort.reference_masks`); None where it is a class.
     """
 
     tensors: dict[str, NDArray[Any]] = field(repr=False)
     review: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    reference: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
 
 
 class Source(Protocol):

@@ -24,7 +24,7 @@ import pyarrow as pa
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import NotFound, Refused, Tampered
 from validators.cohort.ahead import in_order
-from validators.cohort.contents import SALT, parse_shard, parse_table, shard_digests
+from validators.cohort.contents import MARKED, SALT, parse_shard, parse_table, shard_digests
 from validators.cohort.envelope import Buffer, check_digest, decrypt, unlock
 from validators.cohort.keys import InputKey, ReferenceKey
 from validators.cohort.manifest import Manifest, SealedObject, check_manifest
@@ -88,22 +88,24 @@ def open_shards(
 def read_reference(
     manifest: Manifest, reader: ObjectReader, reference_key: ReferenceKey
 ) -> pa.Table:
-    """Columns case, patient, reference (0 or 1) and one of text an attribute.
+    """Columns case, patient, reference (0 or 1, or a mask's digest) and one of text an attribute.
 
     Raises Tampered naming the object when it is missing or changed, Refused for the wrong key.
     """
-    return read_salted_reference(manifest, reader, reference_key).drop_columns([SALT])
+    table = read_salted_reference(manifest, reader, reference_key)
+    return table.drop_columns([SALT, *([MARKED] if manifest.structures else [])])
 
 
 def read_salted_reference(
     manifest: Manifest, reader: ObjectReader, reference_key: ReferenceKey
 ) -> pa.Table:
     """The same with the column `salt`, which checking the case digests needs."""
-    _check_key(manifest, reference_key, ReferenceKey, manifest.keys.reference)
+    check_key(manifest, reference_key, ReferenceKey, manifest.keys.reference)
     entry = manifest.reference
     plain = decrypt(reference_key, entry.path, entry.plain_sha256, read_sealed(entry, reader))
     table = parse_table(entry.path, plain)
     needed = {"case", "patient", "reference", SALT, *manifest.attributes}
+    needed |= {MARKED} if manifest.structures else set()
     if set(table.column_names) != needed or len(table) != entry.cases:
         raise Tampered(f"{entry.path} is not the table that the manifest describes")
     return table
@@ -135,10 +137,11 @@ def open_shard(
 
 def check_input_key(manifest: Manifest, key: object) -> None:
     """Raise Refused unless it is the key of the cohort's inputs."""
-    _check_key(manifest, key, InputKey, manifest.keys.inputs)
+    check_key(manifest, key, InputKey, manifest.keys.inputs)
 
 
-def _check_key(manifest: Manifest, key: object, kind: type, fingerprint: str) -> None:
+def check_key(manifest: Manifest, key: object, kind: type, fingerprint: str) -> None:
+    """Raise Refused unless this is the cohort's key of this kind."""
     if not isinstance(key, kind) or getattr(key, "fingerprint", None) != fingerprint:
         raise Refused(
             f"this is not the {kind.__name__} of cohort {manifest.id} version {manifest.version}"

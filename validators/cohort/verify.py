@@ -23,6 +23,7 @@ from validators.cohort.manifest import (
     manifest_path,
 )
 from validators.cohort.objects import ObjectReader
+from validators.cohort.reference_masks import check_masks
 from validators.cohort.shard import Shard
 from validators.cohort.stream import (
     check_input_key,
@@ -54,6 +55,7 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
         raise Tampered(f"{manifest.reference.path} does not have the counts of the manifest")
     if len(pc.unique(table["case"])) != len(table):
         raise Tampered(f"{manifest.reference.path} has a case twice")
+    check_masks(manifest, reader, keys.reference(), table)
     key = keys.inputs()
     check_input_key(manifest, key)
     firsts = accumulate((entry.cases for entry in manifest.shards), initial=0)

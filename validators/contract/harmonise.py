@@ -76,7 +76,7 @@ def harmonised(picture: Picture, tensor: Tensor) -> Picture:
             f"the image has {picture.values.shape[1]} slices, {tensor.name} is of one; write "
             "[channels, slices, rows, columns]"
         )
-    done = _oriented(picture, form.orientation)
+    done = oriented(picture, form.orientation)
     done = _spaced(done, form, tensor.name)
     done = _fitted(done, wanted, form, tensor.name)
     values = _typed(done.values, tensor.staged_type, tensor.name)
@@ -95,7 +95,8 @@ def axes_of(affine: Affine) -> tuple[str, str, str]:
     return named[0], named[1], named[2]
 
 
-def _oriented(picture: Picture, orientation: str | None) -> Picture:
+def oriented(picture: Picture, orientation: str | None) -> Picture:
+    """The same image with its axes turned, such as to `SPL`; as it is, if None."""
     if orientation is None:
         return picture
     if picture.affine is None:

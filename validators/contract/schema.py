@@ -10,7 +10,7 @@ Rules
    [1, 64, 64] means (N, 1, 64, 64).
 2. A model must take exactly these inputs and give at least the output named by `score`.
 3. The score is the model's probability of the positive reference, one finite number in
-   [0, 1] a case.
+   [0, 1] a case. With `reference` it is a map of labels (`validators.contract.reference`).
 4. Unknown fields are refused.
 """
 
@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from registry.trust.canonical import digest_of
 from validators.contract.faults import fault
 from validators.contract.image import ImageForm, form_fault
+from validators.contract.reference import ReferenceMask, reference_fault
 from validators.contract.strict import Grown, Strict
 
 __all__ = ["Contract", "DataType", "Identifier", "Name", "Strict", "Tensor", "Version"]
@@ -76,8 +77,10 @@ class Tensor(Grown):
         return self
 
 
-class Contract(Strict):
+class Contract(Grown):
     """What a model must take and give to be run on a cohort."""
+
+    added_later: ClassVar[tuple[str, ...]] = ("reference",)
 
     id: Identifier
     version: Version
@@ -85,7 +88,10 @@ class Contract(Strict):
     outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     score: Name
     tolerance: Annotated[float, Field(ge=0, le=0.01)] = 1e-5
-    """Largest difference of a score between two runs that counts as the same answer."""
+    """Largest difference of a score between two runs that counts as the same answer; of a map of
+    labels, the largest part of its voxels that may differ."""
+    reference: ReferenceMask | None = None
+    """Where the reference standard is a mask; left out where it is a class."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -96,6 +102,10 @@ class Contract(Strict):
         score = next((t for t in self.outputs if t.name == self.score), None)
         if score is None:
             raise fault("score", f"{self.score!r} is not among the outputs")
+        if self.reference is not None:
+            if wrong := reference_fault(self.reference, self.inputs, score):
+                raise fault(*wrong)
+            return self
         if score.shape not in ((), (1,)) or not score.dtype.startswith("float"):
             raise fault("score", "it must be one float a case: shape [] or [1]")
         return self

@@ -26,12 +26,19 @@ def parse_protocol(value: Any) -> Protocol:
 
 
 def check_counts(protocol: Protocol, positives: int, negatives: int) -> None:
-    """Raise Refused unless a cohort has the cases that the protocol needs to answer."""
+    """Raise Refused unless a cohort has the cases that the protocol needs to answer.
+
+    Of a segmentation a case is positive where any structure is marked, and one negative case, what
+    a protocol asks for that says nothing, need not be there.
+    """
     if protocol.cohort is None:
         return
+    least = protocol.cohort.negatives
+    if protocol.task == "segmentation" and least == 1:
+        least = 0
     for name, found, needed in (
         ("positive", positives, protocol.cohort.positives),
-        ("negative", negatives, protocol.cohort.negatives),
+        ("negative", negatives, least),
     ):
         if found < needed:
             raise Refused(

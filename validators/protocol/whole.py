@@ -22,6 +22,7 @@ def check_further(protocol: "Protocol") -> None:
     for name, given in of_binary.items():
         if given and not binary:
             raise fault(name, f"it is of binary questions; a {protocol.task} question has none yet")
+    _check_structures(protocol)
     _check_indeterminate(protocol)
     _check_columns(protocol)
     _check_sites(protocol)
@@ -35,6 +36,22 @@ def check_further(protocol: "Protocol") -> None:
             raise fault(
                 f"leakage.ceilings[{place}].metric",
                 f"{ceiling.metric} must be one of the endpoints, and one where more is better",
+            )
+
+
+def _check_structures(protocol: "Protocol") -> None:
+    """Masks as reference standard are for a segmentation, of structures that they have."""
+    reference = protocol.contract.reference if protocol.contract else None
+    if reference is None:
+        return
+    if protocol.segmentation is None:
+        raise fault("task", "the contract's reference standard is a mask: it must be segmentation")
+    for place, structure in enumerate(protocol.segmentation.structures):
+        if structure.name not in reference.structures:
+            raise fault(
+                f"segmentation.structures[{place}].name",
+                f"the contract's reference standard has no {structure.name}; it has "
+                f"{', '.join(reference.structures)}",
             )
 
 

@@ -1,8 +1,8 @@
 -- name: cohort_add
 INSERT INTO touchstone.cohort (id, version, root, manifest_digest, manifest_path, title, positives,
-    negatives, patients, contract_digest, locked_by, until)
+    negatives, patients, contract_digest, masks, locked_by, until)
 VALUES (%(id)s, %(version)s, %(root)s, %(manifest_digest)s, %(manifest_path)s, %(title)s,
-    %(positives)s, %(negatives)s, %(patients)s, %(contract_digest)s, %(locked_by)s, %(until)s)
+    %(positives)s, %(negatives)s, %(patients)s, %(contract_digest)s, %(masks)s, %(locked_by)s, %(until)s)
 
 -- name: cohorts
 SELECT *, touchstone.cohort_state(id, version) AS state FROM touchstone.cohort
