@@ -6,8 +6,9 @@
 
 Rules
 -----
-1. Batches are as many cases as fit into one slot of the memory that is shared with the sandbox, 64
-   at most: a function of the contract alone, so that the same digests give the same batches.
+1. Batches are as many cases as take about 10 MB, 64 at most and one at least: a function of the
+   contract alone, so that the same digests give the same batches. It is about what a shard holds,
+   and every batch is filled up to its size.
 2. A model answers alike if, in each case, no more than the contract's tolerance of all voxels came
    out with another label. A case answered now and then does not agree.
 3. One shard's maps are in memory, once as they were and once as they came again.
@@ -20,17 +21,17 @@ import numpy as np
 
 from serving.client import Answers, Repeatability, Shard, answered, chosen_cases, subset
 from serving.sandbox.process import Sandbox
-from serving.sandbox.shared import SLOT
 from validators.contract.schema import Contract
 
 MOST = 64
+_BYTES = 10 << 20
 
 
 def batch_of(contract: Contract) -> int:
     """Cases a batch."""
     score = next(t for t in contract.outputs if t.name == contract.score)
     size = sum(math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in (*contract.inputs, score))
-    return max(1, min(MOST, SLOT // size))
+    return max(1, min(MOST, _BYTES // size))
 
 
 def repeat_masks(

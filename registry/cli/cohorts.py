@@ -65,6 +65,7 @@ def show_quality(folder: Path, as_json: bool) -> None:
     for words, part in (("left out", "left_out"), ("noted", "noted"), ("look at", "review"),
                         ("not to be sealed", "outside_the_allow_list")):  # fmt: skip
         lines += [f"{words}: {count} x {what}" for what, count in report[part].items() if count]
+    lines += [f"masks: {count} x {what}" for what, count in report.get("masks", {}).items()]
     for name, of in report["attributes"].items():
         small = sum(group["small"] for group in of["groups"].values())
         lines.append(
