@@ -78,6 +78,7 @@ def show_quality(folder: Path, as_json: bool) -> None:
             f"{before['fell_away']} fell away"
         )
     lines += seen_lines(report.get("seen_before"))
+    lines += [f"masks: {count} x {what}" for what, count in report.get("masks", {}).items()]
     for name, of in report["attributes"].items():
         small = sum(group["small"] for group in of["groups"].values())
         lines.append(

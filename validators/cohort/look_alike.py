@@ -103,8 +103,8 @@ def make_look_alike(
     """
     if protocol.contract is None or protocol.task != "binary":
         raise Refused(
-            "only a binary protocol with a contract is run on a cohort; score a table of this "
-            "one's predictions with `touchstone assess`"
+            "a look-alike cohort is made for a binary protocol with a contract alone; score a "
+            "table of this one's predictions with `touchstone assess`"
         )
     named = _groups(protocol, groups or {})
     positives, negatives = _needed(protocol, named)
