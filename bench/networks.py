@@ -46,14 +46,20 @@ class _Graph:
         flat = self.node("Flatten", self.node("GlobalAveragePool", of))
         return self.node("Sigmoid", self.node("MatMul", flat, self.weight(channels, 1)))
 
-    def model(self, name: str, inputs: tuple[int, ...], outputs: dict[str, list[int]]) -> bytes:
+    def model(
+        self,
+        name: str,
+        inputs: tuple[int, ...],
+        outputs: dict[str, list[int]],
+        kind: int = TensorProto.FLOAT,
+    ) -> bytes:
         """The file; `outputs` are names that exist and their shapes without the batch."""
         value = helper.make_tensor_value_info
         graph = helper.make_graph(
             self.nodes,
             name,
             [value("x", TensorProto.FLOAT, ["batch", *inputs])],
-            [value(key, TensorProto.FLOAT, ["batch", *shape]) for key, shape in outputs.items()],
+            [value(key, kind, ["batch", *shape]) for key, shape in outputs.items()],
             self.weights,
         )
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -100,3 +106,28 @@ def perceptron() -> bytes:
         inner = outer
     graph.named(graph.node("Sigmoid", graph.node("MatMul", x, graph.weight(inner, 1))), "score")
     return graph.model("perceptron", (FEATURES,), {"score": [1]})
+
+
+def u_net() -> bytes:
+    """Ronneberger et al. 2015 with two steps down and few channels; a map of labels as large as
+    the image."""
+    graph = _Graph()
+
+    def twice(of: str, inner: int, outer: int) -> str:
+        first = graph.node("Relu", graph.convolve(of, inner, outer, 3))
+        return graph.node("Relu", graph.convolve(first, outer, outer, 3))
+
+    def up(of: str) -> str:
+        scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), graph.name())
+        graph.weights.append(scales)
+        return graph.node("Resize", of, "", scales.name, mode="nearest")
+
+    top = twice("x", 3, 8)
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    middle = twice(graph.node("MaxPool", top, **pool), 8, 16)
+    x = twice(graph.node("MaxPool", middle, **pool), 16, 32)
+    x = twice(graph.node("Concat", up(x), middle, axis=1), 48, 16)
+    x = twice(graph.node("Concat", up(x), top, axis=1), 24, 8)
+    labels = graph.node("ArgMax", graph.convolve(x, 8, 3, 1), axis=1, keepdims=0)
+    graph.nodes.append(helper.make_node("Cast", [labels], ["labels"], to=TensorProto.UINT8))
+    return graph.model("u-net", IMAGE, {"labels": list(IMAGE[1:])}, TensorProto.UINT8)
