@@ -17,9 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from registry.trust.errors import Invalid
+from validators.parquet import names_in, table_in
 
 _HEAD = 1 << 16
 _DELIMITERS = (",", ";", "\t")
@@ -45,7 +45,8 @@ class TableFile:
                 )
         columns = list(dict.fromkeys(wanted.values()))
         try:
-            table = self._parquet(columns) if self.delimiter is None else self._csv(columns)
+            parquet = self.delimiter is None
+            table = table_in(self.path, columns) if parquet else self._csv(columns)
             if table.num_rows == 0:
                 raise Invalid(f"{self.path.name} has a header and no row; it needs one row a case")
             return {name: _text(table[column]) for name, column in wanted.items()}
@@ -55,9 +56,6 @@ class TableFile:
                 f"{self.path.name} can't be read as {kind}: it is damaged, or a column holds "
                 "something other than text and numbers; write it again"
             ) from None
-
-    def _parquet(self, columns: list[str]) -> pa.Table:
-        return pq.ParquetFile(self.path).read(columns=columns)
 
     def _csv(self, columns: list[str]) -> pa.Table:
         broken = 0
@@ -113,7 +111,7 @@ def open_table(path: Path) -> TableFile:
 
 def _parquet_names(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(pq.read_schema(path).names)
+        return names_in(path)
     except (pa.ArrowException, OSError):
         raise Invalid(f"{path.name} is a damaged Parquet file; write it again") from None
 

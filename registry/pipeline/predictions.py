@@ -50,11 +50,12 @@ def case_table(
     `further`: files of others' or perturbed predictions of the same cases, by name.
     """
     import numpy as np
-    import pyarrow.parquet as pq
+
+    from validators.parquet import table_of
 
     cases = reference["case"].to_pylist()
     score = _scores(predictions, cases)
-    scored = pq.read_table(io.BytesIO(predictions), columns=["failure"])
+    scored = table_of(predictions, ["failure"])
     failures = [code for code in scored["failure"].to_pylist() if code]
     weights = protocol.sampling.weights if protocol.sampling else None
     readers = [n for n in protocol.further_columns if n in reference.column_names]
@@ -87,9 +88,9 @@ def patient_codes(reference: Any) -> Any:
 
 def cases_of(predictions: bytes) -> list[str]:
     """The cases of a file, in its order."""
-    import pyarrow.parquet as pq
+    from validators.parquet import table_of
 
-    return list(pq.read_table(io.BytesIO(predictions), columns=["case"])["case"].to_pylist())
+    return list(table_of(predictions, ["case"])["case"].to_pylist())
 
 
 def predictions_file(cases: Any, scores: Any, failures: Any) -> bytes:
@@ -114,9 +115,10 @@ def predictions_file(cases: Any, scores: Any, failures: Any) -> bytes:
 def answers_in(files: Iterable[bytes]) -> tuple[tuple[str, ...], Any, tuple[str | None, ...]]:
     """Cases, scores and failures (None where there is none) of several files, one after another."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    table = pa.concat_tables(pq.read_table(io.BytesIO(data)) for data in files)
+    from validators.parquet import table_of
+
+    table = pa.concat_tables(table_of(data) for data in files)
     failures = (code or None for code in table["failure"].to_pylist())
     return tuple(table["case"].to_pylist()), table["score"].to_numpy(), tuple(failures)
 
@@ -124,9 +126,10 @@ def answers_in(files: Iterable[bytes]) -> tuple[tuple[str, ...], Any, tuple[str 
 def _scores(predictions: bytes, cases: list[str]) -> Any:
     """The scores of a file in the order of `cases`, NaN where a prediction failed."""
     import numpy as np
-    import pyarrow.parquet as pq
 
-    found = pq.read_table(io.BytesIO(predictions), columns=["case", "score"])
+    from validators.parquet import table_of
+
+    found = table_of(predictions, ["case", "score"])
     position = {case: i for i, case in enumerate(found["case"].to_pylist())}
     if len(position) != len(cases) or set(position) != set(cases):
         raise Tampered("the predictions are not of the cases of this cohort")

@@ -30,6 +30,7 @@ from validators.cohort.keys import NamesKey
 from validators.cohort.manifest import Counts, case_digest
 from validators.cohort.shard import Shard
 from validators.cohort.tensors import Placed, head_of, rows_of, tensors_in, view_of
+from validators.parquet import table_of
 
 _CASES = "case pseudonyms"
 """Has a space, which no tensor's name in a contract may have."""
@@ -151,8 +152,7 @@ def table_bytes(table: pa.Table) -> bytes:
 def parse_table(path: str, plain: Buffer) -> pa.Table:
     """The table in plain bytes; Tampered when they are none."""
     try:
-        # In this thread alone: a command that ends at once would be aborted by pyarrow's others.
-        return pq.ParquetFile(io.BytesIO(plain)).read(use_threads=False)
+        return table_of(plain)
     except (pa.ArrowException, OSError) as error:
         raise Tampered(f"{path} holds no table of reference standards") from error
 

@@ -49,6 +49,7 @@ from validators.cohort.reference_masks import block_of, said_of_masks, split_mas
 from validators.cohort.review import Row, read_review
 from validators.cohort.source import Asked, Case, Source, open_source
 from validators.contract.schema import Contract
+from validators.parquet import table_in
 
 if TYPE_CHECKING:
     from validators.leakage.seen import Known
@@ -86,7 +87,7 @@ class Staged:
 
     def table(self) -> pa.Table:
         """case, patient, reference (0 or 1) and one column of text an attribute."""
-        return pq.read_table(self.path / "cases.parquet")
+        return table_in(self.path / "cases.parquet")
 
     def block(self, number: int) -> Path:
         """The safetensors file with the inputs of cases `number` x `block_size` and on."""
