@@ -93,12 +93,19 @@ def predict(
         done += len(of_shard.cases)
         if on_progress is not None:
             on_progress(done)
+    return predictions_of(answers, restarts.given, time.monotonic() - started)
+
+
+def predictions_of(
+    answers: Sequence[Answers], restarts: int = 0, seconds: float = 0.0
+) -> Predictions:
+    """The scores of several shards together."""
     return Predictions(
         cases=tuple(chain.from_iterable(of.cases for of in answers)),
         scores=np.concatenate([of.values for of in answers]) if answers else np.empty(0),
         failures=tuple(chain.from_iterable(of.failures for of in answers)),
-        restarts=restarts.given,
-        seconds=time.monotonic() - started,
+        restarts=restarts,
+        seconds=seconds,
     )
 
 

@@ -9,7 +9,7 @@
 Rules
 -----
 1. The same functions as in `pipeline.steps` do the same things in the same order: the file, the
-   inspection, `decide`, `predict`, `repeat`, the runs under perturbation (`rehearsed_runs`). So
+   inspection, `decide`, `answered`, `repeat`, the runs under perturbation (`rehearsed_runs`). So
    what is refused there is refused here.
 2. The cases are made up: so here, and nowhere else, a failed case is named and the runtime's own
    words are shown (`serving.sandbox.explaining`).
@@ -25,14 +25,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from registry.pipeline.rehearsed_masks import mask_columns
 from registry.pipeline.rehearsed_runs import PerturbedRun, drops_of, perturbed_runs
 from registry.trust.canonical import digest_of
 from registry.trust.errors import Refused, TouchstoneError
 from registry.trust.model_files import model_digest
-from serving.client import Predictions, predict, repeat
+from serving.answering import Answers
+from serving.client import Repeatability, Restarts, answered, predictions_of, repeat
+from serving.masks import repeat_masks
 from serving.sandbox.explaining import ExplainingSandbox
 from validators.assess import assess, write_files
-from validators.cohort.look_alike import NOTE, LookAlike
+from validators.cohort.look_alike import NOTE, Columns, LookAlike
 from validators.cohort.look_alike_folder import table_text
 from validators.cohort.shard import Shard
 from validators.contract.schema import Contract
@@ -135,7 +138,7 @@ def rehearse(
     with ExplainingSandbox.start(allow_unsandboxed=True) as sandbox:
         _tell_level(found, sandbox, protocol)
         try:
-            predictions = _run(found, sandbox, files, protocol, cohort, on_progress)
+            answers = _run(found, sandbox, files, protocol, cohort, on_progress)
         except TouchstoneError as error:
             _stopped(found, "run", error)
             return found
@@ -150,7 +153,7 @@ def rehearse(
             runs.append(run)
             _keep_run(found, run)
             _keep_reasons(found, reasons, run.reasons)
-    _assess(found, protocol, cohort, predictions, runs, out)
+    _assess(found, protocol, cohort, answers, runs, out)
     return found
 
 
@@ -184,34 +187,35 @@ def _tell_level(found: Rehearsal, sandbox: ExplainingSandbox, protocol: Protocol
 def _run(
     found: Rehearsal, sandbox: ExplainingSandbox, files: dict[str, bytes], protocol: Protocol,
     cohort: LookAlike, on_progress: Callable[[int, int], None],
-) -> Predictions:  # fmt: skip
+) -> list[Answers]:  # fmt: skip
     contract = protocol.contract
     assert contract is not None
     total = len(cohort.columns["case"]) * (1 + len(protocol.perturbations))
     seed = digest_of(_bound_to(found, protocol))
     sandbox.load(files)
     made = _Timed(cohort)
-    predictions = predict(
-        sandbox, made.shards(), contract, order_seed=seed,
-        on_progress=lambda done: on_progress(done, total),
-    )  # fmt: skip
-    found.cases = len(predictions.cases)
-    found.failed_by_code = predictions.failed_by_code
-    found.restarts = predictions.restarts
-    found.seconds_a_case = max(0.0, predictions.seconds - made.seconds) / max(1, found.cases)
-    found.failed_cases = [
+    restarts, started = Restarts(), time.monotonic()
+    answers: list[Answers] = []
+    for of in answered([sandbox], made.shards(), contract, restarts, order_seed=seed):
+        answers.append(of)
+        found.cases += len(of.cases)
+        on_progress(found.cases, total)
+    seconds = time.monotonic() - started
+    failed_cases = [
         {"case": case, "code": code}
-        for case, code in zip(predictions.cases, predictions.failures, strict=True)
+        for of in answers
+        for case, code in zip(of.cases, of.failures, strict=True)
         if code
-    ][:SHOWN_CASES]
+    ]
+    found.failed_by_code = dict(sorted(Counter(one["code"] for one in failed_cases).items()))
+    found.restarts = restarts.given
+    found.seconds_a_case = max(0.0, seconds - made.seconds) / max(1, found.cases)
+    found.failed_cases = failed_cases[:SHOWN_CASES]
     failed = sum(found.failed_by_code.values())
     found.stages.append(
         Stage("run", "fine", message=f"{found.cases - failed} of {found.cases} cases answered")
     )
-    again = repeat(
-        sandbox, cohort.shards(), contract, predictions, threshold=protocol.threshold or 0.0,
-        cases=protocol.repeatability.cases, order_seed=seed,
-    )  # fmt: skip
+    again = _repeat(sandbox, protocol, contract, cohort, answers, seed)
     found.repeatability = asdict(again)
     found.stages.append(
         Stage("repeat", "fine", message=f"{again.compared} cases came out alike, one by one")
@@ -221,11 +225,31 @@ def _run(
             "refused",
             "not_repeatable",
             f"the model is not repeatable: {again.decisions_changed} of {again.compared} decisions "
-            f"changed, and scores moved by up to {again.largest_difference:.3g} (allowed: "
+            f"changed, and {_what(contract)} by up to {again.largest_difference:.3g} (allowed: "
             f"{contract.tolerance:g}) when the same cases came one by one in another order",
         )
     )
-    return predictions
+    return answers
+
+
+def _what(contract: Contract) -> str:
+    return "scores moved" if contract.reference is None else "masks differ"
+
+
+def _repeat(
+    sandbox: ExplainingSandbox, protocol: Protocol, contract: Contract, cohort: LookAlike,
+    answers: list[Answers], seed: str,
+) -> Repeatability:  # fmt: skip
+    cases = protocol.repeatability.cases
+    if contract.reference is not None:
+        return repeat_masks(
+            sandbox, cohort.shards(), contract, answers, cohort.columns["case"],
+            order_seed=seed, cases=cases,
+        )  # fmt: skip
+    return repeat(
+        sandbox, cohort.shards(), contract, predictions_of(answers),
+        threshold=protocol.threshold or 0.0, cases=cases, order_seed=seed,
+    )  # fmt: skip
 
 
 def _bound_to(found: Rehearsal, protocol: Protocol) -> list[str | None]:
@@ -252,18 +276,12 @@ def _keep_reasons(
 
 
 def _assess(
-    found: Rehearsal, protocol: Protocol, cohort: LookAlike, predictions: Predictions,
+    found: Rehearsal, protocol: Protocol, cohort: LookAlike, answers: list[Answers],
     runs: list[PerturbedRun], out: Path,
 ) -> None:  # fmt: skip
-    scores = ["" if code else repr(float(score)) for score, code in
-              zip(predictions.scores, predictions.failures, strict=True)]  # fmt: skip
-    columns = cohort.columns | {
-        "score": scores,
-        "failure": [code or "" for code in predictions.failures],
-    }
-    columns |= {run.name: run.scores for run in runs}
     table = out / "predictions.csv"
     try:
+        columns = _columns(protocol, cohort, answers, runs, out)
         write_files(out, {table.name: table_text(columns).encode()})
         report = assess(table, protocol, out, {}, warning=NOTE)
     except TouchstoneError as error:
@@ -275,6 +293,21 @@ def _assess(
         return
     _keep_verdict(found, report)
     found.files = [str(out / name) for name in ("predictions.csv", "report.json", "report.html")]
+
+
+def _columns(
+    protocol: Protocol, cohort: LookAlike, answers: list[Answers], runs: list[PerturbedRun],
+    out: Path,
+) -> Columns:  # fmt: skip
+    contract = protocol.contract
+    if contract is not None and contract.reference is not None:
+        return mask_columns(cohort, contract, protocol, answers, out)
+    pairs = [pair for of in answers for pair in zip(of.values, of.failures, strict=True)]
+    columns = cohort.columns | {
+        "score": ["" if code else repr(float(score)) for score, code in pairs],
+        "failure": [code or "" for _, code in pairs],
+    }
+    return columns | {run.name: run.scores for run in runs}
 
 
 def _keep_verdict(found: Rehearsal, report: Report) -> None:

@@ -28,8 +28,6 @@ from validators.protocol.schema import Protocol
 from validators.robustness.perturb import perturbed
 from validators.robustness.severity import Perturbation
 
-BATCH = 64
-
 
 @dataclass(frozen=True)
 class PerturbedRun:
@@ -82,7 +80,6 @@ def _run(
                 sandbox,
                 shards,
                 contract,
-                batch_size=BATCH,
                 order_seed=digest_of(list(bound_to)),
                 on_progress=on_progress,
             )

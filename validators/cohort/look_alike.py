@@ -13,8 +13,10 @@ Rules
 3. Both classes occur, in the protocol's own proportion; every attribute that the protocol looks at
    has every group, crossed with the others as far as the cases last. A protocol does not list
    groups: they are named by whoever asks, or made up.
-4. Other models' scores, readers' ratings and sampling weights are made up where it asks for them.
-5. One shard is in memory at a time.
+4. Of a segmentation, `reference` says whether a case's made-up masks
+   (`validators.cohort.look_alike_masks`) mark anything.
+5. Other models' scores, readers' ratings and sampling weights are made up where it asks for them.
+6. One shard is in memory at a time.
 """
 
 import math
@@ -101,10 +103,11 @@ def make_look_alike(
     of an attribute's groups, where they are known. Raises Refused for a protocol that no model can
     be run by, Invalid for too few cases or a group of an attribute that the protocol does not know.
     """
-    if protocol.contract is None or protocol.task != "binary":
+    masks = protocol.contract is not None and protocol.contract.reference is not None
+    if protocol.contract is None or protocol.task != ("segmentation" if masks else "binary"):
         raise Refused(
-            "a look-alike cohort is made for a binary protocol with a contract alone; score a "
-            "table of this one's predictions with `touchstone assess`"
+            "a look-alike cohort is made for a binary question, or a segmentation whose contract "
+            "has masks, alone; score a table of this one's predictions with `touchstone assess`"
         )
     named = _groups(protocol, groups or {})
     positives, negatives = _needed(protocol, named)
