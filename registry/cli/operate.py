@@ -83,11 +83,14 @@ def worker(allow_unsandboxed: bool) -> None:
     """One worker, until SIGINT or SIGTERM."""
     from registry.facility import open_facility
     from registry.pipeline.queue import work
+    from registry.pipeline.where import server_of
 
     _end_with_parent()
     os.environ.update(SILENCE)
     _log()
-    facility = open_facility(read_settings())
+    settings = read_settings()
+    server_of(settings)  # a slip is told now; a server that is away may come
+    facility = open_facility(settings)
     try:
         asyncio.run(work(facility, allow_unsandboxed=allow_unsandboxed))
     finally:

@@ -17,10 +17,10 @@ import logging
 from registry.database.record import Row
 from registry.facility import Facility
 from registry.pipeline.ending import fail
+from registry.pipeline.where import start_model
 from registry.submissions.revoke import expire
 from registry.submissions.watchdog import Action, Expire, Fail, Notice, due
 from registry.trust.errors import TouchstoneError
-from serving.sandbox.process import Sandbox
 
 log = logging.getLogger("touchstone.watchdog")
 
@@ -65,5 +65,5 @@ def _do(facility: Facility, row: Row, action: Action, *, allow_unsandboxed: bool
             code=action.code,
             message=action.message,
             model_had_a_hand=tried["worked_on"],
-            start=functools.partial(Sandbox.start, allow_unsandboxed=allow_unsandboxed),
+            start=functools.partial(start_model, facility, allow_unsandboxed=allow_unsandboxed),
         )

@@ -42,8 +42,8 @@ from registry.submissions.lock import load_manifest
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Conflict, Tampered, TouchstoneError
 from serving.answering import Answers
+from serving.calls import Model
 from serving.client import Restarts, answered
-from serving.sandbox.process import Sandbox
 from validators.cohort.stream import read_sealed
 
 _WAIT_SECONDS: Final = 0.2
@@ -54,7 +54,7 @@ log = logging.getLogger("touchstone.pipeline")
 def lead(
     work: Work,
     run: Run,
-    sandboxes: list[Sandbox],
+    sandboxes: list[Model],
     *,
     before_first: Callable[[], None] = lambda: None,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -130,7 +130,7 @@ def _any_free(work: Work, name: str, ours: Claims) -> bool:
 def _answer_free(
     work: Work,
     run: Run,
-    sandboxes: list[Sandbox],
+    sandboxes: list[Model],
     ours: Claims,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> int:

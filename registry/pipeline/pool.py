@@ -6,9 +6,11 @@
 Rules
 -----
 1. Every process is fresh, at the level that the protocol asks for, and watched over.
-2. How many there are is a matter of the host alone and changes nothing of what comes out
+2. At an inference server there is one, which takes several calls at once: the server keeps one
+   process a model, whoever asks.
+3. How many there are is a matter of the host alone and changes nothing of what comes out
    (`serving.answering`): each computes on one thread.
-3. No more than cores that this process may use, and no more than the cohort has shards.
+4. No more than cores that this process may use, and no more than the cohort has shards.
 """
 
 import math
@@ -20,7 +22,7 @@ from typing import Final
 
 from registry.pipeline.before import check_host, check_level
 from registry.pipeline.work import Work
-from serving.sandbox.process import Sandbox
+from serving.calls import Model
 from validators.cohort.manifest import Manifest
 
 MOST: Final = 16
@@ -28,7 +30,7 @@ _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 @contextmanager
-def pool(work: Work, files: dict[str, bytes], manifest: Manifest) -> Iterator[list[Sandbox]]:
+def pool(work: Work, files: dict[str, bytes], manifest: Manifest) -> Iterator[list[Model]]:
     """Sandboxes with the model loaded, for as long as the block lasts; `work.trace` notes it.
 
     Raises what a host that is not fit raises, before the model is loaded, and ModelFailure where
@@ -36,7 +38,7 @@ def pool(work: Work, files: dict[str, bytes], manifest: Manifest) -> Iterator[li
     """
     with ExitStack() as open_:
         sandboxes = []
-        for _ in range(min(MOST, cores(), max(1, len(manifest.shards)))):
+        for _ in range(_size(work, manifest)):
             sandbox = open_.enter_context(work.start_sandbox())
             check_level(work, sandbox)
             sandboxes.append(sandbox)
@@ -45,6 +47,12 @@ def pool(work: Work, files: dict[str, bytes], manifest: Manifest) -> Iterator[li
         for sandbox in sandboxes:
             sandbox.load(files)
         yield sandboxes
+
+
+def _size(work: Work, manifest: Manifest) -> int:
+    if work.facility.settings.inference is not None:
+        return 1
+    return min(MOST, cores(), max(1, len(manifest.shards)))
 
 
 def cores(quota: Path = _QUOTA) -> int:

@@ -20,7 +20,7 @@ import contextlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from numpy.typing import NDArray
@@ -53,6 +53,9 @@ class _Call:
 
 class RemoteSandbox:
     """One model at a server. `level` and `versions` are its process's, for the evidence."""
+
+    at_once: ClassVar[int] = SLOTS
+    """How many calls may be under way: two in the process, two on their way."""
 
     def __init__(self, asking: Asking, *, shared_memory: bool) -> None:
         self.level: dict[str, int | bool | str] = {}

@@ -51,6 +51,8 @@ class Sandbox:
     uid_dropped, rlimits, memory_bytes, allow_unsandboxed), for the evidence.
     """
 
+    at_once: ClassVar[int] = shared.SLOTS
+    """How many calls may be under way."""
     EXPLAINS: ClassVar[bool] = False
     """Whether a failed call tells why: never where a case of a patient may be among the inputs."""
 
