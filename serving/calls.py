@@ -50,6 +50,11 @@ class Model(Calls, Protocol):
     versions: dict[str, str]
     limits: "Limits"
 
+    @property
+    def processor_seconds(self) -> float | None:
+        """What the process has had of the processors; None where that is not known here."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...

@@ -15,7 +15,9 @@ Rules
 
 import math
 import os
-from collections.abc import Iterator
+import resource
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -63,3 +65,18 @@ def cores(quota: Path = _QUOTA) -> int:
         return max(1, min(own, math.ceil(int(allowed) / int(period))))
     except (OSError, ValueError):
         return own  # no quota ("max"), or not that kind of control group
+
+
+def processor_seconds(models: Sequence[Model]) -> float | None:
+    """What this worker and the processes that it started have had of the processors so far.
+
+    None where a model runs at a server, which serves others too.
+    """
+    alive = [model.processor_seconds for model in models]
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    for seconds in alive:
+        if seconds is None:
+            return None
+        total += seconds
+    return total

@@ -96,6 +96,11 @@ class RemoteSandbox:
             return "shared memory"
         return "tcp" if self._asking.address.path is None else "unix"
 
+    @property
+    def processor_seconds(self) -> None:
+        """Not known here: the server's process serves others too."""
+        return None
+
     def load(self, files: Mapping[str, bytes]) -> SessionInfo:
         """Have the server load the model; one model a RemoteSandbox. Raises ModelFailure."""
         if self._files is not None and self._files is not files:
