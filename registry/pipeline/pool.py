@@ -48,6 +48,7 @@ def pool(work: Work, files: dict[str, bytes], manifest: Manifest) -> Iterator[li
         work.trace.model_had_a_hand = True
         for sandbox in sandboxes:
             sandbox.load(files)
+            check_level(work, sandbox)  # a server tells of the process itself only now
         yield sandboxes
 
 
