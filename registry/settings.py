@@ -10,6 +10,8 @@
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
 | TOUCHSTONE_CATALOGUE | what the facility says for the catalogue, a YAML file | none |
 | TOUCHSTONE_KEY_ENCRYPTION | what wraps cohorts' keys: `storage/key_encryption.py` | a key file |
+| TOUCHSTONE_INFERENCE | http://host:port or unix:/path of the server where models run | none |
+| TOUCHSTONE_INFERENCE_TOKEN_FILE | a file with the token that it asks for | none |
 | TOUCHSTONE_S3_… | an S3 server in place of folders: `registry/storage/s3_settings.py` | none |
 | TOUCHSTONE_OIDC_…, TOUCHSTONE_LIMIT_… | see identity/oidc_settings.py, identity/rate.py | none |
 | TOUCHSTONE_[OWNER_|GATE_|MLFLOW_|LOGIN_]DATABASE_URL | one a role; bare: its own | embedded |
@@ -79,6 +81,8 @@ class Settings:
     public_url: str | None = None
     catalogue: Path | None = None
     key_encryption: str | None = None
+    inference: str | None = None
+    inference_token: Path | None = None
 
     @property
     def own_address(self) -> str:
@@ -148,6 +152,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     home = environment.get("TOUCHSTONE_HOME")
     keys = environment.get("TOUCHSTONE_KEYS")
     catalogue = environment.get("TOUCHSTONE_CATALOGUE")
+    inference_token = environment.get("TOUCHSTONE_INFERENCE_TOKEN_FILE")
     return Settings(
         home=Path(home).absolute() if home else user_data_path("touchstone"),
         server=(environment.get("TOUCHSTONE_SERVER") or DEFAULT_SERVER).rstrip("/"),
@@ -159,6 +164,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         catalogue=Path(catalogue).absolute() if catalogue else None,
         public_url=(environment.get("TOUCHSTONE_PUBLIC_URL") or "").rstrip("/") or None,
         key_encryption=environment.get("TOUCHSTONE_KEY_ENCRYPTION") or None,
+        inference=environment.get("TOUCHSTONE_INFERENCE") or None,
+        inference_token=Path(inference_token).absolute() if inference_token else None,
     )
 
 

@@ -89,7 +89,7 @@ class _Run:
         self._score = next(t for t in contract.outputs if t.name == contract.score)
 
     def answer(self, asked: Iterable[Rows]) -> None:
-        """Answer all batches of the shard, one being computed while the next is handed over."""
+        """Answer all batches of the shard, one being computed while others are handed over."""
         waiting, flying = deque(asked), deque[Rows]()
         troubled: list[tuple[Rows, ModelFailure]] = []
         while waiting or flying:
@@ -136,7 +136,8 @@ class _Run:
 
     def _begin(self, rows: Rows) -> None:
         padded = np.resize(rows, self.rows)
-        self._depth = 2 if self._sandbox.fits(self._inputs, padded) else 1
+        fits = self._sandbox.fits(self._inputs, padded)
+        self._depth = self._sandbox.at_once if fits else 1
         self._sandbox.begin(self._inputs, [self._contract.score], padded)
 
     def _finish(self, rows: Rows) -> NDArray[Any]:

@@ -1,20 +1,28 @@
 """What a run asks of whatever holds the model: a Sandbox here, or one at an inference server."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from serving.sandbox.limits import Limits
 
 Arrays = Mapping[str, NDArray[Any]]
 Rows = NDArray[np.intp]
 
 
 class Calls(Protocol):
-    """Calls of one loaded model, two of which may be under way; see `serving.sandbox.process`."""
+    """Calls of one loaded model, some of which may be under way; see `serving.sandbox.process`."""
+
+    @property
+    def at_once(self) -> int:
+        """How many calls may be under way, where they fit."""
+        ...
 
     def fits(self, inputs: Arrays, rows: Rows | None = None) -> bool:
-        """Whether a second call with such inputs may begin before the first is finished."""
+        """Whether a further call with such inputs may begin before the first is finished."""
         ...
 
     def begin(
@@ -29,4 +37,40 @@ class Calls(Protocol):
 
     def restart(self) -> None:
         """A fresh process with the same model."""
+        ...
+
+
+class Model(Calls, Protocol):
+    """Whatever holds one model in a locked process. Used as a context manager.
+
+    level, versions: of the process, for the evidence.
+    """
+
+    level: dict[str, int | bool | str]
+    versions: dict[str, str]
+    limits: "Limits"
+
+    @property
+    def processor_seconds(self) -> float | None:
+        """What the process has had of the processors; None where that is not known here."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def load(self, files: Mapping[str, bytes]) -> object:
+        """Check the model and open it. Raises ModelFailure."""
+        ...
+
+    def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+        """One call of the model. Raises ModelFailure."""
+        ...
+
+    def stop(self) -> None:
+        """From another thread: end the process for good."""
+        ...
+
+    def close(self) -> None:
+        """End the process. Safe to call twice."""
         ...

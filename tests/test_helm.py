@@ -58,6 +58,14 @@ VALUES: dict[str, dict[str, Any]] = {
                           "keyEncryption": [{"ipBlock": {"cidr": "10.7.7.7/32"}}],
                           "database": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]},
     },
+    "models on one machine": {
+        "inference": {"enabled": True, "tokenSecretName": "inference", "runtimeClassName": "kata",
+                      "nodeSelector": {"gpu": "h200"}, "image": {"digest": "sha256:" + "c" * 64},
+                      "resources": {"limits": {"memory": "64Gi", "nvidia.com/gpu": 1}}},
+        "linking": {"keySecretName": "linking"},
+        "gpuWorker": {"enabled": True},
+        "networkPolicy": {"database": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]},
+    },
     "claims that exist": {"storage": {"existingClaim": "mine"},
                           "cohortKeys": {"existingClaim": "vault"}},
 }  # fmt: skip
@@ -181,12 +189,15 @@ def test_network_is_closed_but_for_names_the_database_and_clients(values: dict[s
             if name.endswith("-identity-provider"):  # the registry's alone, see below
                 assert ports == {443}
                 continue
+            if name.endswith("-to-inference"):  # the workers' alone: tests/test_helm_inference.py
+                assert ports == {8600}
+                continue
             assert ports in ({53}, {5432}, {9000})
             assert "to" in way or ports == {5432}  # names are asked of the cluster alone
         for way in policy["spec"].get("ingress", []):
             assert way["from"]
             selector = policy["spec"]["podSelector"]["matchLabels"]
-            assert selector["app.kubernetes.io/component"] == "registry"
+            assert selector["app.kubernetes.io/component"] in ("registry", "inference")
     if "networkPolicy" in values:
         egress = policies["r-touchstone-database"]["spec"]["egress"]
         assert egress[1]["to"] == [{"ipBlock": {"cidr": "10.1.2.3/32"}}]

@@ -122,6 +122,20 @@ capabilities:
 {{ include "touchstone.environment" . }}
 {{- include "touchstone.objectStorage" . }}
 {{- include "touchstone.keyEncryption" . }}
+{{- if .Values.inference.enabled }}
+- name: TOUCHSTONE_INFERENCE
+  value: http://{{ include "touchstone.name" . }}-inference:8600
+- name: TOUCHSTONE_INFERENCE_TOKEN_FILE
+  value: /etc/touchstone/inference/token
+{{- end }}
+{{- end -}}
+
+{{/* The token of the inference server: its own pod's and the workers'. */}}
+{{- define "touchstone.inferenceToken" -}}
+- name: inference
+  secret:
+    secretName: {{ required "inference.tokenSecretName is needed" .Values.inference.tokenSecretName }}
+    defaultMode: 0440
 {{- end -}}
 
 {{/* What wraps the cohorts' keys: the workers' alone. */}}
@@ -232,13 +246,20 @@ spec:
       image: {{ .image }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       command: [touchstone]
-      args: [worker]
+      args: [worker{{ with .queue }}, --queue={{ . }}{{ end }}]
       securityContext: {{- include "touchstone.containerSecurity" $root | nindent 8 }}
       env: {{- include "touchstone.workerEnvironment" $root | nindent 8 }}
       resources: {{- toYaml .part.resources | nindent 8 }}
       volumeMounts:
         {{- include "touchstone.mounts" $root | nindent 8 }}
         - {name: cohort-keys, mountPath: /data/cohort-keys}
+        {{- if $root.Values.linking.keySecretName }}
+        - {name: links, mountPath: /data/links}
+        - {name: linking-key, mountPath: /data/linking.key, subPath: linking.key, readOnly: true}
+        {{- end }}
+        {{- if $root.Values.inference.enabled }}
+        - {name: inference, mountPath: /etc/touchstone/inference, readOnly: true}
+        {{- end }}
         {{- if hasPrefix "kms:" $root.Values.keyEncryption.name }}
         - {name: kms, mountPath: /etc/touchstone/kms, readOnly: true}
         {{- end }}
@@ -247,6 +268,18 @@ spec:
     - name: cohort-keys
       persistentVolumeClaim:
         claimName: {{ $root.Values.cohortKeys.existingClaim | default (printf "%s-cohort-keys" (include "touchstone.name" $root)) }}
+    {{- with $root.Values.linking }}
+    {{- if .keySecretName }}
+    - name: links
+      persistentVolumeClaim:
+        claimName: {{ .existingClaim | default (printf "%s-links" (include "touchstone.name" $root)) }}
+    - name: linking-key
+      secret: {secretName: {{ .keySecretName }}, defaultMode: 0440}
+    {{- end }}
+    {{- end }}
+    {{- if $root.Values.inference.enabled }}
+    {{- include "touchstone.inferenceToken" $root | nindent 4 }}
+    {{- end }}
     {{- if hasPrefix "kms:" $root.Values.keyEncryption.name }}
     - name: kms
       secret:

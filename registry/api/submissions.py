@@ -45,6 +45,24 @@ class _WrittenAsDeclaration:
         return handler(Declaration.__pydantic_core_schema__)
 
 
+class Use(BaseModel):
+    """What a run took."""
+
+    run: Annotated[str, Field(description="`run`, or `run/` and the name of a perturbation.")]
+    parts: int
+    workers: int
+    seconds: Annotated[float, Field(description="Of all parts together, in whoever's hands.")]
+    lasted: Annotated[
+        float | None,
+        Field(
+            description="From its start to its end at whoever led it; null while it is under way."
+        ),
+    ]
+    processor_seconds: Annotated[
+        float | None, Field(description="Null where an inference server ran the model.")
+    ]
+
+
 class NewSubmission(BaseModel):
     """What `submit` sends."""
 
@@ -129,7 +147,7 @@ class Trials(BaseModel):
 
 
 class Submission(BaseModel):
-    """What the caller may know of a submission. The last eight fields are for the facility."""
+    """What the caller may know of a submission. From `verdict` on, it is for the facility."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SUBMISSION]})
     id: str
@@ -176,6 +194,7 @@ class Submission(BaseModel):
         str | None,
         Field(description="What an assessor must have looked at, and say so, to certify it."),
     ] = None
+    compute: Annotated[list[Use] | None, Field(description="Not in lists.")] = None
 
 
 _NEW = {
@@ -248,8 +267,9 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
                 declaration=new.declaration,
                 identity=identity,
             )
-        enqueue(facility, submission)
-        return submit.view(facility, caller, submission)
+        row = submit.load(facility, caller, submission)
+        enqueue(facility, submission, submit.protocol_of(row).compute)
+        return submit.describe(row, caller)
 
     @routes.get(
         "", summary="List submissions", response_model=Page[Submission],

@@ -4,6 +4,7 @@ Exit status: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 i
 `--json` on every command prints one JSON object on stdout and nothing else there.
 """
 
+import enum
 import itertools
 import os
 import sys
@@ -44,6 +45,13 @@ for name, group in (
     ("storage", storage_app),
 ):
     app.add_typer(group, name=name)
+
+
+class Queue(enum.StrEnum):
+    """What a protocol asks its runs to be computed on."""
+
+    CPU = "cpu"
+    GPU = "gpu"
 
 
 _EVERYWHERE = ("--server", "--token-file")
@@ -119,11 +127,16 @@ def server(host: str = "0.0.0.0", port: int = 8400) -> None:  # noqa: S104
 
 
 @app.command(hidden=True)
-def worker(allow_unsandboxed: bool = False) -> None:
+def worker(
+    queue: Annotated[
+        Queue | None, typer.Option(help="Take turns of this queue alone, in place of all.")
+    ] = None,
+    allow_unsandboxed: bool = False,
+) -> None:
     """One worker alone, for a cluster."""
     from registry.cli import operate
 
-    operate.worker(allow_unsandboxed)
+    operate.worker(None if queue is None else queue.value, allow_unsandboxed)
 
 
 @app.command(hidden=True)

@@ -79,17 +79,23 @@ def server(host: str, port: int) -> None:
     )
 
 
-def worker(allow_unsandboxed: bool) -> None:
+def worker(queue: str | None, allow_unsandboxed: bool) -> None:
     """One worker, until SIGINT or SIGTERM."""
     from registry.facility import open_facility
     from registry.pipeline.queue import work
+    from registry.pipeline.turns import QUEUES
+    from registry.pipeline.where import server_of
 
     _end_with_parent()
     os.environ.update(SILENCE)
     _log()
-    facility = open_facility(read_settings())
+    settings = read_settings()
+    server_of(settings)  # a slip is told now; a server that is away may come
+    facility = open_facility(settings)
     try:
-        asyncio.run(work(facility, allow_unsandboxed=allow_unsandboxed))
+        asyncio.run(
+            work(facility, [queue] if queue else QUEUES, allow_unsandboxed=allow_unsandboxed)
+        )
     finally:
         facility.close()
 

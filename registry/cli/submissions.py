@@ -130,6 +130,10 @@ def _print_one(shown: dict[str, Any]) -> None:
         kind = "the same family as" if other["same_family"] else "much like"
         lines.append(f"  alike     {kind} {other['model']} of {other['organisation']} "
                      f"({other['share']:.0%} of the weights; {other['submission']})")  # fmt: skip
+    for used in shown.get("compute") or []:
+        own = used["processor_seconds"]
+        lines.append(f"  took      {used['run']}: {used['seconds']:.1f} s in {used['parts']} parts"
+                     + ("" if own is None else f", {own:.1f} s of processors"))  # fmt: skip
     if shown["declaration"]:
         lines.append(f"  declared  {shown['declaration']}")
     if shown.get("held_for_review"):

@@ -17,9 +17,9 @@ from registry.pipeline.predictions import answers_in, cases_of, predictions_file
 from registry.pipeline.run import Run, shards_with
 from registry.pipeline.work import Work
 from serving.answering import Answers
+from serving.calls import Model
 from serving.client import Predictions, Repeatability, chosen_cases, repeat
 from serving.masks import repeat_masks
-from serving.sandbox.process import Sandbox
 
 
 def file_of(work: Work, answers: Sequence[Answers]) -> bytes:
@@ -40,7 +40,7 @@ def joined(work: Work, files: Iterable[bytes]) -> bytes:
     return predictions_file(*answers_in(files))
 
 
-def again(run: Run, sandbox: Sandbox, data: bytes) -> Repeatability:
+def again(run: Run, sandbox: Model, data: bytes) -> Repeatability:
     """Whether the model gives a subset of the answers in the run's file again."""
     work, cases = run.work, cases_of(data)
     asked = work.protocol.repeatability.cases

@@ -16,7 +16,7 @@ from registry.pipeline.work import Work
 from registry.submissions.cohort_life import check_lock
 from registry.submissions.lock import load_manifest
 from registry.trust.errors import Refused, Tampered, Unavailable
-from serving.sandbox.process import Sandbox
+from serving.calls import Model
 from validators.cohort.keys import InputKey
 from validators.cohort.manifest import Manifest
 from validators.cohort.shard import Shard
@@ -57,7 +57,7 @@ def inputs(
         work.watch.check_release()
 
 
-def check_level(work: Work, sandbox: Sandbox) -> None:
+def check_level(work: Work, sandbox: Model) -> None:
     """Raise Refused where this host locks a process down less than the protocol asks."""
     needed, found = work.protocol.minimum_landlock_abi, int(sandbox.level.get("landlock_abi", 0))
     if found < needed:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from registry.trust.errors import TouchstoneError
-from serving.sandbox.process import Sandbox
+from serving.calls import Model
 
 TRIES: Final = 3
 PAUSE_SECONDS = 1.0
@@ -33,7 +33,7 @@ TOLERANCE: Final = 1e-6
 log = logging.getLogger("touchstone.pipeline")
 
 
-def sound(start: Callable[[], Sandbox]) -> bool:
+def sound(start: Callable[[], Model]) -> bool:
     """Whether the canary gives its answers in a sandbox that `start` gives."""
     for number in range(TRIES):
         if number:
@@ -47,7 +47,7 @@ def sound(start: Callable[[], Sandbox]) -> bool:
     return False
 
 
-def _answers(start: Callable[[], Sandbox]) -> bool:
+def _answers(start: Callable[[], Model]) -> bool:
     import numpy as np
 
     with start() as sandbox:

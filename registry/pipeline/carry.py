@@ -9,7 +9,8 @@ Rules
 3. What the model did wrong, and what is wrong with a file, ends the submission with one code.
 4. What we did wrong ends it too, after three tries; so does a submission on which workers die.
    Whose fault it was is found in `ending`.
-5. What may pass by itself (the database away, the disk full) is raised, for the queue to retry.
+5. What may pass by itself (database or inference server away, the disk full) is raised, for the
+   queue to retry.
 """
 
 import logging
@@ -25,6 +26,7 @@ from registry.pipeline.steps import STEPS
 from registry.pipeline.turns import Turn
 from registry.pipeline.watch import Watch
 from registry.pipeline.work import Progress, Work
+from registry.submissions.fault import LOCKED_THINGS
 from registry.trust.errors import TouchstoneError, Unavailable
 from serving.sandbox.failures import ModelFailure
 
@@ -77,7 +79,7 @@ def _row(facility: Facility, submission: str) -> Row:
 
 def _failed(work: Work, turn: Turn, error: Exception) -> None:
     """End the submission for what its error says, or raise what is worth another try."""
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable) and error.code not in LOCKED_THINGS:
         raise error
     if isinstance(error, TouchstoneError):
         says_so = isinstance(error, ModelFailure) or error.code == "not_repeatable"

@@ -17,7 +17,7 @@ from registry.database.record import Row
 from registry.facility import Facility
 from registry.pipeline import canary
 from registry.submissions.fault import Failure, Finding, whose
-from serving.sandbox.process import Sandbox
+from serving.calls import Model
 
 log = logging.getLogger("touchstone.pipeline")
 
@@ -29,7 +29,7 @@ def fail(
     code: str,
     message: str,
     model_had_a_hand: bool,
-    start: Callable[[], Sandbox],
+    start: Callable[[], Model],
     blamed: bool = False,
 ) -> Finding | None:
     """End the submission of `row`; None where it was no longer in the state of `row`."""

@@ -7,26 +7,34 @@ Rules
 -----
 1. What is due is decided in `submissions.watchdog`; this only does it.
 2. A turn on a submission that is ended here is over within a second (`watch`).
-3. One that fails is logged and does not keep the others from being looked at.
+3. A submission is ended by a worker of its own queue alone: whose fault it was is asked on a host
+   that could have run it.
+4. One that fails is logged and does not keep the others from being looked at.
 """
 
 import datetime as dt
 import functools
 import logging
+from collections.abc import Sequence
 
 from registry.database.record import Row
 from registry.facility import Facility
 from registry.pipeline.ending import fail
+from registry.pipeline.turns import QUEUES
+from registry.pipeline.where import start_model
 from registry.submissions.revoke import expire
 from registry.submissions.watchdog import Action, Expire, Fail, Notice, due
 from registry.trust.errors import TouchstoneError
-from serving.sandbox.process import Sandbox
 
 log = logging.getLogger("touchstone.watchdog")
 
 
 def look_at_overdue(
-    facility: Facility, now: dt.datetime, *, allow_unsandboxed: bool = False
+    facility: Facility,
+    now: dt.datetime,
+    *,
+    queues: Sequence[str] = QUEUES,
+    allow_unsandboxed: bool = False,
 ) -> list[tuple[str, str]]:
     """Do what is due at `now`; returns (submission, kind of action) of each."""
     with facility.record.transaction() as transaction:
@@ -35,7 +43,7 @@ def look_at_overdue(
     for row in rows:
         action = due(row["state"], deadline=row["deadline"], not_after=row["not_after"], now=now)
         try:
-            if action is not None:
+            if action is not None and not (isinstance(action, Fail) and row["queue"] not in queues):
                 _do(facility, row, action, allow_unsandboxed=allow_unsandboxed)
                 done.append((str(row["id"]), type(action).__name__))
         except TouchstoneError as error:
@@ -65,5 +73,5 @@ def _do(facility: Facility, row: Row, action: Action, *, allow_unsandboxed: bool
             code=action.code,
             message=action.message,
             model_had_a_hand=tried["worked_on"],
-            start=functools.partial(Sandbox.start, allow_unsandboxed=allow_unsandboxed),
+            start=functools.partial(start_model, facility, allow_unsandboxed=allow_unsandboxed),
         )

@@ -23,7 +23,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -33,8 +33,9 @@ from registry.database.record import Row
 from registry.facility import Facility
 from registry.pipeline.answering import file_of, joined
 from registry.pipeline.before import open_inputs
-from registry.pipeline.pool import pool
+from registry.pipeline.pool import pool, processor_seconds
 from registry.pipeline.run import Run, parts_of, step_of
+from registry.pipeline.turns import QUEUES
 from registry.pipeline.watch import Watch
 from registry.pipeline.work import Work
 from registry.submissions import places
@@ -42,8 +43,8 @@ from registry.submissions.lock import load_manifest
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Conflict, Tampered, TouchstoneError
 from serving.answering import Answers
+from serving.calls import Model
 from serving.client import Restarts, answered
-from serving.sandbox.process import Sandbox
 from validators.cohort.stream import read_sealed
 
 _WAIT_SECONDS: Final = 0.2
@@ -54,7 +55,7 @@ log = logging.getLogger("touchstone.pipeline")
 def lead(
     work: Work,
     run: Run,
-    sandboxes: list[Sandbox],
+    sandboxes: list[Model],
     *,
     before_first: Callable[[], None] = lambda: None,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -81,13 +82,14 @@ def lead(
 
 def help_out(
     facility: Facility,
+    queues: Sequence[str] = QUEUES,
     *,
     allow_unsandboxed: bool = False,
     stopping: Callable[[], bool] = lambda: False,
 ) -> int:
     """Answer parts of whatever runs under others' lead; returns how many."""
     with facility.record.transaction() as now:
-        running = [str(row["id"]) for row in now.all("submissions_running")]
+        running = [str(row["id"]) for row in now.all("submissions_running", queues=list(queues))]
     answered_parts = 0
     for submission in running:
         with Watch(facility.record, submission, stopping) as watch:
@@ -130,7 +132,7 @@ def _any_free(work: Work, name: str, ours: Claims) -> bool:
 def _answer_free(
     work: Work,
     run: Run,
-    sandboxes: list[Sandbox],
+    sandboxes: list[Model],
     ours: Claims,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> int:
@@ -154,7 +156,7 @@ def _answer_free(
         return 0
     restarts = Restarts(given=sum(row["restarts"] for row in rows.values()))
     of_part: list[Answers] = []
-    done, began = 0, time.monotonic()
+    done, began, before = 0, time.monotonic(), processor_seconds(sandboxes)
     for answers in answered(
         sandboxes,
         run.shards(chain([first], shards)),
@@ -165,14 +167,23 @@ def _answer_free(
         of_part.append(answers)
         if len(of_part) == len(parts[mine[0]]):
             part = mine.popleft()
-            _keep(work, run.name, part, of_part, time.monotonic() - began)
+            now, spent = time.monotonic(), processor_seconds(sandboxes)
+            took = None if spent is None or before is None else max(0.0, spent - before)
+            _keep(work, run.name, part, of_part, now - began, took)
             ours.let_go(_claim(work, run.name, part))
-            of_part, began, done = [], time.monotonic(), done + 1
+            of_part, began, before, done = [], now, spent, done + 1
             on_progress(_cases(run, _rows(work, run.name)))
     return done
 
 
-def _keep(work: Work, name: str, part: int, answers: list[Answers], seconds: float) -> None:
+def _keep(
+    work: Work,
+    name: str,
+    part: int,
+    answers: list[Answers],
+    seconds: float,
+    processor: float | None,
+) -> None:
     data = file_of(work, answers)
     digest = sha256_bytes(data)
     work.facility.store.put(places.part(work.id, name, part, digest), data)
@@ -185,6 +196,7 @@ def _keep(work: Work, name: str, part: int, answers: list[Answers], seconds: flo
             answers=digest,
             restarts=sum(of.restarts for of in answers),
             seconds=seconds,
+            processor_seconds=processor,
             worker=_WORKER,
         )
 

@@ -4,8 +4,10 @@ Rules
 -----
 1. A job is a ticket for one turn, and no more: whose turn it is, is chosen when the turn begins
    (`turns`). So nobody's place in the queue depends on how many tickets another has.
-2. At most one waiting ticket a submission; asking twice is asking once.
-3. The sweep, every few seconds, gives each unfinished submission its ticket and has the watchdog
+2. A submission is in the queue that its protocol names, and a worker takes turns of the queues that
+   it was started for.
+3. At most one waiting ticket a submission; asking twice is asking once.
+4. The sweep, every few seconds, gives each unfinished submission its ticket and has the watchdog
    look at what is overdue. A ticket too many helps with the runs that others lead, or ends.
 """
 
@@ -15,6 +17,7 @@ import datetime as dt
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import procrastinate
@@ -25,10 +28,9 @@ from registry.facility import Facility
 from registry.pipeline.carry import carry
 from registry.pipeline.overdue import look_at_overdue
 from registry.pipeline.parts import help_out
-from registry.pipeline.turns import next_turn
+from registry.pipeline.turns import QUEUES, next_turn
 from registry.trust.errors import TouchstoneError, Unavailable
 
-QUEUE = "cpu"
 TRIES = 3
 SWEEP_SECONDS = 5.0
 STALLED_SECONDS = 30.0
@@ -36,17 +38,19 @@ _IN_SCHEMA = {"options": "-c search_path=queue"}
 log = logging.getLogger("touchstone.queue")
 
 
-def enqueue(facility: Facility, submission: str) -> None:
+def enqueue(facility: Facility, submission: str, queue: str = "cpu") -> None:
     """Ask for a submission to be carried on. What is lost here is found by the sweep."""
     connector = procrastinate.SyncPsycopgConnector(
         conninfo=facility.databases.app, kwargs=_IN_SCHEMA
     )
     app = procrastinate.App(connector=connector)
     with app.open(), contextlib.suppress(exceptions.AlreadyEnqueued):
-        app.configure_task("carry", queue=QUEUE, queueing_lock=submission).defer()
+        app.configure_task("carry", queue=queue, queueing_lock=submission).defer()
 
 
-def worker_app(facility: Facility, *, allow_unsandboxed: bool = False) -> procrastinate.App:
+def worker_app(
+    facility: Facility, queues: Sequence[str] = QUEUES, *, allow_unsandboxed: bool = False
+) -> procrastinate.App:
     """The queue with its one task, for a worker."""
     app = procrastinate.App(
         connector=procrastinate.PsycopgConnector(conninfo=facility.databases.app, kwargs=_IN_SCHEMA)
@@ -56,15 +60,17 @@ def worker_app(facility: Facility, *, allow_unsandboxed: bool = False) -> procra
 
     @app.task(
         name="carry",
-        queue=QUEUE,
         pass_context=True,
         retry=procrastinate.RetryStrategy(max_attempts=TRIES, wait=2),
     )
     def take_a_turn(context: procrastinate.JobContext) -> None:
-        with next_turn(facility, worker) as turn:
+        with next_turn(facility, worker, queues) as turn:
             if turn is None:
                 help_out(
-                    facility, allow_unsandboxed=allow_unsandboxed, stopping=context.should_abort
+                    facility,
+                    queues,
+                    allow_unsandboxed=allow_unsandboxed,
+                    stopping=context.should_abort,
                 )
             else:
                 carry(
@@ -77,18 +83,20 @@ def worker_app(facility: Facility, *, allow_unsandboxed: bool = False) -> procra
     return app
 
 
-async def work(facility: Facility, *, allow_unsandboxed: bool = False) -> None:
+async def work(
+    facility: Facility, queues: Sequence[str] = QUEUES, *, allow_unsandboxed: bool = False
+) -> None:
     """Work until told to stop by SIGINT or SIGTERM."""
-    app = worker_app(facility, allow_unsandboxed=allow_unsandboxed)
+    app = worker_app(facility, queues, allow_unsandboxed=allow_unsandboxed)
     try:
         async with app.open_async():
             log_keeper = asyncio.create_task(keep_up_for_ever(facility))
             sweeper = asyncio.create_task(
-                _sweep_for_ever(app, facility, allow_unsandboxed=allow_unsandboxed)
+                _sweep_for_ever(app, facility, queues, allow_unsandboxed=allow_unsandboxed)
             )
             try:
                 await app.run_worker_async(
-                    queues=[QUEUE],
+                    queues=list(queues),
                     concurrency=1,
                     delete_jobs=jobs.DeleteJobCondition.SUCCESSFUL,
                     stalled_worker_timeout=STALLED_SECONDS,
@@ -103,7 +111,7 @@ async def work(facility: Facility, *, allow_unsandboxed: bool = False) -> None:
 
 
 async def _sweep_for_ever(
-    app: procrastinate.App, facility: Facility, *, allow_unsandboxed: bool
+    app: procrastinate.App, facility: Facility, queues: Sequence[str], *, allow_unsandboxed: bool
 ) -> None:
     while True:
         try:
@@ -112,6 +120,7 @@ async def _sweep_for_ever(
                 look_at_overdue,
                 facility,
                 dt.datetime.now(dt.UTC),
+                queues=queues,
                 allow_unsandboxed=allow_unsandboxed,
             )
         except (TouchstoneError, exceptions.ConnectorException) as error:
@@ -129,7 +138,7 @@ async def sweep(app: procrastinate.App, facility: Facility) -> int:
     for row in await asyncio.to_thread(_unfinished, facility):
         with contextlib.suppress(exceptions.AlreadyEnqueued):
             await app.configure_task(
-                "carry", queue=QUEUE, queueing_lock=str(row["id"])
+                "carry", queue=row["queue"], queueing_lock=str(row["id"])
             ).defer_async()
             moved += 1
     return moved

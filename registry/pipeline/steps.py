@@ -30,6 +30,7 @@ from registry.pipeline.perturbed_runs import run_perturbed
 from registry.pipeline.pool import pool
 from registry.pipeline.run import Run
 from registry.pipeline.trial import conclude, spend_trial
+from registry.pipeline.where import way_of
 from registry.pipeline.work import Work
 from registry.submissions import places
 from registry.submissions.cohort_life import check_lock
@@ -61,7 +62,7 @@ def intake(work: Work) -> None:
         work.row["model_version"],
     ) as directory:
         files = files_from_directory(directory)
-    with work.start_sandbox() as sandbox:
+    with work.start_inspection() as sandbox:
         work.trace.model_had_a_hand = True
         description = sandbox.inspect(files)
     decide(description, work.contract)
@@ -112,7 +113,7 @@ def run(work: Work) -> None:
             on_progress=lambda done: work.progress(done, total),
         )
         first = sandboxes[0]
-        level, versions = dict(first.level), dict(first.versions)
+        level, versions, way = dict(first.level), dict(first.versions), way_of(first)
         repeated = again(of, first, data)  # in a fresh process, which it starts
     if not repeated.agrees:
         raise Refused(
@@ -139,6 +140,7 @@ def run(work: Work) -> None:
             output={
                 "predictions": sha256_bytes(data),
                 "environment": environment.model_dump(mode="json"),
+                "way": way,
             },
             seconds=time.monotonic() - started,
         )

@@ -14,7 +14,7 @@ Rules
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -24,6 +24,8 @@ from registry.facility import Facility
 from registry.trust.errors import Unavailable
 
 Outcome = Literal["done", "again", "unforeseen"]
+QUEUES: Final = ("cpu", "gpu")
+"""A submission is in the one that its protocol names (`compute`)."""
 MOST_DEATHS: Final = 3
 MOST_UNFORESEEN: Final = 2
 END_TRIES: Final = 30
@@ -55,13 +57,15 @@ class Turn:
 
 
 @contextmanager
-def next_turn(facility: Facility, worker: str) -> Iterator[Turn | None]:
+def next_turn(
+    facility: Facility, worker: str, queues: Sequence[str] = QUEUES
+) -> Iterator[Turn | None]:
     """Choose and claim the next submission; None when there is none that nobody works on."""
     with claims(facility.databases.app) as ours:
         turn = None
         with facility.record.transaction() as now:
             now.one("choosing")
-            for row in now.all("candidates"):
+            for row in now.all("candidates", queues=list(queues)):
                 submission = str(row["id"])
                 if not ours.claim(submission):
                     continue

@@ -23,7 +23,7 @@ from registry.database.record import Record
 from registry.pipeline.release import RELEASE_ENDED
 from registry.submissions.states import PIPELINE
 from registry.trust.errors import TouchstoneError, Unavailable
-from serving.sandbox.process import Sandbox
+from serving.calls import Model
 
 ASK_SECONDS: Final = 0.5
 
@@ -39,7 +39,7 @@ class Watch:
         self._stopping = stopping
         self._record = record
         self._submission = submission
-        self._sandboxes: list[Sandbox] = []
+        self._sandboxes: list[Model] = []
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._stopped = False
@@ -72,7 +72,7 @@ class Watch:
         if self.expired:
             raise Unavailable(RELEASE_ENDED, code="release_ended")
 
-    def over(self, sandbox: Sandbox) -> Sandbox:
+    def over(self, sandbox: Model) -> Model:
         """Watch over this sandbox too; it is stopped at once if the submission was."""
         with self._lock:
             self._sandboxes.append(sandbox)

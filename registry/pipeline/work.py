@@ -5,7 +5,8 @@
 
 Rules
 -----
-1. A sandbox for the model is watched over: it dies when the submission is stopped.
+1. A sandbox for the model is watched over: it dies when the submission is stopped. Where it is:
+   `where`.
 2. A step notes in `trace` when the model is about to have a hand in what happens.
 """
 
@@ -16,10 +17,12 @@ from typing import Any
 from registry.database.record import Row
 from registry.facility import Facility
 from registry.pipeline.watch import Watch
+from registry.pipeline.where import start_model
 from registry.submissions import places
 from registry.submissions.submit import protocol_of
 from registry.trust.errors import Refused, Tampered
 from registry.trust.model_files import model_digest
+from serving.calls import Model
 from serving.sandbox.process import Sandbox
 from validators.contract.schema import Contract
 from validators.protocol.schema import Protocol
@@ -68,13 +71,19 @@ class Work:
             raise Refused("the protocol has no contract")
         return contract
 
-    def start_sandbox(self) -> Sandbox:
+    def start_sandbox(self) -> Model:
         """A fresh process for the model, which dies when the submission is stopped."""
         return self.watch.over(self.start_own_sandbox())
 
-    def start_own_sandbox(self) -> Sandbox:
+    def start_own_sandbox(self) -> Model:
         """A fresh process for the canary."""
-        return Sandbox.start(allow_unsandboxed=self.allow_unsandboxed)
+        return start_model(self.facility, allow_unsandboxed=self.allow_unsandboxed)
+
+    def start_inspection(self) -> Sandbox:
+        """A fresh process on this host, which looks at a file that nobody has taken in yet."""
+        sandbox = Sandbox.start(allow_unsandboxed=self.allow_unsandboxed)
+        self.watch.over(sandbox)
+        return sandbox
 
     def output_of(self, step: str) -> dict[str, Any] | None:
         """What an earlier step wrote down, if it has run."""

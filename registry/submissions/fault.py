@@ -8,9 +8,9 @@ Rules
 1. The model's, unless it is proven to be the facility's. Doubt is not proof.
 2. Before the first locked shard is decrypted a canary, a model of our own, must have passed in
    the same sandbox on the same host: a run begins on a sound host or not at all.
-3. Proof is one of three: a locked thing does not have its digest or is gone; the fault came
-   before the submitter's model had been opened at all; or the canary, which passed before, fails
-   after the model's process is dead and buried.
+3. Proof is one of four: a locked thing does not have its digest or is gone; the inference server
+   failed, and not the model in it; the fault came before the submitter's model had been opened at
+   all; or the canary, which passed before, fails after the model's process is dead and buried.
 4. A worker that died while the model ran proves nothing: a model may have killed it.
 5. Pure: the canary is run by the worker (`pipeline.canary`).
 """
@@ -18,8 +18,26 @@ Rules
 from dataclasses import dataclass
 from typing import Literal
 
-LOCKED_THINGS = frozenset({"tampered", "not_found", "shard_unfit", "no_agreement", "cohort_closed"})
+LOCKED_THINGS = frozenset(
+    {"tampered", "model_tampered", "not_found", "shard_unfit", "no_agreement", "cohort_closed"}
+)
 """Codes that are about a thing under our lock, which no model can reach from its sandbox."""
+
+SERVERS = frozenset(
+    {
+        "inference_unreachable",
+        "inference_changed",
+        "inference_refused",
+        "busy",
+        "unloading",
+        "model_not_loaded",
+        "model_unknown",
+        "batch_too_large",
+        "unauthenticated",
+    }
+)
+"""Codes of the inference server itself, or of the way to it. What a model does there comes as a
+failure of the model."""
 
 RATIONED = frozenset({"attempts_spent", "family_passed"})
 """Codes that end a submission before the first locked shard: there was no attempt for it."""
@@ -61,6 +79,8 @@ def whose(failure: Failure) -> Finding:
             "facility",
             "a thing under the facility's lock is damaged, closed, gone or may not be used",
         )
+    if failure.code in SERVERS:
+        return Finding("facility", "the facility's inference server failed, or the way to it")
     if failure.code in RATIONED:
         return Finding("model", "its family has no attempt left on this cohort version")
     if failure.canary_after is False:

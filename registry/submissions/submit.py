@@ -198,6 +198,8 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "alike": row["alike"] or [],
             "held_for_review": row["held_for_review"],
         }
+        if "compute" in row:
+            shown["compute"] = row["compute"] or []
     return shown
 
 

@@ -157,7 +157,7 @@ def raised(answer: Answer) -> TouchstoneError:
     if answer.status == 401:
         return Unauthenticated(message)
     if answer.status in (413, 422):
-        return Invalid(message, code=code or None)
+        return Invalid(message, code="inference_refused")
     return Unavailable(message, code=code or None)
 
 

@@ -20,7 +20,7 @@ import contextlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from numpy.typing import NDArray
@@ -53,6 +53,9 @@ class _Call:
 
 class RemoteSandbox:
     """One model at a server. `level` and `versions` are its process's, for the evidence."""
+
+    at_once: ClassVar[int] = SLOTS
+    """How many calls may be under way: two in the process, two on their way."""
 
     def __init__(self, asking: Asking, *, shared_memory: bool) -> None:
         self.level: dict[str, int | bool | str] = {}
@@ -92,6 +95,11 @@ class RemoteSandbox:
         if self._lends:
             return "shared memory"
         return "tcp" if self._asking.address.path is None else "unix"
+
+    @property
+    def processor_seconds(self) -> None:
+        """Not known here: the server's process serves others too."""
+        return None
 
     def load(self, files: Mapping[str, bytes]) -> SessionInfo:
         """Have the server load the model; one model a RemoteSandbox. Raises ModelFailure."""

@@ -15,8 +15,10 @@ Rules
    when it returns, and no other is started.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
@@ -51,6 +53,8 @@ class Sandbox:
     uid_dropped, rlimits, memory_bytes, allow_unsandboxed), for the evidence.
     """
 
+    at_once: ClassVar[int] = shared.SLOTS
+    """How many calls may be under way."""
     EXPLAINS: ClassVar[bool] = False
     """Whether a failed call tells why: never where a case of a patient may be among the inputs."""
 
@@ -97,6 +101,16 @@ class Sandbox:
         """The process's id while it lives."""
         alive = self._process is not None and self._process.socket is not None
         return self._process.process.pid if self._process and alive else None
+
+    @property
+    def processor_seconds(self) -> float:
+        """What the process has had of the processors while it lives; 0 where none does."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return 0.0
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         """Kill the process by its own id and reap it. Safe to call twice."""

@@ -88,7 +88,7 @@ class Protocol(Grown):
         "conditions_days", "sampling", "classes", "detection", "segmentation", "regression",
         "time_to_event", "decision_thresholds", "indeterminate", "sites", "robustness",
         "repeatability", "drift", "leakage", "pilot_mode", "regulatory_references",
-        "development_cohort",
+        "development_cohort", "compute",
     )  # fmt: skip
 
     id: Identifier
@@ -133,6 +133,8 @@ class Protocol(Grown):
     regulatory_references: tuple[str, ...] = ()
     """What a pilot needs beside the certificate, such as an approval by an ethics committee: the
     maker's declaration answers each, and they stand on the report and the label."""
+    compute: Literal["cpu", "gpu"] = "cpu"
+    """Whose workers run it: `gpu` where the models are too slow without a graphics processor."""
     minimum_landlock_abi: Annotated[int, Field(ge=0, le=10)] = 0
     goals_rationale: str = ""
 

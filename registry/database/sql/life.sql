@@ -30,7 +30,8 @@ FROM touchstone.act a LEFT JOIN touchstone.signer s ON s.key_id = a.key_id
 WHERE a.submission = %(submission)s AND a.at >= %(since)s ORDER BY a.number
 
 -- name: overdue
-SELECT s.id, s.state, s.organisation, s.deadline, s.changed_at, c.not_after
+SELECT s.id, s.state, s.organisation, s.deadline, s.changed_at, c.not_after,
+    touchstone.queue_of(s.protocol_digest) AS queue
 FROM touchstone.submission s LEFT JOIN touchstone.certificate c ON c.submission = s.id
 WHERE s.deadline <= %(now)s
    OR (s.state IN ('certified', 'conditional', 'suspended') AND c.not_after <= %(now)s)
@@ -59,6 +60,7 @@ SELECT pg_advisory_xact_lock(7460008)
 -- name: candidates
 SELECT s.id, s.organisation, s.state, s.changed_at FROM touchstone.submission s
 WHERE s.state IN ('registered', 'intake', 'queued', 'running', 'assessed')
+  AND touchstone.queue_of(s.protocol_digest) = ANY(%(queues)s)
   -- the next attempt of a family waits, unseen by workers, until the one under way is answered
   AND NOT (s.state IN ('queued', 'running') AND touchstone.family_at_work(s.id)
            AND NOT EXISTS (SELECT FROM touchstone.attempt a WHERE a.submission = s.id))
