@@ -82,7 +82,7 @@ def hold(uuid: str, folder: Path = LOCKS) -> int:
 
 
 def describe(device: str) -> tuple[str, str]:
-    """A device's UUID, and its name with the driver's version; Unavailable where it is not there."""
+    """A device's UUID, and its name with its driver; Unavailable where it is not there."""
     try:
         import pynvml
     except ImportError as error:

@@ -77,7 +77,7 @@ def close_doors(
         "rlimits": True,
         "memory_bytes": memory_bytes,
         "address_space_limited": False,
-        "threads": threads(),
+        "one_thread": False,
     }
 
 

@@ -62,7 +62,7 @@ def this_cpu() -> str:
 
 
 def recorded(provider: Provider, machine_class: str) -> Recorded:
-    """All that decides the bits of an answer beside the model and the versions, for the evidence."""
+    """All that decides the bits of an answer beside model and versions, for the evidence."""
     return {
         "provider": provider.name,
         "class": machine_class,

@@ -23,7 +23,8 @@ Kind = Literal["cpu", "cuda"]
 NAMES: Final[dict[Kind, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 DEVICE_MEMORY: Final = 8192 << 20
 _LEAST_MEMORY: Final = 256 << 20
-_DEVICE: Final = re.compile(r"[0-9]{1,2}|(GPU|MIG)-[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_HEX: Final = "[0-9a-fA-F]"
+_DEVICE: Final = re.compile(rf"[0-9]{{1,2}}|(GPU|MIG)-{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}")
 
 SESSION: Final[dict[str, int | bool]] = {
     "intra_op_num_threads": 1,
@@ -34,8 +35,8 @@ SESSION: Final[dict[str, int | bool]] = {
 GRAPH_LEVEL: Final = "ORT_ENABLE_EXTENDED"
 
 
-class WrongProvider(Exception):  # noqa: N818
-    """What runs here is not what was asked for; the text says what, and holds nothing of a model."""
+class WrongProvider(Exception):
+    """What runs here is not what was asked for; the text says what, and nothing of a model."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Provider:
         if self.kind == "cpu" and (self.device or self.memory_bytes):
             raise Invalid("the provider cpu has no device and no device memory")
         if self.kind == "cuda" and not _DEVICE.fullmatch(self.device):
-            raise Invalid("a CUDA device is a number, GPU-<uuid> or MIG-<uuid>, as nvidia-smi -L says")
+            raise Invalid(
+                "a CUDA device is a number, GPU-<uuid> or MIG-<uuid>, as nvidia-smi -L says"
+            )
         if self.kind == "cuda" and self.memory_bytes < _LEAST_MEMORY:
             raise Invalid("the memory of a CUDA device is limited to 256 MiB or more")
 
@@ -122,16 +125,21 @@ class Provider:
 CPU: Final = Provider()
 
 
-def require_runtime(runtime: Any, provider: Provider) -> None:
-    """Raise WrongProvider unless this onnxruntime can do what was asked, and sees the device.
-
-    `get_available_providers` lists what was built in, `get_ep_devices` what is there.
-    """
+def require_built(runtime: Any, provider: Provider) -> None:
+    """Raise WrongProvider where this onnxruntime was built without the provider."""
     if provider.name not in runtime.get_available_providers():
         raise WrongProvider(
             f"this onnxruntime {runtime.__version__} is built without {provider.name}: install "
             "the extra [gpu] in place of [hospital]"
         )
+
+
+def require_runtime(runtime: Any, provider: Provider) -> None:
+    """Raise WrongProvider unless this onnxruntime can do what was asked, and sees the device.
+
+    `get_available_providers` lists what was built in, `get_ep_devices` what is there.
+    """
+    require_built(runtime, provider)
     if not provider.on_device or not hasattr(runtime, "get_ep_devices"):
         return
     if provider.name not in {device.ep_name for device in runtime.get_ep_devices()}:
@@ -195,4 +203,6 @@ def check(
     said = options.get(provider.name, {})
     for name, text in provider.options().items():
         if said.get(name) != text:
-            raise WrongProvider(f"the option {name} is {said.get(name)}, where {text} was asked for")
+            raise WrongProvider(
+                f"the option {name} is {said.get(name)}, where {text} was asked for"
+            )
