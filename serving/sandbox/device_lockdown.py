@@ -39,7 +39,8 @@ from serving.sandbox.lockdown import (
 _DEVICE_FILE: Final = re.compile(
     r"/dev/(nvidia[0-9]+|nvidiactl|nvidia-uvm|nvidia-caps/nvidia-cap[0-9]+)"
 )
-_READABLE: Final = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/proc", "/sys")
+_READABLE: Final = ("/usr", "/lib", "/lib64", "/proc", "/sys")
+_LIBRARY_CACHE: Final = "/etc/ld.so.cache"
 
 
 def begin(
@@ -117,9 +118,12 @@ def _open_to_the_driver(landlock: Any) -> list[tuple[str, Any]]:
     if landlock is None:
         return []
     access = landlock.AccessFS
-    read = access.READ_FILE | access.READ_DIR | access.EXECUTE
+    read = access.READ_FILE | access.READ_DIR  # a library is mapped, no program is started
     own = (sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2]))
-    allowed = [(path, read) for path in (*_READABLE, *own) if Path(path).exists()]
+    allowed = [(path, read) for path in (*_READABLE, *own) if os.access(path, os.R_OK)]
+    if os.access(_LIBRARY_CACHE, os.R_OK):
+        allowed.append((_LIBRARY_CACHE, access.READ_FILE))
     use = access.READ_FILE | access.WRITE_FILE | access.IOCTL_DEV
     files = [*Path("/dev").glob("nvidia*"), *Path("/dev").glob("nvidia-caps/*")]
-    return allowed + [(str(path), use) for path in files if is_device_file(str(path))]
+    names = [str(path) for path in files]
+    return allowed + [(path, use) for path in names if is_device_file(path)]
