@@ -32,6 +32,7 @@ SESSION: Final[dict[str, int | bool]] = {
     "use_deterministic_compute": True,
     "log_severity_level": 4,
 }
+_NO_FALLBACK: Final = "fallback to CPU EP has been explicitly disabled"
 GRAPH_LEVEL: Final = "ORT_ENABLE_EXTENDED"
 
 
@@ -167,9 +168,16 @@ def open_session(runtime: Any, data: bytes, provider: Provider) -> Any:
     Raises WrongProvider where the session is not what was asked for, and what onnxruntime raises.
     """
     listed = (provider.name, provider.options()) if provider.on_device else provider.name
-    session = runtime.InferenceSession(
-        data, session_options(runtime, provider), providers=[listed], enable_fallback=0
-    )
+    try:
+        session = runtime.InferenceSession(
+            data, session_options(runtime, provider), providers=[listed], enable_fallback=0
+        )
+    except Exception as error:
+        if _NO_FALLBACK in str(error):
+            raise WrongProvider(
+                f"onnxruntime would run a part of the model on the CPU, not on {provider.name}"
+            ) from None
+        raise
     session.disable_fallback()
     nodes = {}
     if provider.on_device:

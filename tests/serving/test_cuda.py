@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper
 
 from registry.trust.errors import Unavailable
 from serving.sandbox import ModelFailure, Sandbox
@@ -84,11 +85,17 @@ def test_a_taken_over_process_on_the_device_can_do_nothing_but_compute():
     assert {name for name, outcome in found.items() if outcome == "done"} == set()
 
 
-def test_an_endless_model_on_the_device_is_stopped():
-    from serving.sandbox import Limits
-
-    with Sandbox.start(Limits(wall_seconds=2), provider=CUDA) as sandbox:
-        with pytest.raises(ModelFailure) as caught:
-            sandbox.load({"model.onnx": hostile.loop(2**31 - 1)})
-            sandbox.run(hostile.cases(1))
-        assert caught.value.code in ("model_timeout", "wrong_provider")
+def test_a_model_that_cuda_has_no_kernels_for_is_refused_and_not_run_on_the_cpu():
+    """CUDA has no kernel of any operator of ai.onnx.ml, a tree or a scaler."""
+    scaled = helper.make_node(
+        "Scaler", ["descriptors"], ["scaled"], domain="ai.onnx.ml", offset=[0.0], scale=[1.0]
+    )
+    nodes = [scaled, *hostile.honest_nodes()]
+    nodes[3] = helper.make_node("MatMul", ["scaled", "V"], ["b"])
+    domain = helper.make_opsetid("ai.onnx.ml", 3)
+    data = hostile.model(nodes, hostile.weights(), opsets=[domain]).SerializeToString()
+    with Sandbox.start() as sandbox:
+        sandbox.load({"model.onnx": data})
+    with Sandbox.start(provider=CUDA) as sandbox, pytest.raises(ModelFailure) as caught:
+        sandbox.load({"model.onnx": data})
+    assert caught.value.code == "wrong_provider"

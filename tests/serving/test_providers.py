@@ -147,7 +147,7 @@ def test_without_cuda_in_the_build_a_process_is_refused_before_any_model_comes(t
 def test_onnxruntime_itself_does_not_fall_back_when_told_not_to():
     with (
         pytest.warns(UserWarning, match="not in available provider"),
-        pytest.raises(Exception, match="fallback to CPU EP has been explicitly disabled"),
+        pytest.raises(WrongProvider, match="would run a part of the model on the CPU"),
     ):
         open_session(onnxruntime, hostile.honest(), CUDA)
 
