@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import os
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -24,6 +25,13 @@ from registry.trust.errors import Unavailable
 from serving.sandbox.providers import Provider
 
 LOCKS: Final = Path("/tmp")  # noqa: S108  the one folder that every account of a host can write
+_PACKAGES: Final = (
+    "nvidia-cublas",
+    "nvidia-cuda-runtime",
+    "nvidia-cudnn-cu13",
+    "nvidia-cufft",
+    "nvidia-curand",
+)
 NO_DEVICE: Final = "provider_unavailable"
 
 
@@ -109,6 +117,15 @@ def describe(device: str) -> tuple[str, str]:
             "the CPU in its place",
             code=NO_DEVICE,
         ) from error
+
+
+def libraries() -> dict[str, str]:
+    """The versions of CUDA's packages that are installed, for the evidence."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _handle(nvml: Any, device: str) -> Any:

@@ -72,7 +72,6 @@ class LockedProcess:
         except BaseException:
             ours.close()
             self.region.close()
-            self._let_go()
             raise
         self.region.close_descriptor()
         self.socket: socket.socket | None = ours
@@ -91,11 +90,7 @@ class LockedProcess:
         self.region.close()
         self.process.kill()
         self.process.wait()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """Free the device, once the process that had its memory is gone."""
-        if self._held is not None:
+        if self._held is not None:  # the device's memory was the process's, and that is gone
             self._held.close()
 
     def kill(self) -> None:

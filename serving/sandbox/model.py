@@ -69,8 +69,8 @@ class Model:
             feeds[name] = self._cast(name, flat.reshape(shape))
         wanted = self._outputs if outputs is None else outputs
         if self._provider.on_device:
-            kind = self._provider.kind
-            answered = run_bound(onnxruntime, self._session, feeds, wanted, kind)
+            place = self._provider.place
+            answered = run_bound(onnxruntime, self._session, feeds, wanted, place)
         else:
             answered = self._session.run(wanted, feeds)
         out_rows, parts = [], []

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from registry.trust.errors import Conflict, Refused
 from registry.trust.model_files import MAXIMUM_BYTES, check_names
 from serving.sandbox import framing, shared
-from serving.sandbox.device import claim
+from serving.sandbox.device import claim, libraries
 from serving.sandbox.failures import ModelFailure
 from serving.sandbox.launch import LockedProcess
 from serving.sandbox.limits import Limits
@@ -240,10 +240,15 @@ class Sandbox:
         if provider.on_device:
             held = claim(provider)
             provider, machine_class = held.provider, held.machine_class
-        self._process = LockedProcess(self.limits, self._landlock_abi, provider, held)
+        try:
+            self._process = LockedProcess(self.limits, self._landlock_abi, provider, held)
+        except BaseException:
+            if held is not None:
+                held.close()
+            raise
         self.execution = recorded(provider, machine_class or this_cpu())
         self._refuse_when_stopped()
-        self.versions = self._process.versions
+        self.versions = self._process.versions | (libraries() if provider.on_device else {})
         self.level = self._process.level | {"allow_unsandboxed": self._allow_unsandboxed}
         if not self.level["seccomp"] and not self._allow_unsandboxed:
             self.close()

@@ -83,6 +83,11 @@ class Provider:
         """Whether inputs and outputs lie on a device of their own."""
         return self.kind != "cpu"
 
+    @property
+    def place(self) -> str:
+        """Where tensors lie, as onnxruntime calls it."""
+        return self.kind
+
     def session_entries(self) -> dict[str, str]:
         """Session options that onnxruntime takes by name."""
         entries = {"session.load_model_format": "ONNX"}

@@ -48,7 +48,7 @@ def warm_up(runtime: Any, provider: Provider) -> Any:
     try:
         session = open_session(runtime, model(), provider)
         ones = {"x": np.ones((1, 1, 4, 4), np.float32)}
-        (answer,) = run_bound(runtime, session, ones, ["y"], provider.kind)
+        (answer,) = run_bound(runtime, session, ones, ["y"], provider.place)
     except WrongProvider:
         raise
     except Exception as error:
