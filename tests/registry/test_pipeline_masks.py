@@ -25,6 +25,8 @@ from tests.registry.facility_example import Example, facility_example
 from tests.registry.further_example import carried, exchange, report_of
 from tests.registry.locked import lock_cohort
 from tests.validators.masks_made import SHAPE, contract_of_masks, staged_masks
+from serving.sandbox.machine import recorded, this_cpu
+from serving.sandbox.providers import CPU
 from validators.cohort.ingest import Staged
 from validators.cohort.keys import create_keys
 from validators.cohort.manifest import Manifest, manifest_bytes
@@ -195,6 +197,8 @@ def test_a_segmentation_is_run_over_a_sealed_cohort_to_its_verdict_and_nobody_ho
     assert report["verdict"]["overall"] == "pass"
     released = json.loads(report_for(life.api, life.people["Eva"], submission))
     assert released["verdict"]["overall"] == "pass"
+    assert report["environment"]["providers"] == ["CPUExecutionProvider"]
+    assert report["environment"]["execution"] == recorded(CPU, this_cpu())
     assert report["environment"]["repeatability"] == {
         "compared": CASES, "largest_difference": 0.0, "decisions_changed": 0
     }  # fmt: skip
