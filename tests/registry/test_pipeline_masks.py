@@ -21,12 +21,12 @@ from registry.submissions.review import report_for
 from registry.submissions.use import Statement, declare
 from registry.trust.errors import Tampered, TouchstoneError
 from registry.trust.keys import load_identity, pem_of, save_identity
+from serving.sandbox.machine import recorded, this_cpu
+from serving.sandbox.providers import CPU
 from tests.registry.facility_example import Example, facility_example
 from tests.registry.further_example import carried, exchange, report_of
 from tests.registry.locked import lock_cohort
 from tests.validators.masks_made import SHAPE, contract_of_masks, staged_masks
-from serving.sandbox.machine import recorded, this_cpu
-from serving.sandbox.providers import CPU
 from validators.cohort.ingest import Staged
 from validators.cohort.keys import create_keys
 from validators.cohort.manifest import Manifest, manifest_bytes
