@@ -43,10 +43,11 @@ class Calls(Protocol):
 class Model(Calls, Protocol):
     """Whatever holds one model in a locked process. Used as a context manager.
 
-    level, versions: of the process, for the evidence.
+    level, execution, versions: of the process, for the evidence.
     """
 
     level: dict[str, int | bool | str]
+    execution: dict[str, int | bool | str]
     versions: dict[str, str]
     limits: "Limits"
 

@@ -5,9 +5,14 @@ one patient has no place in it. The facility's copy is complete; what leaves the
 passed `validators.report.disclosure.release`.
 """
 
-from typing import Literal
+from typing import Literal, cast
+
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from validators.contract.schema import Strict
+from validators.contract.strict import Grown
 from validators.drift.evidence import DriftEvidence
 from validators.leakage.evidence import LeakageEvidence
 from validators.metrics.figure import Figure, Matrix
@@ -161,13 +166,26 @@ class Digests(Strict):
     environment: str
 
 
-class Environment(Strict):
+class Environment(Grown):
     """Where the predictions were made; all that a reader needs to reproduce them."""
+
+    added_later = ("execution",)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The fields, which the serializer that leaves one out would hide."""
+        plain = {key: value for key, value in schema.items() if key != "serialization"}
+        return handler(cast(CoreSchema, plain))
 
     versions: dict[str, str]
     providers: tuple[str, ...] = ()
     sandbox: dict[str, int | bool | str] = {}
     """seccomp, landlock_abi, no_new_privileges, …: the level the run really had."""
+    execution: dict[str, int | bool | str] = {}
+    """What computed: provider, class of CPU or GPU with driver, graph level, threads, batch rule,
+    the provider's own options. Bytes are alike within one class and one set of options."""
     repeatability: dict[str, int | float | bool | str] = {}
     """Re-run at batch 1 in another order: cases compared, largest difference, decisions changed."""
 

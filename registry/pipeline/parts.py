@@ -12,10 +12,12 @@ Rules
    and another takes it. What was answered before stays.
 3. The leader takes what nobody else holds, waits for what others do, and puts all together in the
    order of the cohort: the same bytes, however many took part.
-4. Helpers come once the attempt was spent. They need what the leader needs: the lock, a release of
-   the key, a sound host at the level that the protocol asks for. A helper's failure ends nothing:
-   the leader meets it itself, and it is judged there.
-5. A model that needs more fresh processes than `MAXIMUM_RESTARTS`, over all parts, fails the run.
+4. A run is put together of parts of one class: what bytes are promised alike within. Parts that
+   another class left behind are answered again.
+5. Helpers come once the leader of their class has answered a part. They need what the leader needs:
+   the lock, a release of the key, a sound host at the level that the protocol asks for. A helper's
+   failure ends nothing: the leader meets it itself, and it is judged there.
+6. A model that needs more fresh processes than `MAXIMUM_RESTARTS`, over all parts, fails the run.
 """
 
 import logging
@@ -40,7 +42,7 @@ from registry.pipeline.watch import Watch
 from registry.pipeline.work import Work
 from registry.submissions import places
 from registry.submissions.lock import load_manifest
-from registry.trust.canonical import sha256_bytes
+from registry.trust.canonical import digest_of, sha256_bytes
 from registry.trust.errors import Conflict, Tampered, TouchstoneError
 from serving.answering import Answers
 from serving.calls import Model
@@ -68,9 +70,9 @@ def lead(
     _note(work, run)
     read_sealed(run.manifest.shards[0], work.facility.store)
     before_first()
-    parts = parts_of(run.manifest)
+    parts, kind = parts_of(run.manifest), class_of(sandboxes[0])
     with claims(work.facility.databases.app) as ours:
-        while len(rows := _rows(work, run.name)) < len(parts):
+        while len(rows := _rows(work, run.name, kind)) < len(parts):
             if _answer_free(work, run, sandboxes, ours, on_progress):
                 continue
             if work.watch.stopped:
@@ -106,12 +108,14 @@ def _help(work: Work) -> int:
     asked = [None, *work.protocol.perturbations]
     under_way = next((of for of in asked if work.output_of(step_of(of)) is None), None)
     with claims(work.facility.databases.app) as ours:
-        if not _any_free(work, step_of(under_way), ours):
+        if not _begun_and_free(work, step_of(under_way), ours):
             return 0
         manifest, key = open_inputs(work)
         run = Run(work, manifest, key, under_way)
         _note(work, run)
         with pool(work, work.model_files(), manifest) as sandboxes:
+            if not _rows(work, run.name, class_of(sandboxes[0])):
+                return 0  # another class leads
             return _answer_free(work, run, sandboxes, ours)
 
 
@@ -119,9 +123,18 @@ def _note(work: Work, run: Run) -> None:
     note_read(work.facility, work.row, "cohort-read", part="inputs", **run.about)
 
 
-def _any_free(work: Work, name: str, ours: Claims) -> bool:
-    """Whether there is a part that nobody answered or holds. Nothing is released to find out."""
-    rows = _rows(work, name)
+def class_of(sandbox: Model) -> str:
+    """What bytes are promised alike within: provider, its options, the processor, the versions."""
+    return digest_of([sandbox.execution, sandbox.versions])
+
+
+def _begun_and_free(work: Work, name: str, ours: Claims) -> bool:
+    """Whether a leader has begun, and there is a part that nobody answered or holds.
+
+    Nothing is released to find out.
+    """
+    if not (rows := _rows(work, name)):
+        return False
     for part in range(len(parts_of(load_manifest(work.facility, work.row)))):
         if part not in rows and ours.claim(claim := _claim(work, name, part)):
             ours.let_go(claim)
@@ -137,14 +150,15 @@ def _answer_free(
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Answer every part that nobody else answered or holds; returns how many."""
-    parts, rows = parts_of(run.manifest), _rows(work, run.name)
+    kind = class_of(sandboxes[0])
+    parts, rows = parts_of(run.manifest), _rows(work, run.name, kind)
     mine: deque[int] = deque()
 
     def shards_of_ours() -> Iterator[int]:
         for number, shards in enumerate(parts):
             if number in rows or not ours.claim(claim := _claim(work, run.name, number)):
                 continue
-            if number in _rows(work, run.name):  # finished between the look and the claim
+            if number in _rows(work, run.name, kind):  # finished between the look and the claim
                 ours.let_go(claim)
                 continue
             mine.append(number)
@@ -169,10 +183,10 @@ def _answer_free(
             part = mine.popleft()
             now, spent = time.monotonic(), processor_seconds(sandboxes)
             took = None if spent is None or before is None else max(0.0, spent - before)
-            _keep(work, run.name, part, of_part, now - began, took)
+            _keep(work, run.name, part, kind, of_part, now - began, took)
             ours.let_go(_claim(work, run.name, part))
             of_part, began, before, done = [], now, spent, done + 1
-            on_progress(_cases(run, _rows(work, run.name)))
+            on_progress(_cases(run, _rows(work, run.name, kind)))
     return done
 
 
@@ -180,6 +194,7 @@ def _keep(
     work: Work,
     name: str,
     part: int,
+    kind: str,
     answers: list[Answers],
     seconds: float,
     processor: float | None,
@@ -190,10 +205,7 @@ def _keep(
     with work.facility.record.transaction() as now:
         now.do(
             "part_done",
-            submission=work.id,
-            run=name,
-            part=part,
-            answers=digest,
+            **{"submission": work.id, "run": name, "part": part, "class": kind, "answers": digest},
             restarts=sum(of.restarts for of in answers),
             seconds=seconds,
             processor_seconds=processor,
@@ -208,9 +220,11 @@ def _stored(work: Work, name: str, row: Row) -> bytes:
     return data
 
 
-def _rows(work: Work, name: str) -> dict[int, Row]:
+def _rows(work: Work, name: str, kind: str | None = None) -> dict[int, Row]:
+    """The parts that were answered, by hosts of this class or by any."""
     with work.facility.record.transaction() as now:
-        return {row["part"]: row for row in now.all("parts", submission=work.id, run=name)}
+        rows = now.all("parts", **{"submission": work.id, "run": name, "class": kind})
+    return {row["part"]: row for row in rows}
 
 
 def _cases(run: Run, rows: Iterable[int]) -> int:

@@ -41,7 +41,6 @@ from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import CertifiedLog
 from registry.trust.errors import Refused, Tampered, Unavailable
 from registry.trust.model_files import model_digest
-from serving.sandbox.process import PROVIDERS
 from validators.evidence import Environment
 from validators.intake import decide, files_from_directory
 
@@ -114,6 +113,7 @@ def run(work: Work) -> None:
         )
         first = sandboxes[0]
         level, versions, way = dict(first.level), dict(first.versions), way_of(first)
+        execution = dict(first.execution)
         repeated = again(of, first, data)  # in a fresh process, which it starts
     if not repeated.agrees:
         raise Refused(
@@ -124,7 +124,8 @@ def run(work: Work) -> None:
     work.facility.store.put(places.predictions(work.id), data)
     environment = Environment(
         versions=versions,
-        providers=PROVIDERS,
+        providers=(str(execution["provider"]),),
+        execution=execution,
         sandbox=level,
         repeatability={
             "compared": repeated.compared,

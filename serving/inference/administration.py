@@ -186,6 +186,7 @@ def told(session: Session) -> dict[str, Any]:
         "providers": list(session.info.providers),
         "versions": session.info.versions,
         "level": session.level,
+        "execution": session.execution,
         "description": session.info.description.model_dump(mode="json"),
     }
 

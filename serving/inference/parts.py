@@ -15,6 +15,7 @@ from serving.inference.store import Store
 from serving.inference.traces import Traces
 from serving.sandbox.limits import Limits
 from serving.sandbox.process import Sandbox
+from serving.sandbox.providers import CPU, Provider
 
 MODELS = 4
 PLACES = 8
@@ -29,7 +30,7 @@ class Settings:
 
     models: the directory of `Store`; most_models: processes at once; places: requests at once;
     largest_body: bytes of one request; prefix: of shared memory regions, None for none;
-    collector: an OTLP endpoint.
+    collector: an OTLP endpoint; provider: what computes, a CUDA device for one model at a time.
     """
 
     models: Path
@@ -41,6 +42,7 @@ class Settings:
     collector: str | None = None
     limits: Limits = LIMITS
     allow_unsandboxed: bool = False
+    provider: Provider = CPU
 
 
 class Parts:
@@ -69,7 +71,11 @@ class Parts:
 
 def starter(settings: Settings) -> Callable[[], Sandbox]:
     """What starts one sandboxed process under the settings."""
-    return lambda: Sandbox.start(settings.limits, allow_unsandboxed=settings.allow_unsandboxed)
+    return lambda: Sandbox.start(
+        settings.limits,
+        allow_unsandboxed=settings.allow_unsandboxed,
+        provider=settings.provider,
+    )
 
 
 def probed(settings: Settings) -> dict[str, Any]:
@@ -81,5 +87,6 @@ def probed(settings: Settings) -> dict[str, Any]:
         return {
             "level": dict(sandbox.level),
             "versions": dict(sandbox.versions),
+            "execution": dict(sandbox.execution),
             "limits": asdict(settings.limits),
         }

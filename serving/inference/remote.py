@@ -60,6 +60,7 @@ class RemoteSandbox:
     def __init__(self, asking: Asking, *, shared_memory: bool) -> None:
         self.level: dict[str, int | bool | str] = {}
         self.versions: dict[str, str] = {}
+        self.execution: dict[str, int | bool | str] = {}
         self.limits = Limits()
         self._asking = asking
         self._files: dict[str, bytes] | None = None
@@ -190,6 +191,7 @@ class RemoteSandbox:
         try:
             sandbox = value["sandbox"]
             self.level, self.versions = dict(sandbox["level"]), dict(sandbox["versions"])
+            self.execution = dict(sandbox["execution"])
             self.limits = Limits(**sandbox["limits"])
             self._largest = int(value["largest_body"])
             before = int(value["places"]) + 2
@@ -206,16 +208,16 @@ class RemoteSandbox:
                 dict(session["versions"]),
                 ModelDescription.model_validate(session["description"]),
             )
-            found = dict(session["level"]), dict(info.versions)
+            found = dict(session["level"]), dict(info.versions), dict(session["execution"])
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise no_server() from error
-        if self._files is not None and found != (self.level, self.versions):
+        if self._files is not None and found != (self.level, self.versions, self.execution):
             raise Unavailable(
-                "the inference server runs other versions, or locks down otherwise, than when "
-                "this run began: run it again",
+                "the inference server runs other versions, computes on something else, or locks "
+                "down otherwise, than when this run began: run it again",
                 code="inference_changed",
             )
-        self.level, self.versions = found
+        self.level, self.versions, self.execution = found
         return info
 
     def _answered(self, call: _Call) -> Answer:

@@ -41,6 +41,7 @@ class Session:
 
     info: SessionInfo
     level: dict[str, int | bool | str]
+    execution: dict[str, int | bool | str]
 
 
 @dataclass(eq=False)
@@ -235,7 +236,7 @@ class Resident:
             sandbox.close()
             self._sandbox = None
             raise
-        self.session = Session(info, dict(sandbox.level))
+        self.session = Session(info, dict(sandbox.level), dict(sandbox.execution))
         self.restarts += 1
 
     def _settle(self, job: _Job, outcome: Any) -> None:

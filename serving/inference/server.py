@@ -6,7 +6,8 @@
 Rules
 -----
 1. BentoML in front, one sandboxed process a model behind it; see docs/decisions/0030.
-2. It does not start where a model can't be locked down.
+2. It does not start where a model can't be locked down, nor where what was to compute is not there
+   or keeps what another process left in its memory.
 3. It runs in the foreground. Ctrl-C, SIGTERM and a closed terminal stop it and bury every process.
 4. It listens on this machine alone unless told otherwise. It speaks plain HTTP: between hosts it
    belongs on a network of their own, or behind a proxy that encrypts.
@@ -44,6 +45,8 @@ from serving.listening import (
     stoppable,
     to_stderr,
 )
+from serving.sandbox.providers import DEVICE_MEMORY, Provider
+from serving.sandbox.residue import check_residue
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -94,9 +97,12 @@ def serve(settings: Settings, listener: socket.socket, shown: str, say: Say = to
     from serving.front import bento
 
     with contextlib.suppress(KeyboardInterrupt), stoppable(), contextlib.closing(listener):
+        if settings.provider.on_device:
+            check_residue(settings.provider)
         probe = probed(settings)
         parts = Parts(settings, probe)
         say(f"sandbox: {', '.join(f'{k} {v}' for k, v in probe['level'].items())}")
+        say(f"computes on {probe['execution']['device']}, {probe['execution']['class']}")
         run(bento(application(parts)), listener, lambda: say(f"inference on {shown}"))
 
 
@@ -105,12 +111,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = _arguments().parse_args(arguments)
     try:
         prepare()
-        if min(given.most_models, given.places, given.largest_mebibytes) < 1:
+        most_models = _most_models(given)
+        if min(most_models, given.places, given.largest_mebibytes) < 1:
             raise Invalid("--most-models, --places and --largest-mebibytes start at 1")
         settings = Settings(
             models=given.models,
             token=read_token(given.token),
-            most_models=given.most_models,
+            most_models=most_models,
             places=given.places,
             largest_body=given.largest_mebibytes << 20,
             prefix=given.shared_memory_prefix or None,
@@ -121,6 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
                 memory_bytes=given.memory_mebibytes << 20,
             ),
             allow_unsandboxed=given.allow_unsandboxed,
+            provider=_provider(given),
         )
         if given.socket is not None:
             listener, shown = listen_unix(given.socket), f"unix:{given.socket}"
@@ -144,6 +152,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _most_models(given: argparse.Namespace) -> int:
+    if given.provider == "cpu":
+        return MODELS if given.most_models is None else int(given.most_models)
+    if given.most_models not in (None, 1):
+        raise Invalid("a model has a CUDA device alone: --most-models is 1 with --provider cuda")
+    return 1
+
+
+def _provider(given: argparse.Namespace) -> Provider:
+    mebibytes = given.device_memory_mebibytes
+    if given.provider == "cpu":
+        return Provider("cpu", given.device, (mebibytes or 0) << 20)
+    memory = DEVICE_MEMORY if mebibytes is None else mebibytes << 20
+    return Provider("cuda", given.device or "0", memory)
+
+
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving.inference.server")
     add = parser.add_argument
@@ -152,11 +176,16 @@ def _arguments() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=PORT, help="0 picks a free one")
     add("--socket", type=Path, help="a Unix socket in place of host and port")
-    add("--most-models", type=int, default=MODELS, help="models loaded at once")
+    add("--most-models", type=int, help=f"loaded at once: {MODELS}; with cuda 1 and no more")
     add("--places", type=int, default=PLACES, help="requests held at once; the next gets a 503")
     add("--largest-mebibytes", type=int, default=LARGEST_BODY >> 20, help="of one request's body")
     add("--seconds", type=float, default=30.0, help="time limit of one call of a model")
     add("--memory-mebibytes", type=int, default=4096, help="address space of one model")
+    add("--provider", choices=("cpu", "cuda"), default="cpu", help="what computes; no fall-back")
+    add(
+        "--device", default="", help="with cuda: a number, GPU-<uuid> or MIG-<uuid>; 0 if not given"
+    )
+    add("--device-memory-mebibytes", type=int, help="with cuda: of one session on the device")
     add("--shared-memory-prefix", default=PREFIX, help="of regions in /dev/shm; '' for none")
     add("--allow-unsandboxed", action="store_true", help="run without seccomp; never certified")
     return parser

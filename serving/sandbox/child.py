@@ -2,7 +2,9 @@
 
 Rules
 -----
-1. Everything is imported before the lockdown; nothing of the model is received before it.
+1. Everything is imported before the lockdown; nothing of the model is received before it. On a
+   CUDA device a model of our own runs first, and there are the driver's threads: see
+   `serving.sandbox.device_lockdown`.
 2. Answers carry codes. Text about the model goes out while inspecting and loading, and never
    once patient data came in; a call says why it failed only where the other side asks, which it
    does for made-up cases alone (`serving.sandbox.explaining`).
@@ -18,9 +20,11 @@ from typing import Any
 
 from serving.sandbox import framing
 from serving.sandbox.lockdown import SOCKET_FD, load_libraries, lock_down
+from serving.sandbox.providers import Provider, WrongProvider, require_built
 from serving.sandbox.refusal import Refusal
 from serving.sandbox.shared import map_read_only
 
+_KEPT: list[Any] = []
 _RUNTIME_MEMORY_WORDS = ("allocate memory", "bad_alloc", "out of memory", "Failed to allocate")
 
 
@@ -32,7 +36,8 @@ def main(descriptor: int, shared: int) -> None:
     from serving.sandbox.model import Model
 
     sock, memory, request = entered
-    _serve(sock, Model(memory), float(request["grace_seconds"]), request["payload_limit"])
+    model = Model(memory, Provider.of(request["provider"]))
+    _serve(sock, model, float(request["grace_seconds"]), request["payload_limit"])
 
 
 def enter(descriptor: int, shared: int) -> tuple[socket.socket, Any, dict[str, Any]] | None:
@@ -58,19 +63,47 @@ def enter(descriptor: int, shared: int) -> tuple[socket.socket, Any, dict[str, A
         "onnxruntime": onnxruntime.__version__,
     }
     request, _ = framing.receive(sock, 0)
+    provider = Provider.of(request["provider"])
     try:
-        level = lock_down(
-            seccomp,
-            landlock,
-            memory_bytes=request["memory_bytes"],
-            cpu_seconds=request["cpu_seconds"],
-            landlock_cap=request["landlock_cap"],
-        )
+        if provider.on_device:
+            level = _lock_down_on_device(seccomp, landlock, onnxruntime, provider, request)
+        else:
+            level = lock_down(
+                seccomp,
+                landlock,
+                memory_bytes=request["memory_bytes"],
+                cpu_seconds=request["cpu_seconds"],
+                landlock_cap=request["landlock_cap"],
+            )
+    except WrongProvider as error:
+        framing.send(sock, {"error": "provider", "detail": str(error)})
+        return None
     except (OSError, RuntimeError, ValueError) as error:
         framing.send(sock, {"error": "lockdown", "detail": str(error)})
         return None
     framing.send(sock, {"level": level, "versions": versions})
     return sock, memory, request
+
+
+def _lock_down_on_device(
+    seccomp: Any, landlock: Any, runtime: Any, provider: Provider, request: dict[str, Any]
+) -> dict[str, int | bool | str]:
+    """Refuse, or run a model of our own on the device and lock down around it."""
+    require_built(runtime, provider)
+    device = importlib.import_module("serving.sandbox.device_lockdown")
+    warm = importlib.import_module("serving.sandbox.warm_up")
+    warm.load_libraries(runtime)
+    first = device.begin(
+        landlock,
+        cpu_seconds=request["cpu_seconds"],
+        landlock_cap=request["landlock_cap"],
+        keep=frozenset(request["keep"]),
+    )
+    _KEPT.append(warm.warm_up(runtime, provider))
+    second = device.close_doors(
+        seccomp, memory_bytes=request["memory_bytes"], devices=device.device_files()
+    )
+    return {**first, **second, "device": f"{provider.kind}:{provider.device}"}
 
 
 def _serve(sock: socket.socket, model: Any, grace: float, payload_limit: int) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from serving.sandbox.failures import ModelFailure
 from serving.sandbox.limits import Limits
 from serving.sandbox.process import Sandbox
+from serving.sandbox.providers import CPU, Provider
 
 _MOST = 50
 
@@ -29,8 +30,20 @@ class ExplainingSandbox(Sandbox):
 
     EXPLAINS: ClassVar[bool] = True
 
-    def __init__(self, limits: Limits, *, allow_unsandboxed: bool, landlock_abi: int) -> None:
-        super().__init__(limits, allow_unsandboxed=allow_unsandboxed, landlock_abi=landlock_abi)
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        allow_unsandboxed: bool,
+        landlock_abi: int,
+        provider: Provider = CPU,
+    ) -> None:
+        super().__init__(
+            limits,
+            allow_unsandboxed=allow_unsandboxed,
+            landlock_abi=landlock_abi,
+            provider=provider,
+        )
         self.reasons: Counter[tuple[str, str]] = Counter()
 
     def finish(self) -> dict[str, NDArray[Any]]:

@@ -58,6 +58,8 @@ MESSAGES: Final[dict[str, str]] = {
     "tensor_kind": "the model takes or gives something that is not a plain tensor of numbers"
     "{detail}: for scikit-learn export with zipmap=False",
     "model_not_loadable": "onnxruntime can't load the model{detail}",
+    "wrong_provider": "the model was not run, for it would not run where it was to{detail}: on "
+    "CUDA every node must have a kernel of CUDA's, and nothing falls back to the CPU",
 }
 
 

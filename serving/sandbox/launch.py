@@ -2,8 +2,9 @@
 
 Rules
 -----
-1. The process starts with an environment of three harmless variables, one socket, the sealed
-   memory of the inputs, in a session of its own, in `/`.
+1. The process starts with an environment of three harmless variables (and those of the device,
+   where it computes on one), one socket, the sealed memory of the inputs, in a session of its
+   own, in `/`.
 2. What it says about its lockdown is checked with the kernel (/proc) before a byte is sent.
 3. Whoever misses a deadline, breaks the protocol or dies is killed by its own process id and
    reaped; the failure has a code.
@@ -22,8 +23,10 @@ from typing import Any, Final
 from registry.trust.errors import Conflict, Unavailable
 from registry.trust.model_files import MAXIMUM_BYTES
 from serving.sandbox import framing, shared
+from serving.sandbox.device import NO_DEVICE, Held
 from serving.sandbox.failures import MESSAGES, ModelFailure
 from serving.sandbox.limits import Limits
+from serving.sandbox.providers import CPU, Provider
 
 ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -42,23 +45,28 @@ _PROGRAM = (
 class LockedProcess:
     """One process behind one socket. `level` and `versions` are what it came up with."""
 
-    def __init__(self, limits: Limits, landlock_abi: int) -> None:
+    def __init__(
+        self, limits: Limits, landlock_abi: int, provider: Provider = CPU, held: Held | None = None
+    ) -> None:
         self._limits = limits
+        self._provider = provider
+        self._held = held
         self.level: dict[str, int | bool | str] = {}
         self.versions: dict[str, str] = {}
         self.region = shared.Region()
         ours, theirs = socket.socketpair()
         descriptors = (theirs.fileno(), self.region.descriptor)
+        self._keep = () if held is None else (held.descriptor,)
         try:
             with theirs:
                 self.process = subprocess.Popen(
                     [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), *map(str, descriptors)],
-                    env=ENVIRONMENT,
+                    env=ENVIRONMENT | provider.environment(),
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    pass_fds=descriptors,
+                    pass_fds=(*descriptors, *self._keep),
                     start_new_session=True,
                 )
         except BaseException:
@@ -82,6 +90,8 @@ class LockedProcess:
         self.region.close()
         self.process.kill()
         self.process.wait()
+        if self._held is not None:  # the device's memory was the process's, and that is gone
+            self._held.close()
 
     def kill(self) -> None:
         """Kill the process by its own id and wait for its end; `close` must still be called."""
@@ -153,6 +163,8 @@ class LockedProcess:
             "landlock_cap": landlock_abi,
             "grace_seconds": GRACE_SECONDS,
             "payload_limit": MAXIMUM_BYTES,
+            "provider": self._provider.wire(),
+            "keep": list(self._keep),
         }
         try:
             framing.send(self._open(), limits, (), deadline)
@@ -163,6 +175,12 @@ class LockedProcess:
                 "(extra [hospital] or [gpu]), and is there memory left?",
                 code="sandbox_start",
             ) from error
+        if answer.get("error") == "provider":
+            raise Unavailable(
+                f"{self._provider.name} was asked for: {answer.get('detail')}; nothing runs on the "
+                "CPU in its place",
+                code=NO_DEVICE,
+            )
         if "error" in answer:
             raise Unavailable(
                 f"the sandboxed process could not lock itself down: {answer.get('detail')}",
@@ -174,7 +192,12 @@ class LockedProcess:
     def _verified(self, claimed: dict[str, Any]) -> dict[str, int | bool | str]:
         """The process's claim, overruled by what the kernel says about it."""
         status, own = _status(self.process.pid), _status("self")
-        if status["Threads"] != "1":
+        if self._provider.on_device:
+            if not all_threads_filtered(self.process.pid) and claimed["seccomp"]:
+                raise Unavailable(
+                    "a thread of the sandboxed process is not locked down", code="sandbox_start"
+                )
+        elif status["Threads"] != "1":
             raise Unavailable("the sandboxed process has several threads", code="sandbox_start")
         # Inside a container every process is filtered: this one must have one filter more.
         more = int(status.get("Seccomp_filters", "1")) > int(own.get("Seccomp_filters", "0"))
@@ -184,6 +207,12 @@ class LockedProcess:
             "no_new_privileges": status.get("NoNewPrivs") == "1",
             "uid_dropped": bool(claimed["uid_dropped"]) and "0" not in status["Uid"].split(),
         }
+
+
+def all_threads_filtered(pid: int) -> bool:
+    """Whether the kernel says of every thread that its calls are filtered, for good."""
+    tasks = [_status(f"{pid}/task/{task.name}") for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all(task.get("Seccomp") == "2" and task.get("NoNewPrivs") == "1" for task in tasks)
 
 
 def _status(pid: int | str) -> dict[str, str]:

@@ -20,7 +20,7 @@ import importlib
 import mmap
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -79,20 +79,20 @@ def lock_down(
     threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
     if threads != 1:
         raise RuntimeError(f"{threads} threads run before the lockdown, where one is allowed")
-    _close_descriptors()
+    close_descriptors()
     memory = _address_space() + memory_bytes
-    _limit(resource.RLIMIT_AS, memory)
-    _limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
-    _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_NPROC, 0)
-    _limit(resource.RLIMIT_MEMLOCK, 0)
-    _limit(resource.RLIMIT_MSGQUEUE, 0)
-    dropped = _drop_privileges()
-    _no_new_privileges()
-    abi = _restrict_landlock(landlock, landlock_cap)
-    _limit(resource.RLIMIT_NOFILE, SOCKET_FD + 1)
-    filtered = _filter_calls(seccomp)
+    limit(resource.RLIMIT_AS, memory)
+    limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+    limit(resource.RLIMIT_FSIZE, 0)
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_NPROC, 0)
+    limit(resource.RLIMIT_MEMLOCK, 0)
+    limit(resource.RLIMIT_MSGQUEUE, 0)
+    dropped = drop_privileges()
+    no_new_privileges()
+    abi = restrict_landlock(landlock, landlock_cap)
+    limit(resource.RLIMIT_NOFILE, SOCKET_FD + 1)
+    filtered = filter_calls(seccomp)
     return {
         "seccomp": filtered,
         "landlock_abi": abi,
@@ -103,7 +103,8 @@ def lock_down(
     }
 
 
-def _limit(kind: int, soft: int, hard: int | None = None) -> None:
+def limit(kind: int, soft: int, hard: int | None = None) -> None:
+    """Set a resource limit, never above the one that holds already."""
     ceiling = resource.getrlimit(kind)[1]
     wanted = soft if hard is None else hard
     if ceiling != resource.RLIM_INFINITY:
@@ -116,17 +117,19 @@ def _address_space() -> int:
         return int(stream.read().split()[0]) * mmap.PAGESIZE
 
 
-def _close_descriptors() -> None:
+def close_descriptors(keep: frozenset[int] = frozenset()) -> None:
+    """Close every descriptor but the standard ones, the socket and those to `keep`."""
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         descriptor = int(name)
-        if descriptor > SOCKET_FD:
+        if descriptor > SOCKET_FD and descriptor not in keep:
             try:
                 os.close(descriptor)
             except OSError:
                 continue  # the one that listed the folder
 
 
-def _drop_privileges() -> bool:
+def drop_privileges() -> bool:
+    """Become the user without rights; False where this is not root, or can't."""
     if os.geteuid() != 0:
         return False
     try:
@@ -138,14 +141,18 @@ def _drop_privileges() -> bool:
     return True
 
 
-def _no_new_privileges() -> None:
+def no_new_privileges() -> None:
+    """No program that is started from here on gains a right by it."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "no_new_privs was refused")
 
 
-def _restrict_landlock(landlock: Any, cap: int) -> int:
-    """Forbid everything that the kernel's Landlock, capped at `cap`, can forbid."""
+def restrict_landlock(landlock: Any, cap: int, allowed: Sequence[tuple[str, Any]] = ()) -> int:
+    """Forbid everything that the kernel's Landlock, capped at `cap`, can forbid.
+
+    allowed: paths that exist, each with what may be done below it; none for a model on the CPU.
+    """
     abi = min(landlock.abi_version(), landlock.flags.LATEST_ABI, cap) if landlock else 0
     if abi < 1:
         return 0
@@ -154,22 +161,34 @@ def _restrict_landlock(landlock: Any, cap: int) -> int:
         handled_net=landlock.net_for_abi(abi),
         scoped=landlock.scope_for_abi(abi),
     ) as ruleset:
+        for path, access in allowed:
+            ruleset.allow_path(path, access)
         ruleset.restrict(landlock.restrict_for_abi(abi) & landlock.RestrictFlag.TSYNC)
     return int(abi)
 
 
-def _filter_calls(seccomp: Any) -> bool:
-    """Install the allow-list on every thread. False where this kernel or system has none."""
+def filter_calls(seccomp: Any, devices: Sequence[int] = ()) -> bool:
+    """Install the allow-list on every thread. False where this kernel or system has none.
+
+    devices: descriptors of a GPU's device files, on which ioctl and mmap stay allowed.
+    """
     if seccomp is None:
         return False
     try:
-        _allow_list(seccomp).load()
+        rules = allow_list(seccomp)
+        for descriptor in devices:
+            rules.add_rule(seccomp.ALLOW, "ioctl", seccomp.Arg(0, seccomp.EQ, descriptor))
+            not_executable = seccomp.Arg(2, seccomp.MASKED_EQ, mmap.PROT_EXEC, 0)
+            of_device = seccomp.Arg(4, seccomp.EQ, descriptor)
+            rules.add_rule(seccomp.ALLOW, "mmap", not_executable, of_device)
+        rules.load()
     except OSError:  # libseccomp says so at the first attribute that the kernel lacks
         return False
     return True
 
 
-def _allow_list(seccomp: Any) -> Any:
+def allow_list(seccomp: Any) -> Any:
+    """The filter of a model on the CPU, not loaded yet."""
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     rules.set_attr(seccomp.Attr.CTL_TSYNC, 1)
     rules.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from serving.sandbox.binding import run_bound
 from serving.sandbox.framing import DTYPES, tensor_rows
 from serving.sandbox.inspection import inspect
+from serving.sandbox.providers import CPU, Provider, WrongProvider, open_session
 from serving.sandbox.refusal import Refusal
 from serving.sandbox.shared import SLOT, offsets
 
@@ -23,8 +25,9 @@ _KEPT_CASTS = 8
 class Model:
     """At most one session at a time, on one thread, with everything fixed that moves bits."""
 
-    def __init__(self, shared: Any) -> None:
+    def __init__(self, shared: Any, provider: Provider = CPU) -> None:
         self._shared = shared
+        self._provider = provider
         self._session: Any = None
         self._outputs: list[str] = []
         self._types: dict[str, str] = {}
@@ -39,22 +42,14 @@ class Model:
         """Inspect and open the model; raises Refusal, or whatever onnxruntime raises."""
         description, data = inspect(_split(files, payload))
         del payload
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.use_deterministic_compute = True
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        session.disable_fallback()
-        if session.get_providers() != ["CPUExecutionProvider"]:
-            raise Refusal("model_not_loadable", "another provider than the CPU's was chosen")
+        try:
+            session = open_session(onnxruntime, data, self._provider)
+        except WrongProvider as error:
+            raise Refusal("wrong_provider", str(error)) from None
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self._types = {of.name: _NAMES.get(of.type, "") for of in session.get_inputs()}
-        return {"providers": session.get_providers(), "description": description}
+        return {"providers": [self._provider.name], "description": description}
 
     def run(
         self, rows: list[list[Any]], outputs: list[str] | None, payload: bytearray, slot: int
@@ -73,7 +68,11 @@ class Model:
             flat = np.frombuffer(source, dtype, size // DTYPES[dtype], base + offset)
             feeds[name] = self._cast(name, flat.reshape(shape))
         wanted = self._outputs if outputs is None else outputs
-        answered = self._session.run(wanted, feeds)
+        if self._provider.on_device:
+            place = self._provider.place
+            answered = run_bound(onnxruntime, self._session, feeds, wanted, place)
+        else:
+            answered = self._session.run(wanted, feeds)
         out_rows, parts = [], []
         for name, array in zip(wanted, answered, strict=True):
             plain = np.ascontiguousarray(array)

@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,14 @@ from pydantic import ValidationError
 from registry.trust.errors import Conflict, Refused
 from registry.trust.model_files import MAXIMUM_BYTES, check_names
 from serving.sandbox import framing, shared
+from serving.sandbox.device import claim, libraries
 from serving.sandbox.failures import ModelFailure
 from serving.sandbox.launch import LockedProcess
 from serving.sandbox.limits import Limits
+from serving.sandbox.machine import Recorded, recorded, this_cpu
+from serving.sandbox.providers import CPU, Provider
 from validators.contract.description import ModelDescription
 
-PROVIDERS: Final = ("CPUExecutionProvider",)
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -50,7 +52,9 @@ class Sandbox:
     """One locked process and the one model in it. Use it as a context manager.
 
     level: what the process could lock down (seccomp, landlock_abi, no_new_privileges,
-    uid_dropped, rlimits, memory_bytes, allow_unsandboxed), for the evidence.
+    uid_dropped, rlimits, memory_bytes, allow_unsandboxed; on a device also device, one_thread and
+    address_space_limited), for the evidence.
+    execution: what computes, with every option that moves bits, for the evidence.
     """
 
     at_once: ClassVar[int] = shared.SLOTS
@@ -58,8 +62,17 @@ class Sandbox:
     EXPLAINS: ClassVar[bool] = False
     """Whether a failed call tells why: never where a case of a patient may be among the inputs."""
 
-    def __init__(self, limits: Limits, *, allow_unsandboxed: bool, landlock_abi: int) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        allow_unsandboxed: bool,
+        landlock_abi: int,
+        provider: Provider = CPU,
+    ) -> None:
         self.limits = limits
+        self.execution: Recorded = {}
+        self._provider = provider
         self.level: dict[str, int | bool | str] = {}
         self.versions: dict[str, str] = {}
         self._allow_unsandboxed = allow_unsandboxed
@@ -77,15 +90,21 @@ class Sandbox:
         *,
         allow_unsandboxed: bool = False,
         landlock_abi: int = 1 << 16,
+        provider: Provider = CPU,
     ) -> Self:
         """Start a process and have it lock itself down.
 
         landlock_abi: the highest Landlock version to use; the kernel's own is the other bound.
+        provider: what computes; a CUDA device is held alone until the process is gone.
         Raises Refused (sandbox_unavailable) where seccomp is missing and was not waived,
-        Unavailable (sandbox_start) where the process does not come up.
+        Unavailable: sandbox_start where the process does not come up, provider_unavailable where
+        this host is not what was asked for, device_busy while another model has the device.
         """
         sandbox = cls(
-            limits or Limits(), allow_unsandboxed=allow_unsandboxed, landlock_abi=landlock_abi
+            limits or Limits(),
+            allow_unsandboxed=allow_unsandboxed,
+            landlock_abi=landlock_abi,
+            provider=provider,
         )
         sandbox._launch()
         return sandbox
@@ -144,11 +163,12 @@ class Sandbox:
         if self._files is not None and self._files is not files:
             raise Conflict("this sandbox holds a model already: start another one")
         session = self._send_files("load", files).get("session")
-        if not isinstance(session, dict) or session.get("providers") != list(PROVIDERS):
+        providers = (self._provider.name,)
+        if not isinstance(session, dict) or session.get("providers") != list(providers):
             raise self._alive().broken()
         description = self._description(session.get("description"))
         self._files = files if isinstance(files, dict) else dict(files)
-        return SessionInfo(PROVIDERS, dict(self.versions), description)
+        return SessionInfo(providers, dict(self.versions), description)
 
     def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """One call of the model; `outputs` names those that are wanted (None: all).
@@ -230,9 +250,19 @@ class Sandbox:
     def _launch(self) -> None:
         self._under_way = []
         self._refuse_when_stopped()
-        self._process = LockedProcess(self.limits, self._landlock_abi)
+        provider, held, machine_class = self._provider, None, ""
+        if provider.on_device:
+            held = claim(provider)
+            provider, machine_class = held.provider, held.machine_class
+        try:
+            self._process = LockedProcess(self.limits, self._landlock_abi, provider, held)
+        except BaseException:
+            if held is not None:
+                held.close()
+            raise
+        self.execution = recorded(provider, machine_class or this_cpu())
         self._refuse_when_stopped()
-        self.versions = self._process.versions
+        self.versions = self._process.versions | (libraries() if provider.on_device else {})
         self.level = self._process.level | {"allow_unsandboxed": self._allow_unsandboxed}
         if not self.level["seccomp"] and not self._allow_unsandboxed:
             self.close()

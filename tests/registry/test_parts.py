@@ -22,9 +22,11 @@ from registry.pipeline.run import parts_of, shards_with
 from registry.settings import Databases
 from registry.submissions import places
 from registry.submissions.withdraw import withdraw
+from registry.trust.errors import Unavailable
 from tests.registry.facility_example import Example, described, facility_example, honest
 from tests.registry.further_example import NOISE
 from tests.registry.test_life_stop import until
+from tests.validators import cohort_example
 
 KILLS = 5
 
@@ -53,8 +55,10 @@ with opened(json.loads(sys.argv[1])) as facility:
 
 @pytest.fixture(scope="module")
 def life(database: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
-    with facility_example(database, tmp_path_factory.mktemp("parts")) as made:
-        yield made
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cohort_example, "SHARD", 1)  # a case a shard, so that there are many parts
+        with facility_example(database, tmp_path_factory.mktemp("parts")) as made:
+            yield made
 
 
 def rows(life: Example, submission: str, name: str = "run") -> list[tuple[Any, ...]]:
@@ -107,13 +111,13 @@ def test_the_parts_are_in_the_record_and_their_answers_in_the_store(life: Exampl
 def test_the_database_takes_no_part_that_was_not_paid_for_nor_one_too_late(life: Example) -> None:
     life.fresh_protocol()
     submission = life.queued(honest(0.7))
-    add = "INSERT INTO touchstone.part VALUES (%s, 'run', 0, %s, 0, 1, 'x', now())"
     digest = "sha256:" + "0" * 64
+    add = f"INSERT INTO touchstone.part VALUES (%s, 'run', 0, '{digest}', %s, 0, 1, 'x', now())"
     with pytest.raises(psycopg.errors.RestrictViolation, match="attempt was spent"):
         life.sql(add, submission, digest)
     assert carried(life) == "in_review"
     with pytest.raises(psycopg.errors.RestrictViolation):
-        life.sql(add.replace("0, %s", "999, %s"), submission, digest)
+        life.sql(add.replace("'run', 0", "'run', 999"), submission, digest)
     for change in ("UPDATE touchstone.part SET worker = 'y'", "DELETE FROM touchstone.part"):
         with pytest.raises(psycopg.errors.RestrictViolation):
             life.sql(change)
@@ -146,7 +150,7 @@ def test_helpers_take_parts_and_the_bytes_are_those_of_one_worker(
     life: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = alone(life)
-    slowed(monkeypatch, 1.0)
+    slowed(monkeypatch, 0.6)
     helpers = [started(life, HELPER)]
     try:
         life.fresh_protocol()
@@ -162,6 +166,36 @@ def test_helpers_take_parts_and_the_bytes_are_those_of_one_worker(
     released = "SELECT count(*) FROM touchstone.key_release WHERE submission = %s AND purpose = %s"
     found = life.sql(released, submission, "inputs")[0][0]
     assert found >= 2, "each worker's release is in the record"
+
+
+def test_parts_of_another_class_are_answered_again_and_never_mixed_in(
+    life: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader on another kind of processor died half way; the next one begins anew."""
+    expected = alone(life)
+    life.fresh_protocol()
+    submission = life.queued(honest(0.7))
+    real = parts.class_of
+    stop = iter((False, False, True))
+
+    def until_stopped(*given: Any) -> None:
+        if next(stop):
+            raise Unavailable("this host is lost")
+        keep(*given)
+
+    keep = parts._keep
+    with monkeypatch.context() as other:
+        other.setattr(parts, "class_of", lambda sandbox: "sha256:" + "9" * 64)
+        other.setattr(parts, "_keep", until_stopped)
+        with pytest.raises(Unavailable):
+            carried(life)
+        assert len(rows(life, submission)) == 2
+        other.setattr(parts, "class_of", real)
+        assert help_out(life.worker) == 0, "a helper of another class"
+    assert carried(life) == "in_review"
+    made = rows(life, submission)
+    assert len(made) == len({part for part, *_ in made}) + 2
+    assert predictions(life, submission) == expected
 
 
 def test_a_helper_comes_before_nothing_was_paid_and_finds_nothing_to_do(life: Example) -> None:

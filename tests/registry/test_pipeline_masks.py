@@ -21,6 +21,8 @@ from registry.submissions.review import report_for
 from registry.submissions.use import Statement, declare
 from registry.trust.errors import Tampered, TouchstoneError
 from registry.trust.keys import load_identity, pem_of, save_identity
+from serving.sandbox.machine import recorded, this_cpu
+from serving.sandbox.providers import CPU
 from tests.registry.facility_example import Example, facility_example
 from tests.registry.further_example import carried, exchange, report_of
 from tests.registry.locked import lock_cohort
@@ -195,6 +197,8 @@ def test_a_segmentation_is_run_over_a_sealed_cohort_to_its_verdict_and_nobody_ho
     assert report["verdict"]["overall"] == "pass"
     released = json.loads(report_for(life.api, life.people["Eva"], submission))
     assert released["verdict"]["overall"] == "pass"
+    assert report["environment"]["providers"] == ["CPUExecutionProvider"]
+    assert report["environment"]["execution"] == recorded(CPU, this_cpu())
     assert report["environment"]["repeatability"] == {
         "compared": CASES, "largest_difference": 0.0, "decisions_changed": 0
     }  # fmt: skip

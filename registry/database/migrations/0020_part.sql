@@ -1,15 +1,17 @@
--- A run's parts: some shards of the cohort each, answered by whichever worker took them.
+-- A run's parts: some shards of the cohort each, answered by whichever worker took them. The class is
+-- what computed them: bytes are promised alike within one, so a run is put together of one alone.
 
 CREATE TABLE touchstone.part (
     submission   uuid NOT NULL REFERENCES touchstone.submission,
     run          text NOT NULL CHECK (run ~ '^[a-z0-9_./-]{1,100}$'),
     part         integer NOT NULL CHECK (part >= 0),
+    class        touchstone.digest NOT NULL,
     answers      touchstone.digest NOT NULL,
     restarts     integer NOT NULL CHECK (restarts >= 0),
     seconds      double precision NOT NULL CHECK (seconds >= 0),
     worker       text NOT NULL CHECK (length(worker) <= 200),
     finished_at  timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (submission, run, part)
+    PRIMARY KEY (submission, run, part, class)
 );
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON touchstone.part
     FOR EACH ROW EXECUTE FUNCTION touchstone.refuse_change();

@@ -1,13 +1,14 @@
 -- name: part_done
-INSERT INTO touchstone.part (submission, run, part, answers, restarts, seconds, processor_seconds,
-    worker)
-VALUES (%(submission)s, %(run)s, %(part)s, %(answers)s, %(restarts)s, %(seconds)s,
+INSERT INTO touchstone.part (submission, run, part, class, answers, restarts, seconds,
+    processor_seconds, worker)
+VALUES (%(submission)s, %(run)s, %(part)s, %(class)s, %(answers)s, %(restarts)s, %(seconds)s,
     %(processor_seconds)s, %(worker)s)
 ON CONFLICT DO NOTHING
 
 -- name: parts
 SELECT part, answers, restarts, seconds, worker FROM touchstone.part
-WHERE submission = %(submission)s AND run = %(run)s ORDER BY part
+WHERE submission = %(submission)s AND run = %(run)s
+    AND (%(class)s::text IS NULL OR class = %(class)s) ORDER BY part
 
 -- name: submissions_running
 -- Those whose attempt or trial was spent: what others may help with.

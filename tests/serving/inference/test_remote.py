@@ -62,6 +62,7 @@ def test_predictions_are_those_of_this_process_to_the_byte(name, server, local, 
         assert remote.limits.wall_seconds == 0.5
         assert remote.transport == name
         assert (remote.level, remote.versions) == (sandbox.level, sandbox.versions)
+        assert remote.execution == sandbox.execution != {}
     assert found.scores.tobytes() == expected.scores.tobytes()
     assert (found.cases, found.failures) == (expected.cases, expected.failures)
     assert found.failed_by_code == {"model_raised": 2}
