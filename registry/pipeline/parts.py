@@ -15,7 +15,9 @@ Rules
 4. Helpers come once the attempt was spent. They need what the leader needs: the lock, a release of
    the key, a sound host at the level that the protocol asks for. A helper's failure ends nothing:
    the leader meets it itself, and it is judged there.
-5. A model that needs more fresh processes than `MAXIMUM_RESTARTS`, over all parts, fails the run.
+5. What counts are parts that were answered by the leader's versions (of onnxruntime and the rest):
+   the evidence names one set of them. A helper stays away where the last part is by others.
+6. A model that needs more fresh processes than `MAXIMUM_RESTARTS`, over all parts, fails the run.
 """
 
 import logging
@@ -40,7 +42,7 @@ from registry.pipeline.watch import Watch
 from registry.pipeline.work import Work
 from registry.submissions import places
 from registry.submissions.lock import load_manifest
-from registry.trust.canonical import sha256_bytes
+from registry.trust.canonical import digest_of, sha256_bytes
 from registry.trust.errors import Conflict, Tampered, TouchstoneError
 from serving.answering import Answers
 from serving.calls import Model
@@ -70,7 +72,8 @@ def lead(
     before_first()
     parts = parts_of(run.manifest)
     with claims(work.facility.databases.app) as ours:
-        while len(rows := _rows(work, run.name)) < len(parts):
+        versions = _versions(sandboxes)
+        while len(rows := _rows(work, run.name, versions)) < len(parts):
             if _answer_free(work, run, sandboxes, ours, on_progress):
                 continue
             if work.watch.stopped:
@@ -106,12 +109,15 @@ def _help(work: Work) -> int:
     asked = [None, *work.protocol.perturbations]
     under_way = next((of for of in asked if work.output_of(step_of(of)) is None), None)
     with claims(work.facility.databases.app) as ours:
-        if not _any_free(work, step_of(under_way), ours):
+        theirs = _newest(work, step_of(under_way))
+        if not _any_free(work, step_of(under_way), theirs, ours):
             return 0
         manifest, key = open_inputs(work)
         run = Run(work, manifest, key, under_way)
         _note(work, run)
         with pool(work, work.model_files(), manifest) as sandboxes:
+            if theirs not in (None, _versions(sandboxes)):
+                return 0
             return _answer_free(work, run, sandboxes, ours)
 
 
@@ -119,9 +125,9 @@ def _note(work: Work, run: Run) -> None:
     note_read(work.facility, work.row, "cohort-read", part="inputs", **run.about)
 
 
-def _any_free(work: Work, name: str, ours: Claims) -> bool:
+def _any_free(work: Work, name: str, versions: str | None, ours: Claims) -> bool:
     """Whether there is a part that nobody answered or holds. Nothing is released to find out."""
-    rows = _rows(work, name)
+    rows = _rows(work, name, versions)
     for part in range(len(parts_of(load_manifest(work.facility, work.row)))):
         if part not in rows and ours.claim(claim := _claim(work, name, part)):
             ours.let_go(claim)
@@ -137,14 +143,15 @@ def _answer_free(
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Answer every part that nobody else answered or holds; returns how many."""
-    parts, rows = parts_of(run.manifest), _rows(work, run.name)
+    versions = _versions(sandboxes)
+    parts, rows = parts_of(run.manifest), _rows(work, run.name, versions)
     mine: deque[int] = deque()
 
     def shards_of_ours() -> Iterator[int]:
         for number, shards in enumerate(parts):
             if number in rows or not ours.claim(claim := _claim(work, run.name, number)):
                 continue
-            if number in _rows(work, run.name):  # finished between the look and the claim
+            if number in _rows(work, run.name, versions):  # finished between the look and the claim
                 ours.let_go(claim)
                 continue
             mine.append(number)
@@ -169,10 +176,10 @@ def _answer_free(
             part = mine.popleft()
             now, spent = time.monotonic(), processor_seconds(sandboxes)
             took = None if spent is None or before is None else max(0.0, spent - before)
-            _keep(work, run.name, part, of_part, now - began, took)
+            _keep(work, run.name, part, of_part, now - began, took, versions)
             ours.let_go(_claim(work, run.name, part))
             of_part, began, before, done = [], now, spent, done + 1
-            on_progress(_cases(run, _rows(work, run.name)))
+            on_progress(_cases(run, _rows(work, run.name, versions)))
     return done
 
 
@@ -183,6 +190,7 @@ def _keep(
     answers: list[Answers],
     seconds: float,
     processor: float | None,
+    versions: str,
 ) -> None:
     data = file_of(work, answers)
     digest = sha256_bytes(data)
@@ -198,6 +206,7 @@ def _keep(
             seconds=seconds,
             processor_seconds=processor,
             worker=_WORKER,
+            versions=versions,
         )
 
 
@@ -208,9 +217,22 @@ def _stored(work: Work, name: str, row: Row) -> bytes:
     return data
 
 
-def _rows(work: Work, name: str) -> dict[int, Row]:
+def _rows(work: Work, name: str, versions: str | None) -> dict[int, Row]:
+    """What was answered by these versions."""
     with work.facility.record.transaction() as now:
-        return {row["part"]: row for row in now.all("parts", submission=work.id, run=name)}
+        rows = now.all("parts", submission=work.id, run=name)
+    return {row["part"]: row for row in rows if row["versions"] == versions}
+
+
+def _newest(work: Work, name: str) -> str | None:
+    """The versions that the last part was answered by; None before the first one."""
+    with work.facility.record.transaction() as now:
+        rows = now.all("parts", submission=work.id, run=name)
+    return max(rows, key=lambda row: row["finished_at"])["versions"] if rows else None
+
+
+def _versions(sandboxes: Sequence[Model]) -> str:
+    return digest_of(dict(sandboxes[0].versions))
 
 
 def _cases(run: Run, rows: Iterable[int]) -> int:

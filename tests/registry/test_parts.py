@@ -22,6 +22,7 @@ from registry.pipeline.run import parts_of, shards_with
 from registry.settings import Databases
 from registry.submissions import places
 from registry.submissions.withdraw import withdraw
+from registry.trust.errors import Unavailable
 from tests.registry.facility_example import Example, described, facility_example, honest
 from tests.registry.further_example import NOISE
 from tests.registry.test_life_stop import until
@@ -187,6 +188,34 @@ def test_a_leader_that_waits_for_a_helper_ends_when_the_run_is_stopped(life: Exa
     thread.join(15)
     held.close()
     assert reached == ["withdrawn"]
+
+
+def test_parts_that_other_versions_answered_do_not_count_and_are_answered_again(
+    life: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where workers, or an inference server, are brought up to date in the middle of a run."""
+    expected = alone(life)
+    life.fresh_protocol()
+    submission = life.queued(honest(0.7))
+    older, keep = "sha256:" + "e" * 64, parts._keep
+
+    def one(*given: Any) -> None:
+        keep(*given)
+        raise Unavailable("the server was brought up to date", code="inference_changed")
+
+    with monkeypatch.context() as before:
+        before.setattr(parts, "_versions", lambda sandboxes: older)
+        before.setattr(parts, "_keep", one)
+        with pytest.raises(Unavailable):
+            carried(life)
+    assert [part for part, *_ in rows(life, submission)] == [0]
+    assert help_out(life.worker) == 0, "a helper of other versions stays away"
+    assert carried(life) == "in_review"
+    assert predictions(life, submission) == expected
+    count = "SELECT count(*) FROM touchstone.part WHERE submission = %s AND versions = %s"
+    assert life.sql(count, submission, older) == [(1,)]
+    assert len({part for part, *_ in rows(life, submission)}) == len(rows(life, submission)) - 1
+    assert life.attempt(submission) == "spent"
 
 
 def test_killed_at_random_and_again_it_ends_with_the_same_bytes(life: Example) -> None:

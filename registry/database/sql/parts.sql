@@ -1,12 +1,12 @@
 -- name: part_done
 INSERT INTO touchstone.part (submission, run, part, answers, restarts, seconds, processor_seconds,
-    worker)
+    worker, versions)
 VALUES (%(submission)s, %(run)s, %(part)s, %(answers)s, %(restarts)s, %(seconds)s,
-    %(processor_seconds)s, %(worker)s)
+    %(processor_seconds)s, %(worker)s, %(versions)s)
 ON CONFLICT DO NOTHING
 
 -- name: parts
-SELECT part, answers, restarts, seconds, worker FROM touchstone.part
+SELECT part, answers, restarts, versions, finished_at FROM touchstone.part
 WHERE submission = %(submission)s AND run = %(run)s ORDER BY part
 
 -- name: submissions_running
