@@ -194,7 +194,9 @@ class Submission(BaseModel):
         str | None,
         Field(description="What an assessor must have looked at, and say so, to certify it."),
     ] = None
-    compute: Annotated[list[Use] | None, Field(description="Not in lists.")] = None
+    compute: Annotated[
+        list[Use] | None, Field(description="What its runs took, over all their parts.")
+    ] = None
 
 
 _NEW = {

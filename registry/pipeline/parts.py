@@ -108,14 +108,15 @@ def _help(work: Work) -> int:
     asked = [None, *work.protocol.perturbations]
     under_way = next((of for of in asked if work.output_of(step_of(of)) is None), None)
     with claims(work.facility.databases.app) as ours:
-        if not _begun_and_free(work, step_of(under_way), ours):
+        leads = _leading_class(work, step_of(under_way))
+        if leads is None or not _any_free(work, step_of(under_way), leads, ours):
             return 0
         manifest, key = open_inputs(work)
         run = Run(work, manifest, key, under_way)
         _note(work, run)
         with pool(work, work.model_files(), manifest) as sandboxes:
-            if not _rows(work, run.name, class_of(sandboxes[0])):
-                return 0  # another class leads
+            if class_of(sandboxes[0]) != leads:
+                return 0
             return _answer_free(work, run, sandboxes, ours)
 
 
@@ -128,13 +129,16 @@ def class_of(sandbox: Model) -> str:
     return digest_of([sandbox.execution, sandbox.versions])
 
 
-def _begun_and_free(work: Work, name: str, ours: Claims) -> bool:
-    """Whether a leader has begun, and there is a part that nobody answered or holds.
+def _leading_class(work: Work, name: str) -> str | None:
+    """The class that answered the last part; None before the first."""
+    with work.facility.record.transaction() as now:
+        rows = now.all("parts", submission=work.id, run=name)
+    return max(rows, key=lambda row: row["finished_at"])["class"] if rows else None
 
-    Nothing is released to find out.
-    """
-    if not (rows := _rows(work, name)):
-        return False
+
+def _any_free(work: Work, name: str, kind: str, ours: Claims) -> bool:
+    """Whether there is a part that nobody answered or holds. Nothing is released to find out."""
+    rows = _rows(work, name, kind)
     for part in range(len(parts_of(load_manifest(work.facility, work.row)))):
         if part not in rows and ours.claim(claim := _claim(work, name, part)):
             ours.let_go(claim)
@@ -220,11 +224,11 @@ def _stored(work: Work, name: str, row: Row) -> bytes:
     return data
 
 
-def _rows(work: Work, name: str, kind: str | None = None) -> dict[int, Row]:
-    """The parts that were answered, by hosts of this class or by any."""
+def _rows(work: Work, name: str, kind: str) -> dict[int, Row]:
+    """The parts that were answered within this class."""
     with work.facility.record.transaction() as now:
-        rows = now.all("parts", **{"submission": work.id, "run": name, "class": kind})
-    return {row["part"]: row for row in rows}
+        rows = now.all("parts", submission=work.id, run=name)
+    return {row["part"]: row for row in rows if row["class"] == kind}
 
 
 def _cases(run: Run, rows: Iterable[int]) -> int:

@@ -197,9 +197,8 @@ def describe(row: Row, caller: Caller) -> dict[str, Any]:
             "void_decisions": row["void_decisions"],
             "alike": row["alike"] or [],
             "held_for_review": row["held_for_review"],
+            "compute": row["compute"] or [],
         }
-        if "compute" in row:
-            shown["compute"] = row["compute"] or []
     return shown
 
 

@@ -6,9 +6,8 @@ VALUES (%(submission)s, %(run)s, %(part)s, %(class)s, %(answers)s, %(restarts)s,
 ON CONFLICT DO NOTHING
 
 -- name: parts
-SELECT part, answers, restarts, seconds, worker FROM touchstone.part
-WHERE submission = %(submission)s AND run = %(run)s
-    AND (%(class)s::text IS NULL OR class = %(class)s) ORDER BY part
+SELECT part, class, answers, restarts, finished_at FROM touchstone.part
+WHERE submission = %(submission)s AND run = %(run)s ORDER BY part
 
 -- name: submissions_running
 -- Those whose attempt or trial was spent: what others may help with.

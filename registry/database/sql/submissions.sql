@@ -49,14 +49,7 @@ SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.bo
             'same_family', k.same) ORDER BY k.share DESC, o.id)
         FROM touchstone.kinship k JOIN touchstone.submission o ON o.id IN (k.submission, k.other)
         WHERE s.id IN (k.submission, k.other) AND o.id <> s.id) AS alike,
-    (SELECT json_agg(to_json(u) ORDER BY u.run) FROM (
-        SELECT r.run, count(*) AS parts, count(DISTINCT r.worker) AS workers,
-            sum(r.seconds) AS seconds,
-            (SELECT t.seconds FROM touchstone.step t WHERE t.submission = s.id AND t.name = r.run)
-                AS lasted,
-            CASE WHEN count(*) = count(r.processor_seconds) THEN sum(r.processor_seconds) END
-                AS processor_seconds
-        FROM touchstone.part r WHERE r.submission = s.id GROUP BY r.run) u) AS compute
+    touchstone.compute_of(s.id) AS compute
 FROM touchstone.submission s
 JOIN touchstone.protocol p ON p.digest = s.protocol_digest
 JOIN touchstone.cohort c ON c.id = s.cohort_id AND c.version = s.cohort_version
@@ -79,7 +72,8 @@ SELECT s.*, p.id AS protocol_id, p.version AS protocol_version, p.attempts, p.bo
             'model', o.model_name || ' ' || o.model_version, 'share', k.share,
             'same_family', k.same) ORDER BY k.share DESC, o.id)
         FROM touchstone.kinship k JOIN touchstone.submission o ON o.id IN (k.submission, k.other)
-        WHERE s.id IN (k.submission, k.other) AND o.id <> s.id) AS alike
+        WHERE s.id IN (k.submission, k.other) AND o.id <> s.id) AS alike,
+    touchstone.compute_of(s.id) AS compute
 FROM touchstone.submission s
 JOIN touchstone.protocol p ON p.digest = s.protocol_digest
 JOIN touchstone.cohort c ON c.id = s.cohort_id AND c.version = s.cohort_version
