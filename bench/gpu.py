@@ -75,7 +75,7 @@ def bare(name: str, data: bytes, provider: Provider) -> None:
         feeds = {"x": images(batch)}
         plain, bound = alternate(
             lambda feeds=feeds: on_gpu.run(["score"], feeds),
-            lambda feeds=feeds: run_bound(onnxruntime, on_gpu, feeds, ["score"], "cuda"),
+            lambda feeds=feeds: run_bound(on_gpu, feeds, ["score"], "cuda"),
         )
         cpu = seconds(lambda feeds=feeds: on_cpu.run(["score"], feeds))
         print(
@@ -83,9 +83,9 @@ def bare(name: str, data: bytes, provider: Provider) -> None:
             f"{batch / plain:9.0f} not bound  {batch / cpu:7.0f} on the CPU"
         )
     feeds = {"x": images(BATCHES[-1])}
-    answers = [run_bound(onnxruntime, on_gpu, feeds, ["score"], "cuda")[0] for _ in range(RUNS)]
+    answers = [run_bound(on_gpu, feeds, ["score"], "cuda")[0] for _ in range(RUNS)]
     anew = open_session(onnxruntime, data, provider)
-    answers.append(run_bound(onnxruntime, anew, feeds, ["score"], "cuda")[0])
+    answers.append(run_bound(anew, feeds, ["score"], "cuda")[0])
     different = len({answer.tobytes() for answer in answers})
     (reference,) = on_cpu.run(["score"], feeds)
     apart = float(np.abs(answers[0] - reference).max())

@@ -1,10 +1,11 @@
 """One call of a session whose tensors lie on a device: bound there, computed there, brought back.
 
-    outputs = run_bound(onnxruntime, session, {"image": images}, ["score"], "cuda")
+    outputs = run_bound(session, {"image": images}, ["score"], "cuda")
 
 Rules
 -----
-1. Every input is copied to the device once, before the call; no node waits for a copy.
+1. Every input is copied to where the session needs it once, before the call, into memory that
+   counts towards the session's limit.
 2. Outputs stay on the device until the call is over, and must lie there: a session that computed
    elsewhere would show here.
 """
@@ -16,7 +17,6 @@ from serving.sandbox.providers import WrongProvider
 
 
 def run_bound(
-    runtime: Any,
     session: Any,
     feeds: Mapping[str, Any],
     wanted: Sequence[str],
@@ -29,7 +29,7 @@ def run_bound(
     """
     binding = session.io_binding()
     for name, array in feeds.items():
-        binding.bind_ortvalue_input(name, runtime.OrtValue.ortvalue_from_numpy(array, device, 0))
+        binding.bind_cpu_input(name, array)
     for name in wanted:
         binding.bind_output(name, device, 0)
     session.run_with_iobinding(binding)

@@ -70,7 +70,7 @@ class Model:
         wanted = self._outputs if outputs is None else outputs
         if self._provider.on_device:
             place = self._provider.place
-            answered = run_bound(onnxruntime, self._session, feeds, wanted, place)
+            answered = run_bound(self._session, feeds, wanted, place)
         else:
             answered = self._session.run(wanted, feeds)
         out_rows, parts = [], []

@@ -32,6 +32,7 @@ SESSION: Final[dict[str, int | bool]] = {
     "use_deterministic_compute": True,
     "log_severity_level": 4,
 }
+_PLUG_IN: Final = "cuda-plugin-ep="
 _NO_FALLBACK: Final = "fallback to CPU EP has been explicitly disabled"
 GRAPH_LEVEL: Final = "ORT_ENABLE_EXTENDED"
 
@@ -143,10 +144,12 @@ def require_built(runtime: Any, provider: Provider) -> None:
 def require_runtime(runtime: Any, provider: Provider) -> None:
     """Raise WrongProvider unless this onnxruntime can do what was asked, and sees the device.
 
-    `get_available_providers` lists what was built in, `get_ep_devices` what is there.
+    `get_available_providers` lists what was built in, `get_ep_devices` what is there; but CUDA is
+    in the latter only where it was built as a plug-in (onnxruntime-gpu 1.31.1 was not: it lists
+    the CPU alone). There the session of a model of our own is the proof.
     """
     require_built(runtime, provider)
-    if not provider.on_device or not hasattr(runtime, "get_ep_devices"):
+    if not provider.on_device or _PLUG_IN not in runtime.get_build_info():
         return
     if provider.name not in {device.ep_name for device in runtime.get_ep_devices()}:
         raise WrongProvider(

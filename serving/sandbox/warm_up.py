@@ -48,9 +48,11 @@ def warm_up(runtime: Any, provider: Provider) -> Any:
     try:
         session = open_session(runtime, model(), provider)
         ones = {"x": np.ones((1, 1, 4, 4), np.float32)}
-        (answer,) = run_bound(runtime, session, ones, ["y"], provider.place)
-    except WrongProvider:
-        raise
+        (answer,) = run_bound(session, ones, ["y"], provider.place)
+    except WrongProvider as error:
+        raise WrongProvider(
+            f"{error} (are the driver, CUDA 13 and cuDNN 9 there, and may this account use them?)"
+        ) from error
     except Exception as error:
         said = " ".join(str(error).split())[:300]
         raise WrongProvider(f"{provider.name} does not run a model of our own: {said}") from error

@@ -116,15 +116,23 @@ def test_a_session_that_is_anything_else_is_refused(provider, providers, options
 
 
 def test_a_build_that_lists_cuda_but_sees_no_device_is_refused():
-    """What onnxruntime-gpu says of itself on a host without a GPU."""
-    one = SimpleNamespace(ep_name="CPUExecutionProvider")
-    runtime = SimpleNamespace(
-        __version__="1", get_available_providers=lambda: BOTH, get_ep_devices=lambda: [one]
-    )
-    require_built(runtime, CUDA)
+    """What a build says of itself on a host without a GPU: of the two kinds, one can tell."""
+    plug_in = _runtime("ORT Build Info: build type=Release, cuda-plugin-ep=0.1")
+    require_built(plug_in, CUDA)
+    require_runtime(plug_in, CPU)
     with pytest.raises(WrongProvider, match="sees no device for CUDAExecutionProvider"):
-        require_runtime(runtime, CUDA)
-    require_runtime(runtime, CPU)
+        require_runtime(plug_in, CUDA)
+    require_runtime(_runtime("ORT Build Info: build type=Release"), CUDA)
+
+
+def _runtime(build: str) -> SimpleNamespace:
+    one = SimpleNamespace(ep_name="CPUExecutionProvider")
+    return SimpleNamespace(
+        __version__="1",
+        get_available_providers=lambda: BOTH,
+        get_ep_devices=lambda: [one],
+        get_build_info=lambda: build,
+    )
 
 
 without_cuda = pytest.mark.skipif(
@@ -141,6 +149,20 @@ def test_without_cuda_in_the_build_a_process_is_refused_before_any_model_comes(t
     assert it.value.code == "provider_unavailable"
     assert held.descriptor == -1
     os.close(hold("test", tmp_path))  # free again: the process is gone
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+    or Path("/dev/nvidiactl").exists(),
+    reason="for onnxruntime-gpu on a machine without a GPU",
+)
+def test_a_build_with_cuda_and_no_driver_is_refused_before_any_model_comes(tmp_path):
+    """It lists CUDA as available; asked for a session, it would run on the CPU."""
+    held = Held(CUDA, "no such device", hold("test", tmp_path))
+    with pytest.raises(Unavailable, match=r"a part of the model on the CPU.*nothing runs") as it:
+        LockedProcess(Limits(), 1 << 16, CUDA, held)
+    assert it.value.code == "provider_unavailable"
+    os.close(hold("test", tmp_path))
 
 
 @without_cuda
@@ -193,7 +215,7 @@ def test_a_lock_that_somebody_made_a_link_is_not_followed(tmp_path):
 def test_a_bound_call_answers_as_a_plain_one(cases):
     session = open_session(onnxruntime, hostile.honest(), CPU)
     inputs = hostile.cases(cases)
-    (bound,) = run_bound(onnxruntime, session, inputs, ["score"], "cpu")
+    (bound,) = run_bound(session, inputs, ["score"], "cpu")
     (plain,) = session.run(["score"], inputs)
     assert bound.dtype == plain.dtype
     np.testing.assert_array_equal(bound, plain)
