@@ -101,7 +101,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
         if life["record"] not in (None, sha256_bytes(record)):
             raise Tampered(f"{beside} is another one than the log's")
         stewards = check_record(settings, record, row)
-    check_listed(manifest, store.list(beside.rpartition("/")[0]))
+    check_listed(manifest, store.names(beside.rpartition("/")[0]))
     gone = next((a["at"][:10] for a in life["acts"] if a["kind"] == "destroy-keys"), None)
     verify(manifest, store, None if gone else facility_keys(settings, manifest))
     lock = f"locked by {' and '.join(stewards)}" if stewards else "not locked by two stewards"
