@@ -23,7 +23,12 @@ def conditions(
     query = f"?version={version}" if version else ""
     given = [NO_RESTRICTION] if nothing else [_code(code) for code in codes]
     if confirm:
-        found = client.post(path + query, _unsettled(client.get(path + query)))
+        said = client.get(path + query)
+        waiting = _unsettled(said)
+        if client.get("/me")["person"] == said["declared_by"]:
+            raise Refused(f"{said['declared_by']} declared it: another steward confirms it",
+                          code="four_eyes")  # fmt: skip
+        found = client.post(path + query, waiting)
     elif given:
         found = client.post(path + query, {"codes": given, "words": words, "until": until})
     elif words or until:
