@@ -164,6 +164,7 @@ def lock_cohort(story: Story) -> None:
             stage.touchstone(sam, "protocol", "lock", HERE / "protocol.yaml")))  # fmt: skip
         locked = sign_lock(story, "Uma")
         stage.touchstone(sam, "cohort", "conditions", COHORT, "--none", "--words", "CC BY 3.0")
+        stage.touchstone(story.people["Uma"], "cohort", "conditions", COHORT, "--confirm")
         say(f"{locked['state']}, signed by {' and '.join(locked['signed_by'])}")
 
 

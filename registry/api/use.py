@@ -45,6 +45,7 @@ class Conditions(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{
         "cohort": "breast", "version": "1", "declared": True, "grandfathered": False,
+        "settled": True,
         "codes": [{"code": "DUO:0000007", "label": "disease specific research"}],
         "words": "breast cancer (MONDO:0007254)", "until": "2030-12-31", "declared_by": "Sam",
         "declared_at": "2026-11-24T12:00:00Z",
@@ -54,6 +55,9 @@ class Conditions(BaseModel):
     declared: bool
     grandfathered: Annotated[
         bool, Field(description="Locked before there were statements, and not declared since.")
+    ]
+    settled: Annotated[
+        bool, Field(description="False where one steward alone has said that there are none.")
     ]
     codes: list[Code]
     words: str
@@ -115,7 +119,8 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         """For stewards. The latest statement counts, and ends agreements under an earlier one.
 
         Exactly one permission of the Data Use Ontology and any modifiers; `DUO:0000004` (no
-        restriction) stands alone and needs no agreement.
+        restriction) stands alone and needs no agreement; it counts once another steward has
+        posted the same statement (`settled`).
         """
         if acted_before():
             return use.conditions(facility, caller, cohort, version)

@@ -43,14 +43,24 @@ def sign(cohort: str, version: str | None, key: str, as_json: bool) -> None:
                 console.print(f"mind: {warning}", markup=False, soft_wrap=True)
         envelope = add_signature(unsigned(LOCK_TYPE, new_lock(lock)), signer)
     after = client.post(f"{_address(row)}/signatures", {"envelope": envelope})
-    names = " and ".join(after["signed_by"])
-    show(after, as_json, f"{row['id']} {row['version']} is {after['state']}, signed by {names}")
+    show(after, as_json, standing(after))
+
+
+def standing(after: dict[str, Any]) -> str:
+    """What a cohort is after a signature, and who is next."""
+    named, names = f"{after['id']} {after['version']}", " and ".join(after["signed_by"])
+    said = f"{named} is {after['state']}, signed by {names}"
+    if after["state"] != "sealed":
+        return said
+    following = f"touchstone cohort sign {after['id']} --version {after['version']} --key …"
+    return f"{said}\nNext, another steward: {following}"
 
 
 def _print_signed(lock: dict[str, Any], who: str) -> None:
     """What the signature will stand under, before the key is used."""
     lines = [f"you sign, as {who}:"]
-    lines += [f"  {name:10} {value}" for name, value in lock.items()]
+    shown = lock | {"until": lock["until"] or "as long as the store keeps every object"}
+    lines += [f"  {name:10} {value}" for name, value in shown.items()]
     console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
@@ -101,7 +111,7 @@ def verify_locked(cohort: str, version: str | None, as_json: bool) -> None:
         if life["record"] not in (None, sha256_bytes(record)):
             raise Tampered(f"{beside} is another one than the log's")
         stewards = check_record(settings, record, row)
-    check_listed(manifest, store.list(beside.rpartition("/")[0]))
+    check_listed(manifest, store.names(beside.rpartition("/")[0]))
     gone = next((a["at"][:10] for a in life["acts"] if a["kind"] == "destroy-keys"), None)
     verify(manifest, store, None if gone else facility_keys(settings, manifest))
     lock = f"locked by {' and '.join(stewards)}" if stewards else "not locked by two stewards"

@@ -101,15 +101,21 @@ def conditions(
     none: Annotated[
         bool, typer.Option("--none", help="Say that there are no conditions (DUO:0000004).")
     ] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Say, as another steward, that there are none.")
+    ] = False,
     words: Annotated[str, typer.Option(help="What the codes mean here.")] = "",
     until: Annotated[str | None, typer.Option(help="Last day, such as 2030-12-31.")] = None,
     version: Version = None,
     json: Json = False,
 ) -> None:
-    """Show what a cohort may be used for; with --code or --none, declare it (stewards)."""
+    """Show what a cohort may be used for; with --code or --none, declare it (stewards).
+
+    "No conditions" counts once another steward has confirmed it (--confirm).
+    """
     from registry.cli import use
 
-    use.conditions(id, version, code or [], words, until, none, json)
+    use.conditions(id, version, code or [], words, until, none, confirm, json)
 
 
 def catalogue(

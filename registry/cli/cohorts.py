@@ -46,6 +46,7 @@ def ingest_source(
         f"{out}: {staged.cases} cases staged. "
         + (f"{gone} rows that were signed off fell away. " if gone else "")
         + f"Next: {following}"
+        + "".join(f"\nleft out: {n} x {why}" for why, n in report["left_out"].items())
         + "".join(f"\n{line}" for line in lines(report["seen_before"])),
     )
 

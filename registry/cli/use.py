@@ -5,22 +5,31 @@ from typing import Any
 from registry.cli.client import Client
 from registry.cli.output import console, print_items, print_json, show_table
 from registry.settings import read_settings
-from registry.trust.errors import Invalid
+from registry.trust.errors import Invalid, Refused
 
 NO_RESTRICTION = "DUO:0000004"
 
 
 def conditions(
     cohort: str, version: str | None, codes: list[str], words: str, until: str | None,
-    nothing: bool, as_json: bool,
+    nothing: bool, confirm: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Show what is declared, or declare it."""
+    """Show what is declared, declare it, or say the same as another steward did."""
     if nothing and codes:
         raise Invalid("--none says that there are no conditions, so no --code goes with it")
+    if confirm and (nothing or codes or words or until):
+        raise Invalid("--confirm says what is declared already, so nothing else goes with it")
     client, path = Client(read_settings()), f"/cohorts/{cohort}/conditions"
     query = f"?version={version}" if version else ""
     given = [NO_RESTRICTION] if nothing else [_code(code) for code in codes]
-    if given:
+    if confirm:
+        said = client.get(path + query)
+        waiting = _unsettled(said)
+        if client.get("/me")["person"] == said["declared_by"]:
+            raise Refused(f"{said['declared_by']} declared it: another steward confirms it",
+                          code="four_eyes")  # fmt: skip
+        found = client.post(path + query, waiting)
+    elif given:
         found = client.post(path + query, {"codes": given, "words": words, "until": until})
     elif words or until:
         raise Invalid("--words and --until go with --code or --none")
@@ -37,7 +46,17 @@ def conditions(
         lines.append("  nothing is declared: no protocol may use it")
     elif found["declared_by"]:
         lines.append(f"  declared by {found['declared_by']}")
+    if found["declared"] and not found["settled"]:
+        lines.append("  does not count yet: another steward confirms it (--confirm)")
     console.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def _unsettled(found: dict[str, Any]) -> dict[str, Any]:
+    """The statement that waits for another steward; Refused where none does."""
+    if found["settled"] or not found["declared"]:
+        raise Refused(f"nothing declared of {found['cohort']} {found['version']} waits for you")
+    codes = [one["code"] for one in found["codes"]]
+    return {"codes": codes, "words": found["words"], "until": found["until"]}
 
 
 def _code(given: str) -> str:

@@ -37,7 +37,7 @@ def open_inputs(work: Work) -> tuple[Manifest, InputKey]:
     if manifest.root != work.row["cohort_root"]:
         raise Tampered("the cohort's root is not the one that was locked")
     check_lock(work.facility, work.row)
-    check_listed(manifest, store.list(work.row["manifest_path"].rpartition("/")[0]))
+    check_listed(manifest, store.names(work.row["manifest_path"].rpartition("/")[0]))
     read_sealed(manifest.reference, store)
     key, ends = release_inputs(work.facility, work.row, manifest)
     work.watch.until(ends)

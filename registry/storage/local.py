@@ -18,6 +18,7 @@ import contextlib
 import datetime as dt
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from registry.trust.errors import Conflict, NotFound, Tampered, Unavailable
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NAMELESS = getattr(os, "O_TMPFILE", None)
+_LEFTOVER = re.compile(r"/\.partial-[0-9a-f]{16}\Z")
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
@@ -74,8 +76,19 @@ class LocalStore:
 
     def list(self, prefix: str) -> list[str]:
         """The paths of every object below the folder `prefix` ("" for all), sorted."""
+        return sorted(
+            path
+            for path, mode in self._below(prefix)
+            if stat.S_ISREG(mode) and not path.rpartition("/")[2].startswith(".")
+        )
+
+    def names(self, folder: str) -> tuple[str, ...]:
+        """As `list`, and all else but folders, rule 2's leftovers apart."""
+        return tuple(sorted(path for path, _ in self._below(folder) if not _LEFTOVER.search(path)))
+
+    def _below(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """What lies below, folders apart: path and mode. Raises Tampered for a link."""
         within = parts_of(prefix.rstrip("/")) if prefix else ()
-        found = []
         none = contextlib.suppress(NotFound)
         with none, self._reading(prefix), self._folder(within) as top:
             for place, folders, names, folder in os.fwalk(".", onerror=_raise, dir_fd=top):
@@ -85,9 +98,8 @@ class LocalStore:
                     mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
                     if stat.S_ISLNK(mode):
                         raise _link(path)
-                    if stat.S_ISREG(mode) and not name.startswith("."):
-                        found.append(path)
-        return sorted(found)
+                    if not stat.S_ISDIR(mode):
+                        yield path, mode
 
     def put(self, path: str, data: bytes | bytearray) -> None:
         """Write once. Conflict if other bytes are there, Unavailable if they can't be stored."""

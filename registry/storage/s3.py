@@ -63,8 +63,12 @@ class S3Store:
 
     def list(self, prefix: str) -> list[str]:
         """The paths of every object below the folder `prefix` ("" for all), sorted."""
-        folder = "/".join((*parts_of(prefix.rstrip("/")), "")) if prefix else ""
-        return sorted(one.key for one in self._bucket.below(folder) if _is_path(one.key))
+        return [key for key in self.names(prefix) if _is_path(key)]
+
+    def names(self, folder: str) -> tuple[str, ...]:
+        """As `list`, and every other key that begins with the folder's."""
+        prefix = "/".join((*parts_of(folder.rstrip("/")), "")) if folder else ""
+        return tuple(sorted(one.key for one in self._bucket.below(prefix)))
 
     def put(self, path: str, data: bytes | bytearray) -> None:
         """Write once. Conflict if other bytes are there, Unavailable if they can't be stored."""

@@ -37,6 +37,12 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> list[str]:
         """The paths of every object below the folder `prefix` ("" for all), sorted."""
 
+    def names(self, folder: str) -> tuple[str, ...]:
+        """As `list`, and all else that lies there: by names that break rule 1 too, sorted.
+
+        Nothing of ours bears such a name, so whatever does was put there by somebody.
+        """
+
     def put(self, path: str, data: bytes | bytearray) -> None:
         """Write once. Conflict if other bytes are there, Unavailable if they can't be stored."""
 

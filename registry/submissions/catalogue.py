@@ -67,6 +67,8 @@ def catalogue(
         protocols=[protocol_of(one) for one in protocols],
     )
     declared = conditions(facility, caller, row["id"], row["version"])
+    if not declared["settled"]:  # one steward's word alone is published nowhere
+        declared |= {"declared": False, "codes": [], "words": "", "until": None}
     said = facts.cohorts.get(row["id"]) if facts else None
     page = facts.access_page if facts else None
     if form == "json":

@@ -49,7 +49,7 @@ def propose_cohort(
     require(caller, "cohort.lock")
     data = facility.store.get(path)
     manifest = parse_manifest(data)
-    check_listed(manifest, facility.store.list(path.rpartition("/")[0]))
+    check_listed(manifest, facility.store.names(path.rpartition("/")[0]))
     verify(manifest, facility.store, None)
     with facility.record.transaction(caller) as now:
         now.do(

@@ -7,7 +7,8 @@
 Rules
 -----
 1. A cohort without a statement can't be used. "No restriction" is a statement, and needs no
-   agreement; cohorts that were locked before there were statements are marked `grandfathered`.
+   agreement: it counts (`settled`) once another steward has said the same, by the database's rule.
+   Cohorts that were locked before there were statements are marked `grandfathered`.
 2. Under any other conditions an agreement of the facility for that cohort version and protocol must
    be in force: in the state `resource_made_available`, between its days, under the conditions that
    are declared now. A new statement ends what was agreed under the old one.
@@ -85,7 +86,10 @@ class NewAgreement(BaseModel):
 def declare(
     facility: Facility, caller: Caller, name: str, said: Statement, version: str | None = None
 ) -> dict[str, Any]:
-    """Declare the conditions of a cohort version. Raises Invalid for a wrong statement."""
+    """Declare the conditions of a cohort version, or confirm them by saying the same.
+
+    Raises Invalid for a wrong statement.
+    """
     require(caller, "conditions.declare")
     codes = check_conditions(said.codes, said.words, said.until)
     row = cohort(facility, caller, name, version)
@@ -115,6 +119,7 @@ def conditions(
         "version": row["version"],
         "declared": found is not None,
         "grandfathered": bool(found and found["grandfathered"]),
+        "settled": bool(found and found["settled"]),
         "codes": [{"code": code, "label": TERMS.get(code, "")}
                   for code in (found["codes"] if found else ())],
         "words": found["words"] if found else "",

@@ -18,6 +18,7 @@ def test_an_innovator_iterates_on_the_development_half(story: Story, tmp_path: P
     for steward in ("Sam", "Uma"):
         sign_lock(story, steward, "lidc-open")
     run(sam, "cohort", "conditions", "lidc-open", "--none")
+    run(story.people["Uma"], "cohort", "conditions", "lidc-open", "--confirm")
     protocol = yaml.safe_load((HERE / "protocol.yaml").read_text()) | {
         "id": "with-development", "development_cohort": {"id": "lidc-open", "version": "1"},
     }  # fmt: skip

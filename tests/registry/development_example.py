@@ -11,9 +11,8 @@ from registry.pipeline.carry import carry
 from registry.settings import Databases
 from registry.submissions.lock import lock_protocol
 from registry.submissions.review import report_for
-from registry.submissions.use import Statement, declare
 from tests.registry.facility_example import Example, facility_example
-from tests.registry.locked import lock_cohort
+from tests.registry.locked import lock_cohort, no_restriction
 from tests.validators.cohort_example import contract, few_scans
 from validators.cohort.ingest import ingest
 from validators.cohort.keys import create_keys
@@ -54,7 +53,7 @@ def sealed(life: Example, name: str, *, first: int, keys: bool = True, every: in
     path = f"cohorts/{name}/1/manifest.json"
     life.api.store.put(path, manifest_bytes(manifest))
     lock_cohort(life.api, life.people, life.keys, path)
-    declare(life.api, life.people["Sam"], name, Statement(codes=["DUO:0000004"]))
+    no_restriction(life.api, life.people, name)
 
 
 def tried(life: Example, model: bytes, who: str = "Eva") -> str:

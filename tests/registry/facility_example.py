@@ -28,11 +28,10 @@ from registry.submissions import places
 from registry.submissions.families import note_weights
 from registry.submissions.lock import lock_protocol
 from registry.submissions.submit import submit
-from registry.submissions.use import Statement, declare
 from registry.trust.keys import Identity, load_identity, new_root, save_identity
 from registry.trust.model_files import model_digest
 from serving.sandbox.weights import weights_of
-from tests.registry.locked import found_stewards, lock_cohort
+from tests.registry.locked import found_stewards, lock_cohort, no_restriction
 from tests.registry.role import Role as DatabaseRole
 from tests.registry.role import token_of
 from tests.validators.cohort_example import sealed_example
@@ -163,7 +162,7 @@ def facility_example(
         path = "cohorts/nodules/1/manifest.json"
         api.store.put(path, manifest_bytes(sealed.manifest))
         lock_cohort(api, example.people, stewards, path)
-        declare(api, example.people["Sam"], "nodules", Statement(codes=["DUO:0000004"]))
+        no_restriction(api, example.people, "nodules")
         body = yaml.safe_load((Path(__file__).parents[2] / "demo" / "protocol.yaml").read_text())
         for name in ("robustness", "leakage"):
             del body[name]

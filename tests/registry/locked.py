@@ -12,11 +12,13 @@ from registry.identity.caller import Caller
 from registry.settings import Databases
 from registry.submissions.cohort_life import SignedLock, life, sign
 from registry.submissions.lock import propose_cohort
+from registry.submissions.use import Statement, declare
 from registry.trust.cohort_lock import LOCK_TYPE, lock_of, new_lock, parse_lock
 from registry.trust.dsse import add_signature, payload_of, unsigned
 from registry.trust.enrolment import EnrolledRole, founded, person_of
 from registry.trust.keys import Identity, issue, key_id, pem_of
 from tests.registry.role import Role
+from validators.cohort.data_use import NO_RESTRICTION
 
 STEWARDS = ("Sam", "Uma")
 
@@ -69,3 +71,9 @@ def lock_cohort(
         signed = signature(facility, people[person], keys[person], row["id"], row["version"])
         sign(facility, people[person], row["id"], row["version"], signed)
     return row
+
+
+def no_restriction(facility: Facility, people: dict[str, Caller], cohort: str) -> None:
+    """Sam says that the cohort has no conditions, and Uma confirms it."""
+    for person in STEWARDS:
+        declare(facility, people[person], cohort, Statement(codes=[NO_RESTRICTION]))

@@ -26,6 +26,7 @@ from registry.trust.errors import Refused
 from tests.registry.api_stage import listening
 from tests.registry.development_example import sealed
 from tests.registry.facility_example import Example, facility_example
+from tests.registry.locked import no_restriction
 from tests.registry.role import token_of
 from tests.validators.test_catalogue_rdf import DCAT, conforms, facts
 from validators.cohort.catalogue_facts import FacilityFacts, check_complete
@@ -235,8 +236,19 @@ def test_who_may_not_list_cohorts_reads_no_catalogue(life: Example, who: str) ->
         catalogue(life.api, life.people[who], "large", "json")
 
 
-def test_a_protocol_with_a_larger_group_raises_the_catalogues(life: Example) -> None:
+def test_no_restriction_is_published_once_another_steward_has_confirmed_it(life: Example) -> None:
+    def published() -> tuple[bool, list[str]]:
+        said = json.loads(read(life.api, life, "json", "nodules"))["conditions"]
+        return said["declared"], [one["code"] for one in said["codes"]]
+
     use.declare(life.api, life.people["Sam"], "nodules", Statement(codes=["DUO:0000004"]))
+    assert published() == (False, [])
+    no_restriction(life.api, life.people, "nodules")
+    assert published() == (True, ["DUO:0000004"])
+
+
+def test_a_protocol_with_a_larger_group_raises_the_catalogues(life: Example) -> None:
+    no_restriction(life.api, life.people, "nodules")
     lock_protocol(life.api, life.people["Sam"], life.body | {
         "id": "strict", "disclosure": {"minimum_group": 30, "decimals": 2}})  # fmt: skip
     assert json.loads(read(life.api, life, "json", "nodules"))["minimum_group"] == 30

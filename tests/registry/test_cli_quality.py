@@ -34,3 +34,17 @@ def test_it_says_what_stands_between_the_cases_and_the_seal(
     path.write_text(path.read_text().replace(",,", ",keep,R. Viewer"))
     show_quality(out, False)
     assert f"next: touchstone cohort seal {out}" in capsys.readouterr().out
+
+
+def test_who_ingests_reads_at_once_what_was_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, reference = hospital(tmp_path, 6)
+    contract, out = tmp_path / "contract.json", tmp_path / "out"
+    contract.write_text(made_contract(CT).model_dump_json())
+    ingest_source(source, contract, out, "locked", reference, (), False)
+    said = capsys.readouterr().out
+    left = json.loads((out / "quality.json").read_text())["left_out"]
+    assert left["patient in the development half"] > 0
+    for why, number in left.items():
+        assert f"left out: {number} x {why}" in said

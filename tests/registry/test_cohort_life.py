@@ -14,14 +14,13 @@ from registry.submissions import places
 from registry.submissions.cohort_life import NewCohortAct, SignedLock, act, check_lock, life, sign
 from registry.submissions.lock import lock_protocol, propose_cohort
 from registry.submissions.near import near_versions
-from registry.submissions.use import Statement, declare
 from registry.trust.canonical import sha256_bytes
 from registry.trust.cohort_lock import LOCK_TYPE, LockRecord, checked, new_lock, parse_record
 from registry.trust.dsse import add_signature, payload_of, unsigned
 from registry.trust.errors import Refused, Tampered, TouchstoneError, Unavailable
 from registry.trust.keys import issue, key_id, load_identity
 from tests.registry.facility_example import Example, facility_example, honest
-from tests.registry.locked import lock_cohort, signature
+from tests.registry.locked import lock_cohort, no_restriction, signature
 from tests.registry.role import Role, acting
 from validators.cohort.keys import create_keys
 from validators.cohort.manifest import manifest_bytes
@@ -41,7 +40,7 @@ def name(example: Example, request: pytest.FixtureRequest) -> str:
     """A sealed cohort of its own, which nobody has signed."""
     path, cohort = put(example, request.node.name)
     propose_cohort(example.api, example.people["Sam"], path)
-    declare(example.api, example.people["Sam"], cohort, Statement(codes=["DUO:0000004"]))
+    no_restriction(example.api, example.people, cohort)
     return cohort
 
 
@@ -348,7 +347,7 @@ def test_a_cohort_locked_by_one_before_stays_locked_and_waits_for_two(
     """A row from before the migration, as it stands in a database that was migrated."""
     path, name = put(example, "of old")
     propose_cohort(example.api, example.people["Sam"], path)
-    declare(example.api, example.people["Sam"], name, Statement(codes=["DUO:0000004"]))
+    no_restriction(example.api, example.people, name)
     with psycopg.connect(example.owner) as connection:
         connection.execute("ALTER TABLE touchstone.cohort DISABLE TRIGGER append_only")
         connection.execute(

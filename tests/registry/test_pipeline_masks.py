@@ -18,14 +18,13 @@ from registry.settings import Databases
 from registry.submissions import places
 from registry.submissions.lock import lock_protocol
 from registry.submissions.review import report_for
-from registry.submissions.use import Statement, declare
 from registry.trust.errors import Tampered, TouchstoneError
 from registry.trust.keys import load_identity, pem_of, save_identity
 from serving.sandbox.machine import recorded, this_cpu
 from serving.sandbox.providers import CPU
 from tests.registry.facility_example import Example, facility_example
 from tests.registry.further_example import carried, exchange, report_of
-from tests.registry.locked import lock_cohort
+from tests.registry.locked import lock_cohort, no_restriction
 from tests.validators.masks_made import SHAPE, contract_of_masks, staged_masks
 from validators.cohort.ingest import Staged
 from validators.cohort.keys import create_keys
@@ -124,7 +123,7 @@ def facility(database: Databases, tmp_path_factory: pytest.TempPathFactory) -> I
         path = "cohorts/organs/1/manifest.json"
         life.api.store.put(path, manifest_bytes(manifest))
         lock_cohort(life.api, life.people, life.keys, path)
-        declare(life.api, life.people["Sam"], "organs", Statement(codes=["DUO:0000004"]))
+        no_restriction(life.api, life.people, "organs")
         yield Masks(life, staged, manifest)
 
 

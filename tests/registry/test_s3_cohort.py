@@ -97,8 +97,14 @@ def test_an_object_that_somebody_puts_beside_a_cohort_is_named(
 ) -> None:
     folder = "cohorts/nodules/1"
     administrator.put_object(Bucket=settings.objects.name, Key=f"{folder}0/x", Body=b"x")
-    check_listed(sealed.manifest, store.list(folder))  # another version's folder
-    added = f"{folder}/inputs/99999"
-    administrator.put_object(Bucket=settings.objects.name, Key=added, Body=b"x")
-    with pytest.raises(Tampered, match=f"{added} was added"):
-        check_listed(sealed.manifest, store.list(folder))
+    check_listed(sealed.manifest, store.names(folder))  # another version's folder
+    for name in (".z", "inputs/0 0", "\n", "inputs/99999"):
+        added = f"{folder}/{name}"
+        administrator.put_object(Bucket=settings.objects.name, Key=added, Body=b"x")
+        assert added in store.names(folder)
+        with pytest.raises(Tampered) as refused:
+            check_listed(sealed.manifest, [added])
+        assert repr(added)[1:-1] in refused.value.message
+        assert "\n" not in refused.value.message
+        with pytest.raises(Tampered, match="was added"):
+            check_listed(sealed.manifest, store.names(folder))

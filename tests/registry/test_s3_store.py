@@ -362,6 +362,7 @@ def test_keys_that_are_no_paths_are_not_listed(
         client.put_object(Bucket=settings.objects.name, Key=key, Body=b"x")
     store.put("a/b", b"")
     assert store.list("") == ["a/b"]
+    assert store.names("a") == ("a/.partial-1", "a/b", "a/ä")
 
 
 # What is said when something is wrong

@@ -156,6 +156,16 @@ def test_what_is_no_file_is_no_object(local_store: LocalStore, root: Path) -> No
     with pytest.raises(NotFound):  # and it does not wait for a writer
         local_store.get("pipe")
     assert local_store.list("") == []
+    assert local_store.names("") == ("pipe",)
+
+
+def test_names_that_no_object_can_have_are_named(local_store: LocalStore, root: Path) -> None:
+    local_store.put("a/b", b"")
+    odd = [os.fsdecode(name) for name in (b"a/.hidden", b"a/.x/y", b"a/\xff", b"a/b c")]
+    for name in (*odd, "a/.partial-0123456789abcdef"):  # the last: what a dead writer may leave
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"x")
+    assert local_store.names("a") == tuple(sorted([*odd, "a/b"]))
 
 
 def test_of_many_who_write_one_path_at_once_exactly_one_wins(store: ObjectStore) -> None:

@@ -178,7 +178,7 @@ def verified(example: Example, submission: str) -> None:
     row, store = example.row(submission), example.worker.store
     check_lock(example.worker, row)
     manifest = load_manifest(example.worker, row)
-    check_listed(manifest, store.list(FOLDER))
+    check_listed(manifest, store.names(FOLDER))
     verify(manifest, store, facility_keys(example.worker.settings, manifest))
 
 

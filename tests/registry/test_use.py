@@ -1,5 +1,6 @@
 """A cohort is used under declared conditions, and under an agreement that is in force, or not."""
 
+import contextlib
 import datetime as dt
 import itertools
 import uuid
@@ -51,7 +52,9 @@ def fresh(life: Example) -> None:
 
 
 def declared(life: Example, codes: list[str], until: dt.date | None = None) -> None:
-    use.declare(life.api, life.people["Sam"], "nodules", Statement(codes=codes, until=until))
+    for person in ("Sam", "Uma") if codes == [NO_RESTRICTION] else ("Sam",):
+        said = Statement(codes=codes, until=until)
+        use.declare(life.api, life.people[person], "nodules", said)
 
 
 def asked(life: Example, protocol: str | None = None, *, first: dt.date = TODAY,
@@ -242,6 +245,30 @@ def test_who_asked_does_not_make_the_cohort_available(life: Example) -> None:
     moved(life, agreement, ("paused",))
     alone()  # and not after a pause that they made themselves
     assert moved(life, agreement, PATH[-1:])["usable"]
+
+
+def test_no_restriction_counts_once_another_steward_has_said_the_same(life: Example) -> None:
+    def said(person: str, **changes: Any) -> bool:
+        statement = Statement(**({"codes": [NO_RESTRICTION], "words": "CC BY 3.0"} | changes))
+        return bool(use.declare(life.api, life.people[person], "nodules", statement)["settled"])
+
+    assert said("Sam", codes=RESEARCH), "conditions: each use has an agreement of four eyes"
+    assert not said("Sam")
+    assert "Sam alone said that the cohort nodules 1 has no conditions" in refused(life)
+    assert not said("Sam"), "twice is no second person"
+    assert not said("Uma", words="CC0"), "another statement"
+    assert not said("Sam", words="CC0", until=TODAY + DAY)
+    refused(life)
+    steward = acting(life.api.databases, "tef", "steward", "sam ")
+    for by in (steward, Role(str(life.api.databases.owner))):  # a spelling of Sam; nobody at all
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+            by.execute(
+                "INSERT INTO touchstone.cohort_condition (cohort_id, cohort_version, codes, words,"
+                " until, settled, organisation, declared_by) VALUES ('nodules', '1',"
+                " '{DUO:0000004}', 'CC0', %s, true, 'tef', 'sam ')", (TODAY + DAY,))  # fmt: skip
+        refused(life)
+    assert said("Uma", words="CC0", until=TODAY + DAY)
+    assert life.submitted()
 
 
 def test_every_state_but_an_end_can_be_left_and_use_follows_one_alone(life: Example) -> None:

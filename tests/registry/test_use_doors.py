@@ -48,7 +48,13 @@ def test_two_stewards_take_an_agreement_to_its_end(
     listed = cli("steward", "cohort", "agreement", "list", "lidc-nodules", "--version", "2")
     assert asked["id"] in {one["id"] for one in listed["agreements"]}
     back = cli("steward", "cohort", "conditions", "lidc-nodules", "--version", "2", "--none")
-    assert [one["code"] for one in back["codes"]] == ["DUO:0000004"]
+    assert ([one["code"] for one in back["codes"]], back["settled"]) == (["DUO:0000004"], False)
+    confirm = ("cohort", "conditions", "lidc-nodules", "--version", "2", "--confirm")
+    with pytest.raises(Refused, match="Sam declared it: another steward"):
+        cli("steward", *confirm)
+    assert cli("second steward", *confirm)["settled"]
+    with pytest.raises(Refused, match="waits for you"):
+        cli("steward", *confirm)
 
 
 def test_asking_twice_with_one_key_declares_and_asks_once(

@@ -182,6 +182,15 @@ def test_keys_of_another_cohort_are_refused(sealed: Sealed, tmp_path: Path) -> N
         seal(sealed.staged, sealed.store, cohort_id="nodules", version="1", keys=keys)
 
 
+@pytest.mark.parametrize(("name", "version"), [("Made", "1"), ("../made", "1"), ("made", "a/b")])
+def test_a_name_that_no_manifest_can_bear_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, version: str
+) -> None:
+    with pytest.raises(Invalid, match="can't be called"):
+        create_keys(tmp_path / "keys", name, version)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_staged_is_said_plainly(sealed: Sealed, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="cohort ingest"):
         seal(tmp_path, sealed.store, cohort_id="nodules", version="1", keys=sealed.keys)

@@ -150,7 +150,7 @@ def _opened(source: Path, half: str, asked: Asked) -> Source:
     except OSError as error:
         raise Invalid(f"{source} can't be read: {error.strerror}") from error
     if not opened.cases:
-        raise Invalid(_nothing_left(opened.left_out[0][1] if opened.left_out else ""))
+        raise Invalid(_nothing_left(next((why for why, n in opened.case_flow.items() if n), "")))
     return opened
 
 

@@ -32,13 +32,17 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import TypeAdapter, ValidationError
 
 from registry.trust.canonical import canonical
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Unavailable
+from validators.contract.schema import Identifier, Version
 
 PURPOSES = ("inputs", "reference", "names")
 _LENGTH = 32
 _KEY_FILE = "key-encryption.key"
+_ID: TypeAdapter[str] = TypeAdapter(Identifier)
+_VERSION: TypeAdapter[str] = TypeAdapter(Version)
 
 
 @dataclass(frozen=True)
@@ -181,8 +185,10 @@ def create_keys(
 
     after: the version that this one is made from without some patients; its key for names, and so
     its pseudonyms, go on, so that the next patient is found too.
-    Raises Unavailable when the directory can't be written, Conflict where they were destroyed.
+    Raises Invalid for a name or version that no cohort can have, Unavailable when the directory
+    can't be written, Conflict where they were destroyed.
     """
+    _check_named(cohort, version)
     path = _wrapped_path(directory, cohort, version)
     if path.exists():
         return _read(directory, cohort, version, encryption)
@@ -197,6 +203,17 @@ def create_keys(
     except OSError as error:
         raise Unavailable(f"no key can be kept in {directory}: {error.strerror}") from error
     return _read(directory, cohort, version, encryption)
+
+
+def _check_named(cohort: str, version: str) -> None:
+    """Before anything is written under that name: Invalid for one that no manifest can bear."""
+    said = "a cohort's name is small letters, digits and - between them, such as lidc-nodules"
+    try:
+        _ID.validate_python(cohort)
+        said = "a version is letters, digits, . and -, at most 32, such as 1 or 2026.1"
+        _VERSION.validate_python(version)
+    except ValidationError:
+        raise Invalid(f"a cohort can't be called {cohort!a} {version!a}: {said}") from None
 
 
 def rewrap_keys(

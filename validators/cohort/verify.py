@@ -74,15 +74,19 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
 def check_listed(manifest: Manifest, listed: Iterable[str]) -> None:
     """Raise Tampered, naming it, where the store holds an object that the manifest does not list.
 
-    listed: every path below the cohort version's folder. Nothing ever reads such an object; it
-    shows that somebody wrote where only a seal writes, and so no run begins beside it.
+    listed: every name below the cohort version's folder (a store's `names`). Nothing ever reads
+    such an object; it shows that somebody wrote where only a seal writes, and so no run begins
+    beside it.
     """
     folder = manifest_path(manifest.id, manifest.version).rpartition("/")[0]
     known = {entry.path for entry in manifest.objects}
     known |= {f"{folder}/{name}" for name in BESIDE}
     for path in listed:
         if path not in known:
-            raise Tampered(f"{path} was added to the sealed cohort: its manifest does not list it")
+            name = path if path.isascii() and path.isprintable() else ascii(path)
+            raise Tampered(
+                f"{name[:300]} was added to the sealed cohort: its manifest does not list it"
+            )
 
 
 def _check_cases(

@@ -5,7 +5,7 @@ VALUES (%(cohort_id)s, %(cohort_version)s, %(codes)s, %(words)s, %(until)s, %(or
     %(declared_by)s)
 
 -- name: condition_latest
-SELECT number, codes, words, until, grandfathered, declared_by, declared_at
+SELECT number, codes, words, until, grandfathered, settled, declared_by, declared_at
 FROM touchstone.cohort_condition
 WHERE cohort_id = %(cohort_id)s AND cohort_version = %(cohort_version)s
 ORDER BY number DESC LIMIT 1
