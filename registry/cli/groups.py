@@ -149,7 +149,7 @@ def cohort_ingest(
     out: Annotated[Path, typer.Option(help="Folder for the staged cases.")],
     half: Annotated[
         Half, typer.Option(help="Which patients: one half, by a hash of their ids, or all.")
-    ] = Half.locked,
+    ] = Half.all,
     reference: Annotated[
         Path | None,
         typer.Option(help="Reference standards by series, study or patient (CSV or Parquet)."),

@@ -103,7 +103,7 @@ def ingest(
     out: Path,
     *,
     contract: Contract,
-    half: str = "locked",
+    half: str = "all",
     keep: tuple[str, ...] = (),
     reference: Path | None = None,
     progress: Progress = lambda done, total: None,
