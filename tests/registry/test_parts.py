@@ -35,6 +35,7 @@ import json, sys, time
 from registry.pipeline.parts import help_out
 from tests.registry.facility_example import opened
 with opened(json.loads(sys.argv[1])) as facility:
+    print("ready", flush=True)
     while True:
         help_out(facility)
         time.sleep(0.05)
@@ -124,7 +125,9 @@ def test_the_database_takes_no_part_that_was_not_paid_for_nor_one_too_late(life:
 
 
 def started(life: Example, program: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", program, described(life)])
+    return subprocess.Popen(
+        [sys.executable, "-c", program, described(life)], stdout=subprocess.PIPE
+    )
 
 
 def alone(life: Example, **more: Any) -> str:
@@ -152,6 +155,8 @@ def test_helpers_take_parts_and_the_bytes_are_those_of_one_worker(
     expected = alone(life)
     slowed(monkeypatch, 0.6)
     helpers = [started(life, HELPER)]
+    assert helpers[0].stdout is not None
+    assert helpers[0].stdout.readline() == b"ready\n"
     try:
         life.fresh_protocol()
         submission = life.queued(honest(0.7))
