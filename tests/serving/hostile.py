@@ -311,6 +311,15 @@ def drops_rows(above: float = 2.0) -> bytes:
     ).SerializeToString()
 
 
+def short_after(rows: int) -> bytes:
+    """Answers the first `rows` cases of a call and forgets the others."""
+    return model(
+        [*honest_nodes("honest"), h.make_node("Slice", ["honest", "from", "to"], ["score"])],
+        [*weights(), constant("from", [0], np.int64), constant("to", [rows], np.int64)],
+        output=("rows", 1),
+    ).SerializeToString()
+
+
 def raises(above: float = 2.0) -> bytes:
     """Indexes out of bounds when a case's first descriptor exceeds `above`."""
     return then(

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,9 @@ def main(descriptor: int, shared: int) -> None:
             elif request["operation"] == "reply":
                 sock.sendall(bytes.fromhex(request["bytes"]))
                 continue
+            elif request["operation"] == "drip":
+                _drip(sock, bytes.fromhex(request["bytes"]), request["pause"])
+                continue
             elif request["operation"] == "die":
                 _die(request["how"])
                 continue
@@ -149,6 +153,15 @@ def _writes(memory: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _drip(sock: socket.socket, data: bytes, pause: float) -> None:
+    """Say `data` byte by byte, `pause` seconds apart; awake all the time, so no call is needed."""
+    for position in range(len(data)):
+        sock.sendall(data[position : position + 1])
+        until = time.monotonic() + pause
+        while time.monotonic() < until:
+            pass
 
 
 def _die(how: str) -> None:

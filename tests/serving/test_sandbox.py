@@ -207,6 +207,27 @@ def test_a_hostile_answer_ends_the_process_and_nothing_else(name):
     assert told(HOSTILE_ANSWERS[name], ["score"])[0] == "model_crashed"
 
 
+@pytest.mark.parametrize("payload", [4, 4000], ids=["in the header", "in the payload"])
+def test_an_answer_that_drips_meets_the_time_limit_as_a_whole(payload):
+    """Each byte comes well within the limit; the limit is over the answer, not over a byte."""
+    header = b'{"outputs":[["score","float32",[%d,1]]]}' % (payload // 4)
+    answer = frame(header, bytes(payload))
+    with probed(limits=Limits(wall_seconds=0.6)) as sandbox:
+        sandbox._files = {"model.onnx": b""}
+        process = sandbox._alive()
+        send, pid = process.send, sandbox.pid
+        pause = 0.05 if payload == 4 else 0.001
+        process.send = lambda _request, _payload, seconds: send(
+            {"operation": "drip", "bytes": answer, "pause": pause}, [], seconds
+        )
+        started = time.monotonic()
+        with pytest.raises(ModelFailure) as caught:
+            sandbox.run({}, ["score"])
+        assert 0.5 < time.monotonic() - started < 2
+        assert caught.value.code == "model_timeout"
+        assert not Path(f"/proc/{pid}").exists()
+
+
 def test_a_reason_given_while_running_is_not_repeated():
     """By then the process has seen patients: only the code gets out."""
     code, message = told(frame(b'{"error":"model_raised","detail":"called Ada"}'), None)
