@@ -8,6 +8,7 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
+from registry.pipeline.killed import unless_killed
 from registry.submissions import places
 from registry.submissions.lock import other_versions
 from registry.trust.canonical import canonical
@@ -56,8 +57,9 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
         not_after = min(not_after, conditions_due)  # met by a new submission, or it ends
     files = work.model_files()
     with work.start_sandbox() as sandbox:
-        sandbox.load(files)
-        golden = record(sandbox, make_inputs(contract, seed=protocol.digest), contract)
+        unless_killed(sandbox, lambda: sandbox.load(files))
+        made = make_inputs(contract, seed=protocol.digest)
+        golden = unless_killed(sandbox, lambda: record(sandbox, made, contract))
     packed = bundle_files(
         model_files=files,
         contract=canonical(contract.model_dump(mode="json")),

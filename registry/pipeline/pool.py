@@ -19,10 +19,12 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from registry.pipeline.before import check_host, check_level
+from registry.pipeline.killed import unless_killed
 from registry.pipeline.work import Work
 from serving.calls import Model
 from validators.cohort.manifest import Manifest
@@ -47,7 +49,7 @@ def pool(work: Work, files: dict[str, bytes], manifest: Manifest) -> Iterator[li
         check_host(work)
         work.trace.model_had_a_hand = True
         for sandbox in sandboxes:
-            sandbox.load(files)
+            unless_killed(sandbox, partial(sandbox.load, files))
             check_level(work, sandbox)  # a server tells of the process itself only now
         yield sandboxes
 

@@ -25,6 +25,7 @@ from registry.pipeline.assessment import assess
 from registry.pipeline.before import open_inputs
 from registry.pipeline.certificate_draft import bundle_and_statement
 from registry.pipeline.comparators import check_comparators
+from registry.pipeline.killed import unless_killed
 from registry.pipeline.parts import lead
 from registry.pipeline.perturbed_runs import run_perturbed
 from registry.pipeline.pool import pool
@@ -63,7 +64,7 @@ def intake(work: Work) -> None:
         files = files_from_directory(directory)
     with work.start_inspection() as sandbox:
         work.trace.model_had_a_hand = True
-        description = sandbox.inspect(files)
+        description = unless_killed(sandbox, lambda: sandbox.inspect(files))
     decide(description, work.contract)
     if description.weights is None:
         raise Refused("the inspection did not tell of the weights", code="model_invalid")

@@ -53,8 +53,8 @@ MESSAGES: Final[dict[str, str]] = {
     "model_training": "the model carries training information: export it for inference",
     "model_shapes": "the shapes inside the model don't fit each other{detail}: check it with "
     "onnx.shape_inference in strict mode",
-    "tensor_too_large": "a tensor inside the model is larger than 2^30 elements at a batch "
-    "of 256{detail}",
+    "tensor_too_large": "a tensor inside the model is larger than 2^30 elements in the "
+    "largest batch that it may get{detail}",
     "tensor_kind": "the model takes or gives something that is not a plain tensor of numbers"
     "{detail}: for scikit-learn export with zipmap=False",
     "model_not_loadable": "onnxruntime can't load the model{detail}",

@@ -9,7 +9,7 @@ Rules
 2. External data is inlined when every external tensor names the one sibling by its plain name
    and lies inside it; otherwise the model is refused.
 3. Each graph is walked to the end: domains, operators, tensors, nesting.
-4. Shapes are inferred strictly at a batch of 256, and no tensor may exceed 2^30 elements.
+4. Shapes are inferred strictly at the largest batch, and no tensor may exceed 2^30 elements.
 5. A refusal is (code, detail); detail holds the author's own names and no contents.
 """
 

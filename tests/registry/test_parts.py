@@ -1,5 +1,6 @@
 """A run shared out among workers: the same bytes, however many took part and whoever was lost."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,15 +43,17 @@ with opened(json.loads(sys.argv[1])) as facility:
         time.sleep(0.05)
 """
 LEADER = """
-import json, sys, time
+import contextlib, json, sys, time
 from registry.pipeline.carry import carry
 from registry.pipeline.turns import next_turn
+from registry.trust.errors import Unavailable
 from tests.registry.facility_example import opened
 with opened(json.loads(sys.argv[1])) as facility:
     while True:
         with next_turn(facility, "leader") as turn:
             if turn is not None:
-                carry(facility, turn)
+                with contextlib.suppress(Unavailable):  # as `touchstone worker`: it tries again
+                    carry(facility, turn)
         time.sleep(0.05)
 """
 
@@ -233,6 +237,17 @@ def test_killed_at_random_and_again_it_ends_with_the_same_bytes(life: Example) -
     kill_at_random(life, expected, KILLS)
 
 
+def test_sandboxes_killed_at_random_cost_time_and_no_byte(life: Example) -> None:
+    """Somebody else's SIGKILL looks like no memory: the process is started anew, nobody blamed."""
+    kill_sandboxes(life, alone(life), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_sandboxes_killed_fifty_times_at_random_change_no_byte(life: Example) -> None:
+    kill_sandboxes(life, alone(life), 50)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_fifty_times_at_random_it_ends_with_the_same_bytes(life: Example) -> None:
@@ -262,6 +277,42 @@ def kill_at_random(life: Example, expected: str, kills: int) -> None:
             processes[chosen] = started(life, (LEADER, HELPER)[chosen])
         until(lambda s=submission: life.state(s) not in ("queued", "running", "assessed"), 60)
         for process in processes:
+            process.kill()
+            process.wait()
+        assert life.state(submission) == "in_review"
+        assert predictions(life, submission) == expected
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a worker started: its sandboxes."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    with contextlib.suppress(OSError):
+        return [int(child) for task in tasks for child in task.read_text().split()]
+    return []
+
+
+def kill_sandboxes(life: Example, expected: str, kills: int) -> None:
+    """Kill a worker's sandbox at random moments, twice a run at most; the worker goes on."""
+    draw = np.random.default_rng(kills)
+    killed = 0
+    while killed < kills:
+        life.fresh_protocol()
+        submission = life.queued(honest(0.7))
+        process = started(life, LEADER)
+
+        def busy(pid: int = process.pid, of: str = submission) -> bool:
+            return bool(children(pid)) or life.state(of) not in ("queued", "running")
+
+        try:
+            for _ in range(min(2, kills - killed)):
+                until(busy, 60)
+                time.sleep(draw.uniform(0, 0.6))
+                if found := children(process.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(found[int(draw.integers(len(found)))], signal.SIGKILL)
+                        killed += 1
+            until(lambda s=submission: life.state(s) not in ("queued", "running", "assessed"), 60)
+        finally:
             process.kill()
             process.wait()
         assert life.state(submission) == "in_review"

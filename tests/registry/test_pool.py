@@ -1,11 +1,16 @@
-"""How many processes a run gets."""
+"""How many processes a run gets, and what becomes of one that is killed."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from registry.pipeline.killed import unless_killed
 from registry.pipeline.pool import cores
+from serving.sandbox import ModelFailure, Sandbox
+from tests.serving import hostile
+from validators.contract.description import ModelDescription
 
 
 @pytest.mark.parametrize(
@@ -18,3 +23,41 @@ def test_a_quota_of_the_control_group_counts(tmp_path: Path, said: str, expected
     (tmp_path / "cpu.max").write_text(said + "\n")
     assert cores(tmp_path / "cpu.max") == (own if expected is None else min(own, expected))
     assert cores(tmp_path / "missing") == own
+
+
+def killing(sandbox: Sandbox, times: int, asked: list[int]) -> ModelDescription:
+    """Inspect a model in a process that somebody else kills the first few times."""
+    asked.append(sandbox.pid or 0)
+    if len(asked) <= times:
+        assert sandbox.pid is not None
+        os.kill(sandbox.pid, signal.SIGKILL)
+    return sandbox.inspect({"model.onnx": hostile.honest()})
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_a_process_that_somebody_else_killed_is_asked_again(times: int):
+    asked: list[int] = []
+    with Sandbox.start() as sandbox:
+        found = unless_killed(sandbox, lambda: killing(sandbox, times, asked))
+    assert found.parameters == 68
+    assert len(set(asked)) == times + 1, "each time a fresh process"
+
+
+def test_what_dies_again_and_again_is_at_fault():
+    asked: list[int] = []
+    with Sandbox.start() as sandbox, pytest.raises(ModelFailure) as caught:
+        unless_killed(sandbox, lambda: killing(sandbox, 99, asked))
+    assert caught.value.code == "model_out_of_memory"
+    assert len(asked) == 3
+
+
+def test_what_is_wrong_with_a_model_is_said_at_once():
+    asked: list[int] = []
+
+    def ask() -> None:
+        asked.append(1)
+        sandbox.inspect({"model.onnx": b"no model"})
+
+    with Sandbox.start() as sandbox, pytest.raises(ModelFailure, match="not ONNX"):
+        unless_killed(sandbox, ask)
+    assert asked == [1]
