@@ -86,15 +86,15 @@ def resnet_18() -> bytes:
     return graph.model("resnet-18", IMAGE, {"score": [1]})
 
 
-def small_cnn() -> bytes:
+def small_cnn(shape: tuple[int, ...] = IMAGE) -> bytes:
     """Three convolutions."""
     graph = _Graph()
-    x, inner = "x", 3
+    x, inner = "x", shape[0]
     for outer, stride in ((16, 2), (32, 2), (64, 2)):
         x = graph.node("Relu", graph.convolve(x, inner, outer, 3, stride))
         inner = outer
     graph.named(graph.score(x, 64), "score")
-    return graph.model("small-cnn", IMAGE, {"score": [1]})
+    return graph.model("small-cnn", shape, {"score": [1]})
 
 
 def perceptron() -> bytes:

@@ -2,6 +2,9 @@
 
     python -m bench.run [--rounds 5] [--dir FOLDER] [NAME …]
 
+Then the memory of a run over 100,000 small images beside that over 5,000: the peak of the process
+that runs and of its largest sandboxed one, each size in a process of its own.
+
 The run reads objects from a local store, verifies and decrypts them, sends batches to sandboxed
 processes (one a core, one thread each, as the pipeline does) and checks what they answer. The bare
 loop has all cases in memory in the model's own type, the same batches, and onnxruntime's threads on
@@ -10,12 +13,15 @@ all cores. Both take turns; ratios are medians of pairs. The exit status is 1 wh
 
 import argparse
 import contextlib
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +39,7 @@ from serving.batches import batch_of
 from serving.client import Restarts, answered
 from serving.sandbox import Sandbox
 from validators.cohort.keys import create_keys
+from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 from validators.cohort.stream import stream
 from validators.contract.schema import Contract
@@ -60,6 +67,9 @@ SETTINGS = {
     "U-Net, uint8": Setting(u_net, IMAGE, "uint8", 150, 0.88, "labels"),
     "30 features": Setting(perceptron, (FEATURES,), "float32", 1_000_000, 0.70),
 }
+
+SMALL = Setting(partial(small_cnn, (1, 64, 64)), (1, 64, 64), "uint8", 0, 0.0)
+MEMORY_TARGET = 1.2
 
 
 def contract_of(setting: Setting) -> Contract:
@@ -127,10 +137,7 @@ def measure(name: str, setting: Setting, rounds: int, place: Path) -> bool:
         for start in range(0, len(plain), batch):
             session.run([setting.output], {"x": plain[start : start + batch]})
 
-    with contextlib.ExitStack() as open_:
-        pool = [open_.enter_context(Sandbox.start()) for _ in range(cores())]
-        for sandbox in pool:
-            sandbox.load({"model.onnx": model})
+    with pool_of(model) as pool:
 
         def run() -> None:
             shards = stream(manifest, store, keys.inputs())
@@ -152,6 +159,71 @@ def measure(name: str, setting: Setting, rounds: int, place: Path) -> bool:
     return met
 
 
+_PEAK = """
+import json, sys
+from pathlib import Path
+from bench.run import SMALL, contract_of, peak, pool_of
+from registry.storage.local import LocalStore
+from serving.client import Restarts, answered
+from validators.cohort.keys import open_keys
+from validators.cohort.manifest import parse_manifest
+from validators.cohort.stream import stream
+folder = Path(sys.argv[1])
+manifest = parse_manifest((folder / "manifest").read_bytes())
+key = open_keys(folder / "keys", manifest).inputs()
+with pool_of(SMALL.model()) as pool:
+    shards = stream(manifest, LocalStore(folder / "objects"), key)
+    cases = sum(len(of.cases) for of in answered(pool, shards, contract_of(SMALL), Restarts()))
+    assert cases == manifest.counts.cases
+    print(json.dumps([peak("self"), max(peak(sandbox.pid) for sandbox in pool)]))
+"""
+
+
+def memory(place: Path) -> bool:
+    """Print the peaks; returns whether the larger cohort took at most 1.2 x the smaller one's."""
+    found = []
+    for cases in (5_000, 100_000):
+        folder = place / f"memory-{cases}"
+        folder.mkdir()
+        values = np.random.default_rng(1).integers(0, 256, (cases, *SMALL.shape), dtype=np.uint8)
+        keys = create_keys(folder / "keys", "bench", "1")
+        manifest = seal(
+            staged(folder / "staged", values), LocalStore(folder / "objects"), cohort_id="bench",
+            version="1", keys=keys,
+        )  # fmt: skip
+        (folder / "manifest").write_bytes(manifest_bytes(manifest))
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, str(folder)], check=True, stdout=subprocess.PIPE
+        )
+        found.append(json.loads(done.stdout))
+    (few, few_inside), (many, many_inside) = found
+    worst = max(many / few, many_inside / few_inside)
+    met = worst <= MEMORY_TARGET
+    print(
+        f"memory: {few:.0f} MiB over 5,000 images and {many:.0f} over 100,000, in the sandbox "
+        f"{few_inside:.0f} and {many_inside:.0f}: {worst:.2f} x (target {MEMORY_TARGET}): "
+        f"{'met' if met else 'MISSED'}",
+        flush=True,
+    )
+    return met
+
+
+def peak(process: int | str | None) -> float:
+    """The most memory that a process ever had, in MiB."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+@contextlib.contextmanager
+def pool_of(model: bytes) -> Iterator[list[Sandbox]]:
+    """A sandboxed process a core, the model loaded."""
+    with contextlib.ExitStack() as open_:
+        pool = [open_.enter_context(Sandbox.start()) for _ in range(cores())]
+        for sandbox in pool:
+            sandbox.load({"model.onnx": model})
+        yield pool
+
+
 def seconds(work: Callable[[], None]) -> float:
     """How long it took."""
     started = time.perf_counter()
@@ -162,7 +234,7 @@ def seconds(work: Callable[[], None]) -> float:
 def main() -> None:
     """Measure all, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=", ".join(SETTINGS))
+    parser.add_argument("names", nargs="*", help=", ".join((*SETTINGS, "memory")))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, default=None)
     given = parser.parse_args()
@@ -171,6 +243,8 @@ def main() -> None:
         for name, setting in SETTINGS.items():
             if not given.names or name in given.names:
                 met.append(measure(name, setting, given.rounds, Path(place)))
+        if not given.names or "memory" in given.names:
+            met.append(memory(Path(place)))
     sys.exit(0 if all(met) else 1)
 
 
