@@ -129,7 +129,13 @@ class Counting:
         return data[:-1] + bytes([data[-1] ^ 1]) if path == self.change else data
 
 
+def working() -> set[threading.Thread]:
+    """The threads that read ahead, those of other tests' unfinished streams among them."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("cohort")}
+
+
 def test_two_shards_are_read_ahead_and_no_more(made: Made) -> None:
+    others = working()
     store = Counting(made.store)
     events: list[object] = []
     caller = threading.get_ident()
@@ -146,18 +152,20 @@ def test_two_shards_are_read_ahead_and_no_more(made: Made) -> None:
     time.sleep(0.05)
     assert sorted(store.read) == [entry.path for entry in made.manifest.shards[:3]]
     reading.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("cohort")]
+    assert not working() - others
     assert len(store.read) == 3
 
 
 def test_a_reader_that_fails_leaves_no_thread(made: Made) -> None:
+    others = working()
+
     def run() -> None:
         for _ in stream(made.manifest, made.store, made.keys.inputs()):
             raise RuntimeError("the model")
 
     with pytest.raises(RuntimeError, match="the model"):
         run()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("cohort")]
+    assert not working() - others
 
 
 @pytest.mark.parametrize("number", [0, 1, 5, 14])
