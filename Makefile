@@ -36,10 +36,11 @@ test-slow:
 
 bench:
 	@requirements/install.sh dev
-	@for name in binary_coverage cohort comparators coverage detection_coverage families gate inference \
+	@missed=; for name in binary_coverage cohort comparators coverage detection_coverage families gate inference \
 		ladder log multiclass_coverage parts regression_coverage robustness run sandbox \
 		segmentation_coverage time_to_event_coverage verify; do echo "== bench.$$name"; \
-		$(SILENCE) $(BIN)/python -m bench.$$name || exit 1; done
+		$(SILENCE) $(BIN)/python -m bench.$$name || missed="$$missed $$name"; done; \
+		[ -z "$$missed" ] || { echo "missed:$$missed" >&2; exit 1; }
 
 COMPILE = $(BIN)/uv --quiet pip compile --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --no-annotate --universal --python-version 3.11
