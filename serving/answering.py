@@ -8,7 +8,8 @@ Rules
    shards, nor of which process on which host was asked. So shards may be shared out.
 2. A batch that fails is halved until the case is found, at the same number of rows; a shard may
    spend HALVINGS extra calls on that, and then the rest of a failed batch fails with its code.
-3. A model that crashes, hangs or eats its memory gets a fresh process; the caller counts how often.
+3. A case on which the process died is asked once more, alone, in a fresh one: somebody else may
+   have killed it. How often a fresh process was needed, the caller counts.
 4. Nobody sees an answer that was not checked against the contract.
 """
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from serving.batches import Arrays, Rows, Shard, batches, fitting, ordered, rows_a_batch
 from serving.calls import Calls
-from serving.sandbox.failures import ModelFailure
+from serving.sandbox.failures import KILLED, ModelFailure
 from serving.sandbox.outputs import bad_rows, no_answers, scores_of
 from validators.contract.schema import Contract
 
@@ -109,26 +110,36 @@ class _Run:
         for rows, cause in troubled:
             self._halve(rows, cause)
 
-    def _again(self, rows: Rows) -> None:
-        """One part of a batch that failed, by itself."""
+    def _again(self, rows: Rows, *, last: bool = False) -> None:
+        """One part of a batch that failed, by itself; `last`: what fails now has failed."""
         try:
             self._begin(rows)
             self._record(rows, self._finish(rows))
         except ModelFailure as failure:
             if failure.fatal:
                 self._restart(failure)
-            self._halve(rows, failure)
+            if last:
+                self._fail(rows, failure)
+            else:
+                self._halve(rows, failure)
 
     def _halve(self, rows: Rows, failure: ModelFailure) -> None:
+        if len(rows) == 1 and failure.code in KILLED and self._halvings > 0:
+            self._halvings -= 1
+            self._again(rows, last=True)
+            return
         if len(rows) == 1 or self._halvings <= 0:
-            for row in rows:
-                self.codes[row] = failure.code
-                self.values[row] = self._nothing
+            self._fail(rows, failure)
             return
         self._halvings -= 2
         middle = len(rows) // 2
         self._again(rows[:middle])
         self._again(rows[middle:])
+
+    def _fail(self, rows: Rows, failure: ModelFailure) -> None:
+        for row in rows:
+            self.codes[row] = failure.code
+            self.values[row] = self._nothing
 
     def _restart(self, failure: ModelFailure) -> None:
         self._fresh(failure)

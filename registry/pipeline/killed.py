@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from serving.calls import Model
-from serving.sandbox.failures import ModelFailure
+from serving.sandbox.failures import KILLED, ModelFailure
 
 TRIES: Final = 3
-_KILLED: Final = frozenset({"model_crashed", "model_out_of_memory"})
 _Answer = TypeVar("_Answer")
 
 
@@ -27,7 +26,7 @@ def unless_killed(sandbox: Model, ask: Callable[[], _Answer]) -> _Answer:
         try:
             return ask()
         except ModelFailure as failure:
-            if failure.code not in _KILLED or tries == TRIES:
+            if failure.code not in KILLED or tries == TRIES:
                 raise
             sandbox.restart()
     raise AssertionError("the last try returns or raises")

@@ -15,6 +15,8 @@ from typing import Final
 from registry.trust.errors import TouchstoneError
 
 FATAL: Final = frozenset({"model_timeout", "model_out_of_memory", "model_crashed"})
+KILLED: Final = frozenset({"model_out_of_memory", "model_crashed"})
+"""What a process that somebody else killed looks like, too."""
 
 MESSAGES: Final[dict[str, str]] = {
     # the process

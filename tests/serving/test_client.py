@@ -1,6 +1,8 @@
 """Every case of a shard is answered or accounted for, the same way each time."""
 
 import math
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -172,6 +174,33 @@ def test_only_the_failing_cases_fail_and_by_code(data, code):
 def test_a_model_that_fails_every_case_ends_in_bounded_time():
     parts = shards(300, odd=tuple(range(300)))
     assert run(hostile.raises(), parts, batch_size=64).failed_by_code == {"model_raised": 300}
+
+
+class Killed:
+    """A real sandbox whose process somebody else kills under the first calls."""
+
+    def __init__(self, sandbox: Sandbox, times: int) -> None:
+        self.sandbox, self.left = sandbox, times
+
+    def begin(self, inputs: Any, outputs: Any, rows: Any) -> None:
+        if self.left:
+            self.left -= 1
+            os.kill(self.sandbox.pid or 0, signal.SIGKILL)
+        self.sandbox.begin(inputs, outputs, rows)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sandbox, name)
+
+
+def test_a_case_under_which_somebody_else_killed_the_process_is_asked_again():
+    parts = shards(3)
+    with Sandbox.start() as sandbox:
+        sandbox.load({"model.onnx": hostile.honest()})
+        killed: Any = Killed(sandbox, 1)
+        found = predict(killed, parts, hostile.contract(), order_seed=SEED, batch_size=1)
+    assert found.failed_by_code == {}
+    assert found.restarts == 1
+    assert found.scores.tobytes() == run(hostile.honest(), parts, batch_size=1).scores.tobytes()
 
 
 def test_a_case_that_hangs_the_model_is_found_with_fresh_processes():
