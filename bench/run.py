@@ -32,7 +32,6 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from bench.networks import FEATURES, IMAGE, perceptron, resnet_18, small_cnn, u_net
-from registry.pipeline.pool import cores
 from registry.storage.local import LocalStore
 from registry.trust.canonical import canonical, digest_of
 from serving.batches import batch_of
@@ -43,6 +42,7 @@ from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 from validators.cohort.stream import stream
 from validators.contract.schema import Contract
+from validators.cores import cores
 
 _BLOCK_BYTES = 64_000_000
 

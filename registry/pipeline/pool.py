@@ -13,14 +13,11 @@ Rules
 4. No more than cores that this process may use, and no more than the cohort has shards.
 """
 
-import math
-import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from registry.pipeline.before import check_host, check_level
@@ -28,9 +25,9 @@ from registry.pipeline.killed import unless_killed
 from registry.pipeline.work import Work
 from serving.calls import Model
 from validators.cohort.manifest import Manifest
+from validators.cores import cores
 
 MOST: Final = 16
-_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 @contextmanager
@@ -58,16 +55,6 @@ def _size(work: Work, manifest: Manifest) -> int:
     if work.facility.settings.inference is not None:
         return 1
     return min(MOST, cores(), max(1, len(manifest.shards)))
-
-
-def cores(quota: Path = _QUOTA) -> int:
-    """The cores that this process may use: by its affinity, and by its control group's quota."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        allowed, period = quota.read_text().split()
-        return max(1, min(own, math.ceil(int(allowed) / int(period))))
-    except (OSError, ValueError):
-        return own  # no quota ("max"), or not that kind of control group
 
 
 def processor_seconds(models: Sequence[Model]) -> float | None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from registry.pipeline.killed import unless_killed
-from registry.pipeline.pool import cores
 from serving.sandbox import ModelFailure, Sandbox
 from tests.serving import hostile
 from validators.contract.description import ModelDescription
+from validators.cores import cores
 
 
 @pytest.mark.parametrize(

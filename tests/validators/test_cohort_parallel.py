@@ -92,7 +92,7 @@ def test_sealing_and_reading_hold_a_few_shards(
 ) -> None:
     """Forty shards of half a megabyte, on two cores."""
     for place in ("seal", "verify"):
-        monkeypatch.setattr(f"validators.cohort.{place}.cores", lambda: 2)
+        monkeypatch.setattr(f"validators.cohort.{place}.threads", lambda: 2)
     staged = made_staging(tmp_path / "staged", 40, size=512)
     store, keys = LocalStore(tmp_path / "objects"), create_keys(tmp_path / "keys", "made", "1")
     peaks = {}

@@ -16,20 +16,21 @@ Hashing and encrypting let go of the interpreter for buffers of some size, and s
 use all cores.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from validators.cores import cores
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _MOST = 8
 
 
-def cores() -> int:
-    """How many cores this process may use; no more than memory is meant for."""
-    return min(_MOST, len(os.sched_getaffinity(0)))
+def threads() -> int:
+    """One for each core that this process may use; no more than memory is meant for."""
+    return min(_MOST, cores())
 
 
 def in_order(

@@ -26,7 +26,8 @@ from registry.trust.errors import Invalid
 from validators.cohort.dicom_file import Header, read_header
 from validators.cohort.dicom_open import is_dicom
 from validators.cohort.dicom_series import Parts, Volume, parts_of
-from validators.cohort.reading_processes import cores, reading_processes
+from validators.cohort.reading_processes import reading_processes
+from validators.cores import cores
 
 STATEMENT = "cohort.yaml"
 MANY = 500

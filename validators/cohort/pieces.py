@@ -32,10 +32,11 @@ from safetensors.numpy import load_file, save
 from registry.trust.canonical import canonical
 from registry.trust.errors import Invalid, Unavailable
 from validators.cohort.check import check_inputs
-from validators.cohort.reading_processes import cores, reading_processes
+from validators.cohort.reading_processes import reading_processes
 from validators.cohort.reference_masks import check_reference, stacked
 from validators.cohort.source import Inputs, Source
 from validators.contract.schema import Contract
+from validators.cores import cores
 
 TABLE_PIECE = 256
 CRASHED = "reading it ended the process: its decoder failed, or it needs more memory than there is"

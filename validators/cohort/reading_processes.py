@@ -36,11 +36,6 @@ def reading_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def _begin(begin: Callable[..., None] | None, *given: Any) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None

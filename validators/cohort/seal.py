@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Conflict, Invalid
-from validators.cohort.ahead import cores, in_order
+from validators.cohort.ahead import in_order, threads
 from validators.cohort.clearance import check_clear
 from validators.cohort.contents import (
     SALT,
@@ -100,7 +100,7 @@ def seal(
     )  # fmt: skip
     shards = _Shards(folder, table, origin, writer, input_key)
     parts = shards.parts(shard_size)
-    for entry, of_cases in in_order(shards.seal, parts, at_once=2 * cores(), more=_MORE):
+    for entry, of_cases in in_order(shards.seal, parts, at_once=2 * threads(), more=_MORE):
         objects.append(entry)
         digests += of_cases
         progress(len(digests), len(table))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from registry.trust.errors import Tampered
-from validators.cohort.ahead import cores, in_order
+from validators.cohort.ahead import in_order, threads
 from validators.cohort.contents import counts_of, digests_of_cases
 from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import (
@@ -47,7 +47,7 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
     check_manifest(manifest)
     if keys is None:
         checked = in_order(lambda entry: len(read_sealed(entry, reader)), manifest.objects,
-                           at_once=1 + cores(), more=_MORE)  # fmt: skip
+                           at_once=1 + threads(), more=_MORE)  # fmt: skip
         sum(checked)
         return
     table = read_salted_reference(manifest, reader, keys.reference())
@@ -67,7 +67,7 @@ def verify(manifest: Manifest, reader: ObjectReader, keys: CohortKeys | None) ->
         _check_cases(entry, shard, table.slice(first, entry.cases), inputs, expected)
 
     shards = enumerate(zip(manifest.shards, firsts, strict=False))
-    for _ in in_order(check, shards, at_once=1 + cores(), more=_MORE):
+    for _ in in_order(check, shards, at_once=1 + threads(), more=_MORE):
         pass
 
 
