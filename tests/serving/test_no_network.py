@@ -6,6 +6,7 @@ anybody tried to send, also in vain, and the last attempt, made on purpose, show
 """
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
-import json, socket, subprocess, sys
+import json, os, socket, subprocess, sys
 from pathlib import Path
 
 def counted():
@@ -36,8 +37,17 @@ def sockets():
         found[name] = len(path.read_text().splitlines()) - 1 if path.exists() else 0
     return found
 
+checkout = Path(sys.argv[1])  # may lie in /tmp itself
+
 def files():
-    return sorted(str(path) for path in Path("/tmp").rglob("*") if "/tmp/run" not in str(path))
+    found = []
+    for place, folders, names in os.walk("/tmp"):
+        here = [Path(place, name) for name in [*folders, *names]]
+        found += [str(path) for path in here
+                  if path != Path("/tmp/run") and not checkout.is_relative_to(path)]
+        folders[:] = [name for name in folders
+                      if Path(place, name) not in (checkout, Path("/tmp/run"))]
+    return sorted(found)
 
 before = {"counted": counted(), "files": files()}
 from serving.client import predict
@@ -82,7 +92,12 @@ def alone() -> list[str]:
     tool = shutil.which("unshare")
     if tool is None:
         pytest.skip("there is no unshare on this machine")
-    inside = 'mount -t tmpfs none /tmp && mkdir -p /tmp/home /tmp/run/server && exec "$@"'
+    inside = "mount -t tmpfs none /tmp && mkdir -p /tmp/home /tmp/run/server"
+    if ROOT.is_relative_to("/tmp"):  # the checkout itself must still be seen
+        root = shlex.quote(str(ROOT))
+        inside = f"mount --bind {root} /mnt && {inside} && mkdir -p {root}"
+        inside += f" && mount --bind /mnt {root} && umount /mnt && cd {root}"
+    inside += ' && exec "$@"'
     words = [tool, "--net", "--mount", "sh", "-c", inside, "sh"]
     for form in (words, [tool, "--map-root-user", *words[1:]]):
         done = subprocess.run([*form, "true"], capture_output=True, text=True, check=False)
@@ -93,7 +108,7 @@ def alone() -> list[str]:
 
 def test_a_run_a_server_and_a_rehearsal_send_nothing_and_leave_nothing() -> None:
     done = subprocess.run(
-        [*alone(), sys.executable, "-B", "-c", PROGRAM],
+        [*alone(), sys.executable, "-B", "-c", PROGRAM, str(ROOT)],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
         env={"PATH": "/usr/bin:/bin", "HOME": "/tmp/home", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
