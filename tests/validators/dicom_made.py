@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from validators.cohort.dicom_file import read_header
-from validators.cohort.dicom_series import Volume, parts_of
+from validators.contract.dicom_file import read_header
+from validators.contract.dicom_series import Volume, parts_of
 
 SECRETS = ("Geheim^Gertrud", "19521224", "20240317", "Dr^Behandelnd", "ACC-4711", "PRIVATE-NOTE")
 """What must never be in a staged file."""

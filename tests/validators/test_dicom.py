@@ -19,11 +19,11 @@ from tests.validators.dicom_made import (
     with_pixels,
     write_series,
 )
-from validators.cohort.dicom_file import read_header, stored
-from validators.cohort.dicom_open import is_dicom
-from validators.cohort.dicom_series import parts_of, read_picture
 from validators.cohort.kept import kept_of
 from validators.cohort.suspicion import FACE, WRITING, shows_writing, suspicions
+from validators.contract.dicom_file import read_header, stored
+from validators.contract.dicom_open import is_dicom
+from validators.contract.dicom_series import parts_of, read_picture
 
 
 def refusal(paths: list[Path]) -> str:

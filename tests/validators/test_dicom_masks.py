@@ -19,8 +19,8 @@ from tests.validators.dicom_made import (
     with_pixels,
     write_series,
 )
-from validators.cohort.dicom_file import read_header
 from validators.cohort.dicom_mask import read_mask
+from validators.contract.dicom_file import read_header
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])

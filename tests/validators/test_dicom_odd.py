@@ -26,11 +26,11 @@ from tests.validators.dicom_made import (
     with_pixels,
 )
 from tests.validators.ingest_made import made_contract, table
-from validators.cohort.dicom_file import read_header, stored
-from validators.cohort.dicom_open import is_dicom
-from validators.cohort.dicom_series import Parts, parts_of, read_picture
 from validators.cohort.ingest import ingest
 from validators.cohort.quality import read_quality
+from validators.contract.dicom_file import read_header, stored
+from validators.contract.dicom_open import is_dicom
+from validators.contract.dicom_series import Parts, parts_of, read_picture
 
 PIXELS = noise((6, 8), 3)
 

@@ -36,11 +36,11 @@ from tests.validators.dicom_made import (
     write_series,
 )
 from tests.validators.ingest_made import CT, made_contract, table
-from validators.cohort.dicom_file import read_header
 from validators.cohort.dicom_mask import read_mask
-from validators.cohort.dicom_series import parts_of, read_picture
 from validators.cohort.image_file import read_image
 from validators.cohort.ingest import ingest
+from validators.contract.dicom_file import read_header
+from validators.contract.dicom_series import parts_of, read_picture
 from validators.contract.harmonise import tensor_of
 
 KINDS = ("ct", "bare", "4d", "seg", "nii", "nii.gz", "png", "tif", "bigendian")
@@ -206,8 +206,8 @@ READ = """
 import resource, sys
 from pathlib import Path
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import read_header, stored
-from validators.cohort.dicom_open import is_dicom
+from validators.contract.dicom_file import read_header, stored
+from validators.contract.dicom_open import is_dicom
 from validators.cohort.image_file import read_image
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 path = Path(sys.argv[1])

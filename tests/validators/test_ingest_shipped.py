@@ -11,10 +11,10 @@ import pydicom.data
 from registry.trust.errors import Invalid
 from tests.validators.dicom_made import statement
 from tests.validators.ingest_made import bytes_of, made_contract, table
-from validators.cohort.dicom_file import read_header
-from validators.cohort.dicom_open import is_dicom
 from validators.cohort.ingest import ingest
 from validators.cohort.quality import read_quality
+from validators.contract.dicom_file import read_header
+from validators.contract.dicom_open import is_dicom
 
 CONTRACT = made_contract(
     {"name": "x", "dtype": "float32", "shape": [1, 64, 64],

@@ -8,7 +8,7 @@ import pytest
 
 from registry.trust.errors import Invalid
 from tests.validators.dicom_made import noise, volume_of, write_series
-from validators.cohort.dicom_series import read_picture
+from validators.contract.dicom_series import read_picture
 
 DOSE, WEIGHT, HALF_LIFE = 370e6, 74.0, 6586.2
 

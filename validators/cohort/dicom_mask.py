@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import Header
-from validators.cohort.dicom_open import dataset, guarded
-from validators.cohort.dicom_series import Volume, plane_axes
+from validators.contract.dicom_file import Header
+from validators.contract.dicom_open import dataset, guarded
+from validators.contract.dicom_series import Volume, plane_axes
 from validators.contract.harmonise import Picture
 
 _NEAR = 0.1

@@ -22,10 +22,7 @@ from numpy.typing import NDArray
 
 from registry.trust.canonical import digest_of
 from registry.trust.errors import Invalid, NotFound
-from validators.cohort.dicom_file import Header
 from validators.cohort.dicom_mask import read_mask
-from validators.cohort.dicom_open import guarded
-from validators.cohort.dicom_series import Volume, read_picture
 from validators.cohort.folder_cases import Todo, cases_of_table, cases_of_walk
 from validators.cohort.folder_files import STATEMENT, state_of_folder
 from validators.cohort.folder_table import NAMES, read_table
@@ -34,6 +31,9 @@ from validators.cohort.kept import OPTIONS
 from validators.cohort.reference_mask import read_reference_mask
 from validators.cohort.source import Asked, Inputs, half_of, state_of
 from validators.cohort.suspicion import suspicions
+from validators.contract.dicom_file import Header
+from validators.contract.dicom_open import guarded
+from validators.contract.dicom_series import Volume, read_picture
 from validators.contract.harmonise import Picture, tensor_of
 from validators.contract.read import parse_document, read_document
 from validators.contract.schema import Strict, Tensor

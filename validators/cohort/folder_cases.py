@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import Header
-from validators.cohort.dicom_series import Volume, parts_of
 from validators.cohort.folder_files import (
     Found,
     Headers,
@@ -40,6 +38,8 @@ from validators.cohort.folder_table import (
 )
 from validators.cohort.kept import OPTIONS, UNKNOWN, kept_of
 from validators.cohort.source import Asked, Case
+from validators.contract.dicom_file import Header
+from validators.contract.dicom_series import Volume, parts_of
 
 _NONE: dict[str, Any] = {}
 

@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import Header, read_header
-from validators.cohort.dicom_open import is_dicom
-from validators.cohort.dicom_series import Parts, Volume, parts_of
 from validators.cohort.reading_processes import reading_processes
+from validators.contract.dicom_file import Header, read_header
+from validators.contract.dicom_open import is_dicom
+from validators.contract.dicom_series import Parts, Volume, parts_of
 from validators.cores import cores
 
 STATEMENT = "cohort.yaml"

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import LARGEST
-from validators.cohort.dicom_open import guarded
+from validators.contract.dicom_file import LARGEST
+from validators.contract.dicom_open import guarded
 from validators.contract.harmonise import Picture, axes_of, oriented
 from validators.metrics.mask_grid import check_affine
 from validators.metrics.mask_nifti import read_header, scale_of, shape_of

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import MODALITIES, Header
+from validators.contract.dicom_file import MODALITIES, Header
 
 OPTIONS = {
     "sex": "Retain Patient Characteristics Option: sex",

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import Header
 from validators.cohort.dicom_mask import read_mask, read_segments
-from validators.cohort.dicom_series import Volume
 from validators.cohort.folder_cases import Todo
 from validators.cohort.image_file import read_label_file
 from validators.cohort.reference_masks import LABELS, SPACING
+from validators.contract.dicom_file import Header
+from validators.contract.dicom_series import Volume
 from validators.contract.harmonise import Picture, harmonised
 from validators.contract.reference import form_of_mask, grid_of
 from validators.contract.schema import Contract, Tensor

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from validators.cohort.dicom_file import Header
+from validators.contract.dicom_file import Header
 
 WRITING = "writing may be burned in"
 FACE = "a face may be shown"

@@ -8,7 +8,7 @@ Rules
 1. A header is an allow-list: what is not a field of `Header` is never read into one, and nothing
    else of the file is handed on. `subject` and `seen` are for decisions and never written.
 2. Any file gives a header, pixels or Invalid: one line without a value of the file
-   (`validators.cohort.dicom_open`).
+   (`validators.contract.dicom_open`).
 3. Sizes are checked before anything is decoded.
 4. MONOCHROME1 is turned, so that more is brighter. FOR PROCESSING, palettes and modality look-up
    tables are refused, and so is one part of an image in several files.
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_frames import Frame, frames_of
-from validators.cohort.dicom_open import dataset, guarded, plain_syntax
-from validators.cohort.dicom_uptake import NEEDED, uptake_factor
+from validators.contract.dicom_frames import Frame, frames_of
+from validators.contract.dicom_open import dataset, guarded, plain_syntax
+from validators.contract.dicom_uptake import NEEDED, uptake_factor
 
 MODALITIES = ("CT", "MR", "PT", "MG", "DX", "CR", "US", "SC", "XC", "OT", "SEG")
 LARGEST = 1 << 29

@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
-from validators.cohort.dicom_file import LARGEST, Header, stored
-from validators.cohort.dicom_frames import Frame
-from validators.cohort.dicom_open import guarded
+from validators.contract.dicom_file import LARGEST, Header, stored
+from validators.contract.dicom_frames import Frame
+from validators.contract.dicom_open import guarded
 from validators.contract.harmonise import Picture
 
 EVEN = 0.1
