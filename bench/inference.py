@@ -82,7 +82,7 @@ def bare(model: Model) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     level = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = level.ORT_ENABLE_ALL
     return onnxruntime.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
 
 

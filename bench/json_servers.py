@@ -1,4 +1,4 @@
-"""The same models behind BentoML's and MLflow's own JSON routes, for bench.inference.
+"""The same models behind BentoML's and MLflow's own JSON routes, for bench.inference and bench.run.
 
 A few batches are asked, and the rate is scaled from them: at a CNN's inputs one batch of JSON is
 tens of megabytes.
@@ -33,7 +33,7 @@ import bentoml, numpy, onnxruntime
 class Stock:
     def __init__(self):
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads = THREADS
         self.session = onnxruntime.InferenceSession("model.onnx", options)
 
     @bentoml.api
@@ -42,8 +42,11 @@ class Stock:
 """
 
 
-def json_servers(models: list[Model], rates: dict[str, float]) -> Iterator[str]:
-    """A line for each server and model: its share of the bare loop's `rates`."""
+def json_servers(models: list[Model], rates: dict[str, float], threads: int = 1) -> Iterator[str]:
+    """A line for each server and model: its share of the bare loop's `rates`.
+
+    threads: that one call of the model takes.
+    """
     for name, start, path in (
         ("BentoML @bentoml.api", bentoml_server, "/predict"),
         ("mlflow models serve", mlflow_server, "/invocations"),
@@ -51,18 +54,23 @@ def json_servers(models: list[Model], rates: dict[str, float]) -> Iterator[str]:
         for model in models:
             batch = CASES if "CNN" in model.name else model.batch
             inputs = model.inputs["x"][:batch]
-            with tempfile.TemporaryDirectory() as directory, start(model, Path(directory)) as url:
+            with (
+                tempfile.TemporaryDirectory() as directory,
+                start(model, Path(directory), threads) as url,
+            ):
                 rate = batch / _seconds(url + path, inputs, wrapped=path == "/invocations")
             share = rate / rates[model.name]
             yield f"{name}, {model.name}, batch {batch}, JSON: {share:.3f} of bare (scaled)"
 
 
 @contextmanager
-def bentoml_server(model: Model, directory: Path) -> Iterator[str]:
+def bentoml_server(model: Model, directory: Path, threads: int) -> Iterator[str]:
     """BentoML's stock way: an API of one array."""
     (directory / "model.onnx").write_bytes(model.data)
     dtype = model.contract.inputs[0].dtype
-    (directory / "stock.py").write_text(SERVICE.replace("DTYPE", dtype))
+    (directory / "stock.py").write_text(
+        SERVICE.replace("DTYPE", dtype).replace("THREADS", str(threads))
+    )
     port = _free_port()
     command = ["-m", "bentoml", "serve", "stock:Stock", "--host", "127.0.0.1", "--port", str(port)]
     with _running(command, directory, f"http://127.0.0.1:{port}", "/readyz") as url:
@@ -70,7 +78,7 @@ def bentoml_server(model: Model, directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def mlflow_server(model: Model, directory: Path) -> Iterator[str]:
+def mlflow_server(model: Model, directory: Path, threads: int) -> Iterator[str]:
     """MLflow's scoring server on a model with a signature."""
     import mlflow
     from mlflow.models.signature import ModelSignature
@@ -82,7 +90,7 @@ def mlflow_server(model: Model, directory: Path) -> Iterator[str]:
         onnx.load_from_string(model.data),
         directory / "model",
         signature=ModelSignature(inputs),
-        onnx_session_options={"intra_op_num_threads": 1, "inter_op_num_threads": 1},
+        onnx_session_options={"intra_op_num_threads": threads},
         pip_requirements=[],
         save_as_external_data=False,
     )

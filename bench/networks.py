@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 IMAGE = (3, 224, 224)
 FEATURES = 30
+_OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
 
 
 class _Graph:
@@ -62,7 +63,7 @@ class _Graph:
             [value(key, kind, ["batch", *shape]) for key, shape in outputs.items()],
             self.weights,
         )
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        made = helper.make_model(graph, opset_imports=_OPSETS, ir_version=8)
         return bytes(made.SerializeToString())
 
     def named(self, of: str, name: str) -> None:
@@ -86,14 +87,14 @@ def resnet_18() -> bytes:
     return graph.model("resnet-18", IMAGE, {"score": [1]})
 
 
-def small_cnn(shape: tuple[int, ...] = IMAGE) -> bytes:
-    """Three convolutions."""
+def small_cnn(shape: tuple[int, ...] = IMAGE, width: int = 32) -> bytes:
+    """Three convolutions; of `width` channels, twice and four times as many."""
     graph = _Graph()
     x, inner = "x", shape[0]
-    for outer, stride in ((16, 2), (32, 2), (64, 2)):
-        x = graph.node("Relu", graph.convolve(x, inner, outer, 3, stride))
+    for outer in (width, 2 * width, 4 * width):
+        x = graph.node("Relu", graph.convolve(x, inner, outer, 3, 2))
         inner = outer
-    graph.named(graph.score(x, 64), "score")
+    graph.named(graph.score(x, inner), "score")
     return graph.model("small-cnn", shape, {"score": [1]})
 
 
@@ -106,6 +107,31 @@ def perceptron() -> bytes:
         inner = outer
     graph.named(graph.node("Sigmoid", graph.node("MatMul", x, graph.weight(inner, 1))), "score")
     return graph.model("perceptron", (FEATURES,), {"score": [1]})
+
+
+def boosted_trees(trees: int = 300, depth: int = 5) -> bytes:
+    """Full trees on 30 numbers between 0 and 1, as gradient boosting leaves them."""
+    random = np.random.default_rng(0)
+    inner, size = 2**depth - 1, 2 ** (depth + 1) - 1
+    node, tree = np.tile(np.arange(size), trees), np.repeat(np.arange(trees), size)
+    branch = node < inner
+    leaves = {"ids": node[~branch], "treeids": tree[~branch]}
+    made = helper.make_node(
+        "TreeEnsembleRegressor", ["x"], ["sum"], domain="ai.onnx.ml", n_targets=1,
+        nodes_nodeids=node, nodes_treeids=tree,
+        nodes_featureids=random.integers(0, FEATURES, len(node)),
+        nodes_values=random.random(len(node), np.float32),
+        nodes_modes=["BRANCH_LEQ" if inside else "LEAF" for inside in branch],
+        nodes_truenodeids=np.where(branch, 2 * node + 1, 0),
+        nodes_falsenodeids=np.where(branch, 2 * node + 2, 0),
+        target_nodeids=leaves["ids"], target_treeids=leaves["treeids"],
+        target_ids=np.zeros(len(leaves["ids"]), int),
+        target_weights=random.normal(0, 0.1, len(leaves["ids"])).astype(np.float32),
+    )  # fmt: skip
+    graph = _Graph()
+    graph.nodes.append(made)
+    graph.named(graph.node("Sigmoid", "sum"), "score")
+    return graph.model("boosted-trees", (FEATURES,), {"score": [1]})
 
 
 def u_net() -> bytes:

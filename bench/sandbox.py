@@ -143,7 +143,7 @@ def main() -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         level = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = level.ORT_ENABLE_ALL
         providers = ["CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(files["model.onnx"], options, providers=providers)
         with Sandbox.start() as sandbox:

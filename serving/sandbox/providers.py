@@ -34,7 +34,7 @@ SESSION: Final[dict[str, int | bool]] = {
 }
 _PLUG_IN: Final = "cuda-plugin-ep="
 _NO_FALLBACK: Final = "fallback to CPU EP has been explicitly disabled"
-GRAPH_LEVEL: Final = "ORT_ENABLE_EXTENDED"
+GRAPH_LEVEL: Final = "ORT_ENABLE_ALL"
 
 
 class WrongProvider(Exception):

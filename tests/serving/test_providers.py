@@ -66,7 +66,7 @@ def test_onnxruntime_takes_the_options_of_a_session(provider):
     options = session_options(onnxruntime, provider)
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
     assert options.use_deterministic_compute is True
-    assert options.graph_optimization_level.name == "ORT_ENABLE_EXTENDED"
+    assert options.graph_optimization_level.name == "ORT_ENABLE_ALL"
     assert options.execution_mode.name == "ORT_SEQUENTIAL"
     for name, value in provider.session_entries().items():
         assert options.get_session_config_entry(name) == value

@@ -6,8 +6,11 @@
 
 Rules
 -----
-1. Every object is checked against the manifest before it is decrypted, and what came out after.
-   The first that does not match ends the reading with Tampered, which names it.
+1. What came out of every object is checked against the manifest, and nothing comes out that AES-GCM
+   does not authenticate. The bytes as they are stored are hashed too, before they are decrypted,
+   of the first shard and of the table; of further shards they follow: the cipher under a key and
+   nonce that the content's digest gives has one output for one content (decision 27). The first
+   object that does not match ends the reading with Tampered, which names it.
 2. `before_decrypt` is called once, after the first shard was found intact and before it is
    decrypted: a damaged cohort spends no attempt.
 3. The caller has compared `manifest.root` with the root in the record.
@@ -79,7 +82,7 @@ def open_shards(
     def opened(numbered: tuple[int, int]) -> tuple[Shard, list[str]]:
         number, index = numbered
         entry = shards[index]
-        sealed = sealed_first.pop() if number == 0 else read_sealed(entry, reader)
+        sealed = sealed_first.pop() if number == 0 else _read(entry, reader)
         return open_shard(index, entry, input_key, sealed)
 
     yield from in_order(opened, enumerate(chain([place], chosen)), at_once=_AT_ONCE)
@@ -113,13 +116,25 @@ def read_salted_reference(
 
 def read_sealed(entry: SealedObject, reader: ObjectReader) -> bytes:
     """An object's sealed bytes; Tampered unless they are those of the manifest."""
+    sealed = _read(entry, reader)
+    if sha256_bytes(sealed) != entry.sha256:
+        raise _changed(entry)
+    return sealed
+
+
+def _read(entry: SealedObject, reader: ObjectReader) -> bytes:
+    """What lies in an object's place, which is as long as the object; not hashed."""
     try:
         sealed = reader.get(entry.path)
     except NotFound as error:
         raise Tampered(f"{entry.path} is missing from the sealed cohort") from error
-    if len(sealed) != entry.size or sha256_bytes(sealed) != entry.sha256:
-        raise Tampered(f"{entry.path} was changed after it was sealed")
+    if len(sealed) != entry.size:
+        raise _changed(entry)
     return sealed
+
+
+def _changed(entry: SealedObject) -> Tampered:
+    return Tampered(f"{entry.path} was changed after it was sealed")
 
 
 def open_shard(
