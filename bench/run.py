@@ -52,6 +52,8 @@ from validators.contract.schema import Contract
 from validators.cores import cores
 
 _BLOCK_BYTES = 64_000_000
+PATCH = (3, 96, 96)
+"""As PatchCamelyon's: patches of lymph nodes (Veeling et al. 2018)."""
 rates: dict[str, float] = {}
 """Cases a second of the bare loops that were measured."""
 
@@ -84,8 +86,9 @@ SETTINGS = {
     "tiny CNN, uint8": Setting(partial(small_cnn, width=16), IMAGE, "uint8", 1500, 0.0),
 }
 
-SMALL = Setting(partial(small_cnn, (1, 64, 64), 16), (1, 64, 64), "uint8", 0, 0.0)
+SMALL = Setting(partial(small_cnn, PATCH, 8), PATCH, "uint8", 0, 0.0)
 MEMORY_TARGET = 1.2
+MEMORY_CASES = (5_000, 100_000)
 
 
 def contract_of(setting: Setting) -> Contract:
@@ -200,7 +203,7 @@ with pool_of(SMALL.model()) as pool:
 def memory(place: Path) -> bool:
     """Print the peaks; returns whether the larger cohort took at most 1.2 x the smaller one's."""
     found = []
-    for cases in (5_000, 100_000):
+    for cases in MEMORY_CASES:
         folder = place / f"memory-{cases}"
         folder.mkdir()
         values = np.random.default_rng(1).integers(0, 256, (cases, *SMALL.shape), dtype=np.uint8)

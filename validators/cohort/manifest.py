@@ -23,15 +23,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, PlainSerializer, PlainValidator
 
 from registry.trust import merkle
-from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
+from registry.trust.canonical import canonical, is_digest, parse_canonical, sha256_bytes
 from registry.trust.errors import Invalid, Tampered
 from validators.contract.schema import Identifier, Name, Strict, Version
 from validators.contract.strict import Grown
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+def _digests(value: object) -> tuple[str, ...]:
+    """Digests, the very strings that were given: there are a million of them."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of digests was expected")
+    if not all(isinstance(digest, str) and is_digest(digest) for digest in value):
+        raise ValueError("something else stands among the digests")
+    return tuple(value)
+
+
 Count = Annotated[int, Field(ge=0)]
 ObjectKind = Literal["inputs", "reference-masks", "reference"]
 SCHEMA: Literal["touchstone/cohort/v2"] = "touchstone/cohort/v2"
@@ -89,7 +100,7 @@ class Manifest(Grown):
     """What else is known of the source, such as how far readers agree."""
     objects: tuple[SealedObject, ...]
     """Input shards in the order in which they are read, then masks, then the reference standard."""
-    case_digests: tuple[Digest, ...]
+    case_digests: Annotated[tuple[str, ...], PlainValidator(_digests), PlainSerializer(list)]
     """One a case, in the order of the shards."""
     keys: KeyFingerprints
     root: Digest
