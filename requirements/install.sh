@@ -47,33 +47,41 @@ provider() {
     fi
 }
 
-# A token in software (SoftHSM2), unpacked without root, for the tests of keys in a token. It is tried
-# once for each .venv: without it those tests are skipped, and say so.
-token() {
-    folder=$venv/softhsm
-    if [ -d "$folder" ] || command -v softhsm2-util >/dev/null 2>&1; then return; fi
+# What Debian has and PyPI lacks, unpacked without root for the tests that need it. It is tried once
+# for each .venv: without it those tests are skipped, and say so.
+#   unpacked FOLDER PROGRAM WHAT PACKAGE...
+unpacked() {
+    folder=$venv/$1
+    program=$2
+    what=$3
+    shift 3
+    if [ -d "$folder" ] || command -v "$program" >/dev/null 2>&1; then return; fi
     rm -rf "$folder.new"
     mkdir -p "$folder.new/packages"
     if (cd "$folder.new/packages" &&
-        apt-get -o Acquire::Retries=0 -o Acquire::http::Timeout=10 download \
-            softhsm2 libsofthsm2 softhsm2-common &&
+        apt-get -o Acquire::Retries=0 -o Acquire::http::Timeout=10 download "$@" &&
         for package in *.deb; do dpkg -x "$package" .. || exit 1; done &&
-        ../usr/bin/softhsm2-util --version) >/dev/null 2>&1; then
+        "../usr/bin/$program" --version) >/dev/null 2>&1; then
         rm -rf "$folder.new/packages"
         mv "$folder.new" "$folder"
     else
         rm -rf "$folder.new"
         mkdir -p "$folder"
-        echo "note: no software token could be had, so the tests of keys in a token (PKCS #11) are" \
-            "skipped; on Debian: apt install softhsm2" >&2
+        echo "note: $what is not to be had, so its tests are skipped; on Debian: apt install $1" >&2
     fi
+}
+
+beside() {
+    unpacked softhsm softhsm2-util "a token in software (PKCS #11)" \
+        softhsm2 libsofthsm2 softhsm2-common
+    unpacked bubblewrap bwrap "bubblewrap" bubblewrap
 }
 
 # The development set holds the CPU set: whoever has the first has the second.
 for have in $profile $([ "$profile" = cpu ] && echo dev); do
     if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] &&
         [ "$(cat "$stamp")" = "$have $(digest "requirements/$have.lock")" ]; then
-        if [ "$profile" = dev ]; then provider; token; fi
+        if [ "$profile" = dev ]; then provider; beside; fi
         exit 0
     fi
 done
@@ -113,4 +121,4 @@ $pip install --no-deps --no-build-isolation -e .
 $pip check >&2 || fail "the installed set does not fit together; remove $venv and try again"
 echo "$profile $(digest "$lock")" >"$stamp"
 rm -f "$venv/installing"
-if [ "$profile" = dev ]; then provider; token; fi
+if [ "$profile" = dev ]; then provider; beside; fi

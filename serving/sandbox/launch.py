@@ -6,11 +6,13 @@ Rules
    where it computes on one), one socket, the sealed memory of the inputs, in a session of its
    own, in `/`.
 2. What it says about its lockdown is checked with the kernel (/proc) before a byte is sent.
-3. Whoever misses a deadline, breaks the protocol or dies is killed by its own process id and
+3. Where the host has bubblewrap, the process is born inside it (`serving.sandbox.wrapping`).
+4. Whoever misses a deadline, breaks the protocol or dies is killed by its own process id and
    reaped; the failure has a code.
 """
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -22,7 +24,7 @@ from typing import Any, Final
 
 from registry.trust.errors import Conflict, Unavailable
 from registry.trust.model_files import MAXIMUM_BYTES
-from serving.sandbox import framing, shared
+from serving.sandbox import framing, shared, wrapping
 from serving.sandbox.device import NO_DEVICE, Held
 from serving.sandbox.failures import MESSAGES, ModelFailure
 from serving.sandbox.limits import Limits
@@ -33,6 +35,8 @@ ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
     "ORT_DISABLE_TELEMETRY": "1",
 }
+_SIGNALLED: Final = 128
+"""Bubblewrap ends as a shell does: 128 and the signal's number."""
 START_SECONDS: Final = 60.0
 GRACE_SECONDS: Final = 2.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -53,22 +57,16 @@ class LockedProcess:
         self._held = held
         self.level: dict[str, int | bool | str] = {}
         self.versions: dict[str, str] = {}
+        self.pid, self._handle = -1, -1
+        self._first: int | None = None
         self.region = shared.Region()
         ours, theirs = socket.socketpair()
         descriptors = (theirs.fileno(), self.region.descriptor)
         self._keep = () if held is None else (held.descriptor,)
         try:
             with theirs:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), *map(str, descriptors)],
-                    env=ENVIRONMENT | provider.environment(),
-                    cwd="/",
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=(*descriptors, *self._keep),
-                    start_new_session=True,
-                )
+                command = [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT)]
+                self._start([*command, *map(str, descriptors)], descriptors)
         except BaseException:
             ours.close()
             self.region.close()
@@ -81,6 +79,34 @@ class LockedProcess:
             self.close()
             raise
 
+    def _start(self, command: list[str], descriptors: tuple[int, ...]) -> None:
+        outer = None if self._provider.on_device else wrapping.bubblewrap()
+        heard, told = os.pipe() if outer is not None else (-1, -1)
+        try:
+            self.process = subprocess.Popen(
+                command if outer is None else wrapping.wrapped(outer, command, told),
+                env=ENVIRONMENT | self._provider.environment(),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(*descriptors, *self._keep, *([] if outer is None else [told])),
+                start_new_session=True,
+            )
+            self.pid = self.process.pid
+            if outer is not None:
+                os.close(told)
+                told = -1
+                self._first = wrapping.first_in(heard)
+                if self._first is not None:
+                    self._handle = os.pidfd_open(self._first)
+        except ProcessLookupError:
+            self._first = None  # it has ended already; the handshake says so
+        finally:
+            for end in (heard, told):
+                if end >= 0:
+                    os.close(end)
+
     def close(self) -> None:
         """Kill the process by its own id and reap it. Safe to call twice."""
         if self.socket is None:
@@ -88,13 +114,20 @@ class LockedProcess:
         self.socket.close()
         self.socket = None
         self.region.close()
-        self.process.kill()
-        self.process.wait()
+        self.kill()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
         if self._held is not None:  # the device's memory was the process's, and that is gone
             self._held.close()
 
     def kill(self) -> None:
         """Kill the process by its own id and wait for its end; `close` must still be called."""
+        if self._handle >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE_SECONDS)
         self.process.kill()
         self.process.wait()
 
@@ -148,6 +181,8 @@ class LockedProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = self.process.wait(GRACE_SECONDS)
         self.close()
+        if self._first is not None and status is not None and status > _SIGNALLED:
+            status = _SIGNALLED - status
         # Nobody here sent SIGKILL: the kernel ran out of memory.
         if status in (-signal.SIGKILL, framing.OUT_OF_MEMORY_STATUS):
             return "model_out_of_memory"
@@ -186,14 +221,16 @@ class LockedProcess:
                 f"the sandboxed process could not lock itself down: {answer.get('detail')}",
                 code="sandbox_start",
             )
+        if self._first is not None:
+            self.pid = wrapping.number_of(self._first) or self.pid
         self.versions = answer["versions"]
         self.level = self._verified(answer["level"])
 
     def _verified(self, claimed: dict[str, Any]) -> dict[str, int | bool | str]:
         """The process's claim, overruled by what the kernel says about it."""
-        status, own = _status(self.process.pid), _status("self")
+        status, own = _status(self.pid), _status("self")
         if self._provider.on_device:
-            if not all_threads_filtered(self.process.pid) and claimed["seccomp"]:
+            if not all_threads_filtered(self.pid) and claimed["seccomp"]:
                 raise Unavailable(
                     "a thread of the sandboxed process is not locked down", code="sandbox_start"
                 )
@@ -205,6 +242,7 @@ class LockedProcess:
             **claimed,
             "seccomp": bool(claimed["seccomp"]) and status.get("Seccomp") == "2" and more,
             "no_new_privileges": status.get("NoNewPrivs") == "1",
+            "bubblewrap": self.pid != self.process.pid,
             "uid_dropped": bool(claimed["uid_dropped"]) and "0" not in status["Uid"].split(),
         }
 

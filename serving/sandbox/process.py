@@ -119,7 +119,7 @@ class Sandbox:
     def pid(self) -> int | None:
         """The process's id while it lives."""
         alive = self._process is not None and self._process.socket is not None
-        return self._process.process.pid if self._process and alive else None
+        return self._process.pid if self._process and alive else None
 
     @property
     def processor_seconds(self) -> float:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from serving.sandbox import framing, launch
+from serving.sandbox import framing, launch, wrapping
 from serving.sandbox.child import enter
 from serving.sandbox.lockdown import load_libraries, lock_down
 from serving.sandbox.process import Sandbox
@@ -180,13 +180,14 @@ def ask(sandbox: Sandbox, request: dict[str, Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def probed(**options: Any) -> Iterator[Sandbox]:
     """A sandbox whose process is this module's."""
-    original = launch._PROGRAM
+    original, own = launch._PROGRAM, wrapping._OWN
+    wrapping._OWN = (*own, "tests")
     launch._PROGRAM = PROGRAM
     try:
         with Sandbox.start(**options) as sandbox:
             yield sandbox
     finally:
-        launch._PROGRAM = original
+        launch._PROGRAM, wrapping._OWN = original, own
 
 
 def landlock_alone(cap: int, port: int) -> None:
