@@ -83,6 +83,7 @@ class Settings:
     key_encryption: str | None = None
     inference: str | None = None
     inference_token: Path | None = None
+    device: str | None = None
 
     @property
     def own_address(self) -> str:
@@ -166,6 +167,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         key_encryption=environment.get("TOUCHSTONE_KEY_ENCRYPTION") or None,
         inference=environment.get("TOUCHSTONE_INFERENCE") or None,
         inference_token=Path(inference_token).absolute() if inference_token else None,
+        device=environment.get("TOUCHSTONE_DEVICE") or None,
     )
 
 

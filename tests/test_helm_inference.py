@@ -7,9 +7,10 @@ import pytest
 import yaml
 from helm_python.errors import HelmError
 
-from registry.pipeline.where import server_of
+from registry.pipeline.where import provider_of, server_of
 from registry.settings import read_settings
 from serving.inference.server import _arguments
+from serving.sandbox.providers import DEVICE_MEMORY, Provider
 from tests.test_helm import VALUES, manifests, of
 
 ON = VALUES["models on one machine"]
@@ -132,3 +133,19 @@ def test_what_links_patients_is_the_workers_alone_and_outlives_the_release() -> 
 def test_values_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(HelmError):
         list(manifests({"inference": wrong}))
+
+
+def test_a_gpu_worker_computes_on_its_gpu_unless_a_server_does() -> None:
+    values = {"gpuWorker": {"enabled": True}}
+    told = {one["name"]: one.get("value") for one in container("gpu-worker", values)[1]["env"]}
+    settings = read_settings({key: value for key, value in told.items() if value is not None})
+    assert provider_of(settings) == Provider("cuda", "0", DEVICE_MEMORY)
+    names = {one["name"] for one in container("worker", values)[1]["env"]}
+    assert "TOUCHSTONE_DEVICE" not in names
+    assert "TOUCHSTONE_DEVICE" not in yaml.safe_dump(container("gpu-worker", ON)[1]["env"])
+
+
+def test_a_server_with_a_device_computes_on_it_alone() -> None:
+    _, server = container("inference", ON | {"inference": ON["inference"] | {"device": "0"}})
+    given = _arguments().parse_args(server["args"])
+    assert (given.provider, given.device, given.most_models) == ("cuda", "0", 1)

@@ -248,7 +248,12 @@ spec:
       command: [touchstone]
       args: [worker{{ with .queue }}, --queue={{ . }}{{ end }}]
       securityContext: {{- include "touchstone.containerSecurity" $root | nindent 8 }}
-      env: {{- include "touchstone.workerEnvironment" $root | nindent 8 }}
+      env:
+        {{- include "touchstone.workerEnvironment" $root | nindent 8 }}
+        {{- if and (eq .component "gpu-worker") (not $root.Values.inference.enabled) }}
+        - name: TOUCHSTONE_DEVICE
+          value: {{ .part.device | quote }}
+        {{- end }}
       resources: {{- toYaml .part.resources | nindent 8 }}
       volumeMounts:
         {{- include "touchstone.mounts" $root | nindent 8 }}

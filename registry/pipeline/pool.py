@@ -7,7 +7,7 @@ Rules
 -----
 1. Every process is fresh, at the level that the protocol asks for, and watched over.
 2. At an inference server there is one, which takes several calls at once: the server keeps one
-   process a model, whoever asks.
+   process a model, whoever asks. A CUDA device holds one as well.
 3. How many there are is a matter of the host alone and changes nothing of what comes out
    (`serving.answering`): each computes on one thread.
 4. No more than cores that this process may use, and no more than the cohort has shards.
@@ -52,7 +52,7 @@ def pool(work: Work, files: dict[str, bytes], manifest: Manifest) -> Iterator[li
 
 
 def _size(work: Work, manifest: Manifest) -> int:
-    if work.facility.settings.inference is not None:
+    if work.facility.settings.inference is not None or work.facility.settings.device is not None:
         return 1
     return min(MOST, cores(), max(1, len(manifest.shards)))
 

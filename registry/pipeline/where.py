@@ -9,7 +9,9 @@ Rules
    the process that ran. How its inputs travelled is noted beside the step, not in the report.
 2. The canary takes the way that models take. So a server that is away, or that can't run our own
    model, is found before anything is decrypted, and is never a model's fault.
-3. A file that nobody has taken in yet is inspected by a process of the worker's own.
+3. On a CUDA device (TOUCHSTONE_DEVICE) a model has the device alone, and nothing runs on the CPU in
+   its place.
+4. A file that nobody has taken in yet is inspected by a process of the worker's own.
 """
 
 from registry.facility import Facility
@@ -20,13 +22,16 @@ from serving.inference.access import read_token
 from serving.inference.line import Address
 from serving.inference.remote import RemoteSandbox
 from serving.sandbox.process import Sandbox
+from serving.sandbox.providers import CPU, DEVICE_MEMORY, Provider
 
 
 def start_model(facility: Facility, *, allow_unsandboxed: bool = False) -> Model:
     """A fresh place for one model. Raises Unavailable, Refused (sandbox_unavailable)."""
     named = server_of(facility.settings)
     if named is None:
-        return Sandbox.start(allow_unsandboxed=allow_unsandboxed)
+        return Sandbox.start(
+            allow_unsandboxed=allow_unsandboxed, provider=provider_of(facility.settings)
+        )
     remote = RemoteSandbox.start(*named)
     if not remote.level.get("seccomp") and not allow_unsandboxed:
         raise Refused(
@@ -37,10 +42,21 @@ def start_model(facility: Facility, *, allow_unsandboxed: bool = False) -> Model
     return remote
 
 
+def provider_of(settings: Settings) -> Provider:
+    """What computes in this worker's own processes. Raises Invalid."""
+    if settings.device is None:
+        return CPU
+    return Provider("cuda", settings.device, DEVICE_MEMORY)
+
+
 def server_of(settings: Settings) -> tuple[str, str] | None:
     """Address and token of the inference server; None where none is named. Raises Invalid."""
     if settings.inference is None:
         return None
+    if settings.device is not None:
+        raise Invalid(
+            "TOUCHSTONE_INFERENCE and TOUCHSTONE_DEVICE name two places for a model: set one"
+        )
     Address.of(settings.inference)
     if settings.inference_token is None:
         raise Invalid(

@@ -1,6 +1,7 @@
 """A protocol names its queue; a worker takes the turns of its own; what a run took is recorded."""
 
 import asyncio
+import dataclasses
 import datetime as dt
 from collections.abc import Iterator
 
@@ -12,8 +13,10 @@ from registry.pipeline.overdue import look_at_overdue
 from registry.pipeline.parts import help_out
 from registry.pipeline.queue import enqueue, sweep, worker_app
 from registry.pipeline.turns import QUEUES, next_turn
+from registry.pipeline.where import start_model
 from registry.settings import Databases
 from registry.submissions.submit import view
+from registry.trust.errors import Unavailable
 from tests.registry.facility_example import Example, facility_example, honest
 from validators.protocol.read import parse_protocol
 
@@ -121,3 +124,21 @@ def test_the_facility_sees_what_each_run_took_and_the_submitter_does_not(life: E
     assert used["processor_seconds"] > 0
     assert used["lasted"] >= max(wall for wall, _ in parts)
     assert "compute" not in view(life.api, life.people["Eva"], submission)
+
+
+def test_a_worker_whose_device_is_not_there_blames_nobody_and_runs_nothing_on_the_processor(
+    life: Example, both: tuple[str, str]
+) -> None:
+    """No CUDA here: what was asked for can't be had, and nothing is done in its place."""
+    settings = dataclasses.replace(life.worker.settings, device="0")
+    worker = dataclasses.replace(life.worker, settings=settings)
+    with pytest.raises(Unavailable, match="CUDA") as found:
+        start_model(worker)
+    assert found.value.code == "provider_unavailable"
+    with next_turn(worker, "w", ["gpu"]) as turn:
+        assert turn is not None
+        with pytest.raises(Unavailable):
+            carry(worker, turn)
+    assert life.state(both[1]) == "running", "it waits for a worker that can"
+    spent = life.sql("SELECT count(*) FROM touchstone.attempt WHERE submission = %s", both[1])
+    assert spent == [(0,)]
