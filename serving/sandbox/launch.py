@@ -43,10 +43,19 @@ _PROGRAM = (
 
 
 class LockedProcess:
-    """One process behind one socket. `level` and `versions` are what it came up with."""
+    """One process behind one socket. `level` and `versions` are what it came up with.
+
+    program: what it runs in place of the model's process (`serving.sandbox.child`).
+    """
 
     def __init__(
-        self, limits: Limits, landlock_abi: int, provider: Provider = CPU, held: Held | None = None
+        self,
+        limits: Limits,
+        landlock_abi: int,
+        provider: Provider = CPU,
+        held: Held | None = None,
+        *,
+        program: str | None = None,
     ) -> None:
         self._limits = limits
         self._provider = provider
@@ -60,7 +69,14 @@ class LockedProcess:
         try:
             with theirs:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), *map(str, descriptors)],
+                    [
+                        sys.executable,
+                        "-I",
+                        "-c",
+                        program or _PROGRAM,
+                        str(_ROOT),
+                        *map(str, descriptors),
+                    ],
                     env=ENVIRONMENT | provider.environment(),
                     cwd="/",
                     stdin=subprocess.DEVNULL,
