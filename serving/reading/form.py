@@ -15,6 +15,7 @@ Rules
 4. A message names a part by its place or by an input of the contract, and never what it holds.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from serving.problems import TooLarge, UnsupportedType
 from serving.reading.process import File
 from serving.wire import LARGEST_BATCH, case_names
 from validators.contract.schema import Contract, Tensor
+
+# It quotes bytes of the body.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
 
 MOST_PARTS: Final = 8192
 _LONGEST_TEXT: Final = 64
@@ -59,7 +63,7 @@ class Form:
 def read_form(contract: Contract, content_type: str, body: bytearray) -> Form:
     """What the body says. Raises Invalid, TooLarge, UnsupportedType."""
     kind, boundary = _boundary(content_type)
-    parts = _parts(memoryview(body), boundary)
+    parts = _parts(body, boundary)
     files = [part for part in parts if part.file]
     if not files:
         raise Invalid("the request holds no file", code="bad_request")
@@ -168,8 +172,9 @@ def _boundary(content_type: str) -> tuple[str, bytes]:
     return message.get_content_type(), boundary.encode()
 
 
-def _parts(body: memoryview, boundary: bytes) -> list[Part]:
+def _parts(body: bytearray, boundary: bytes) -> list[Part]:
     """The parts, their bytes as views of the body wherever they lie in one piece."""
+    view = memoryview(body)
     parts: list[Part] = []
     header: list[bytearray] = [bytearray(), bytearray()]
     headers: dict[str, str] = {}
@@ -196,8 +201,9 @@ def _parts(body: memoryview, boundary: bytes) -> list[Part]:
         name, value = (bytes(text).decode("utf-8", "replace") for text in header)
         headers[name.lower().strip()] = value.strip()
 
-    def part_data(_: bytes, start: int, end: int) -> None:
-        pieces.append(body[start:end])
+    def part_data(data: bytes, start: int, end: int) -> None:
+        whole = view if data is body else memoryview(data)  # else a piece that the parser kept
+        pieces.append(whole[start:end])
 
     def part_end() -> None:
         data = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
