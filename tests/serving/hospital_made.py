@@ -84,10 +84,13 @@ def of_contract(contract: Contract) -> Iterator[None]:
 
 
 def write(tef: certified.Facility, data: bytes, directory: Path, **changes: Any) -> Path:
-    """A signed bundle for the model `data`; `version` and other fields of the predicate."""
-    files = certified.packed(data)
-    version = changes.pop("version", 3)
-    model = certified.predicate(files, tef.log).model.model_dump() | {"version": version}
+    """A signed bundle for the model `data`.
+
+    changes: `version`, `name` and `golden` vectors of another model; fields of the predicate.
+    """
+    files = certified.packed(data, golden=changes.pop("golden", None))
+    named = {key: changes.pop(key) for key in ("version", "name") if key in changes}
+    model = certified.predicate(files, tef.log).model.model_dump() | named
     signed = certified.signed(files, tef.log, tef.ada, tef.ben, model=model, **changes)
     write_bundle(signed, directory)
     root = directory.parent / "root.pem"
