@@ -17,7 +17,8 @@ def kind_of(request: Request, *taken: str) -> str:
     """The body's media type, one of `taken`. Raises UnsupportedType, also where compressed."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind not in taken:
-        raise UnsupportedType(f"the body must be {' or '.join(taken)}; nothing else is decoded")
+        listed = " or ".join(filter(None, taken))
+        raise UnsupportedType(f"the body must be {listed}; nothing else is decoded")
     plain_encoding(request)
     return kind
 

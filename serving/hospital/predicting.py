@@ -85,7 +85,8 @@ class Predicting:
             check_name(deployment, request)
             deployment.require_in_force()
             binary = HEADER_LENGTH in request.headers
-            kind_of(request, *((OCTETS, JSON) if binary else (JSON,)))
+            # Stock clients name no type beside the header's length.
+            kind_of(request, *((OCTETS, JSON, "") if binary else (JSON,)))
             began = time.perf_counter()
             with deployment.worker.place():
                 if binary:
