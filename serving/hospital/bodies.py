@@ -8,6 +8,7 @@ from serving.inference.answers import plain_encoding
 from serving.problems import TooLarge, TooSlow, UnsupportedType
 
 BODY_SECONDS = 60.0
+IMAGES_SECONDS = 300.0
 JSON = "application/json"
 OCTETS = "application/octet-stream"
 FORM, RELATED = "multipart/form-data", "multipart/related"
@@ -23,15 +24,15 @@ def kind_of(request: Request, *taken: str) -> str:
     return kind
 
 
-async def read_body(request: Request, limit: int) -> bytearray:
-    """The body, of at most `limit` bytes, within BODY_SECONDS. Raises TooLarge, TooSlow."""
+async def read_body(request: Request, limit: int, seconds: float = BODY_SECONDS) -> bytearray:
+    """The body, of at most `limit` bytes, within `seconds`. Raises TooLarge, TooSlow."""
     message = f"the body is larger than the {limit} bytes that are taken here"
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:20]) > limit:
         raise TooLarge(message)
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for block in request.stream():
                 if len(body) + len(block) > limit:
                     raise TooLarge(message)

@@ -21,7 +21,16 @@ from starlette.responses import Response
 from registry.trust.errors import Invalid, NotFound
 from serving import wire
 from serving.front import answer
-from serving.hospital.bodies import FORM, JSON, OCTETS, RELATED, kind_of, read_body
+from serving.hospital.bodies import (
+    BODY_SECONDS,
+    FORM,
+    IMAGES_SECONDS,
+    JSON,
+    OCTETS,
+    RELATED,
+    kind_of,
+    read_body,
+)
 from serving.hospital.deployment import Deployment
 from serving.hospital.parts import Parts
 from serving.hospital.telling import Prediction, score_of, summaries
@@ -142,17 +151,17 @@ class Predicting:
     async def _images(self, request: Request, deployment: Deployment) -> Given:
         readers, contract = self._parts.readers, deployment.contract
         with readers.place():
-            body = await self._read(request, readers.largest_body)
+            body = await self._read(request, readers.largest_body, IMAGES_SECONDS)
             content_type = request.headers["content-type"]
             with self._parts.traces.part("decode"):
                 read = await readers.read(contract, content_type, body)
         inputs = wire.fitting(contract, read.inputs)
         return Given(inputs, read.names, {"cases": read.told})
 
-    async def _read(self, request: Request, limit: int) -> bytearray:
+    async def _read(self, request: Request, limit: int, seconds: float = BODY_SECONDS) -> bytearray:
         with self._parts.traces.part("read"):
             began = time.perf_counter()
-            body = await read_body(request, limit)
+            body = await read_body(request, limit, seconds)
             self._parts.metrics.read(len(body), time.perf_counter() - began)
         return body
 

@@ -17,7 +17,13 @@ import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
 
 from registry.trust.errors import Invalid
 from serving.reading.cases import Sent, tensors_of
@@ -136,7 +142,7 @@ def _file(pixels: Any, syntax: str, *, modality: str = "OT", height: float | Non
     elif syntax != ExplicitVRLittleEndian:
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG" if syntax == JPEGBaseline8Bit else "JPEG2000")
-        made.file_meta.TransferSyntaxUID = syntax
+        made.file_meta.TransferSyntaxUID = UID(syntax)
         made.PixelData = encapsulate([stream.getvalue()])
         made["PixelData"].VR = "OB"
     whole = io.BytesIO()
