@@ -30,7 +30,7 @@ from serving.worker import Worker
 from validators.contract.schema import Contract
 
 Mode = Literal["shadow", "assistive"]
-DRAIN_SECONDS = 120.0
+DRAIN_SECONDS = 420.0
 """How long a replaced deployment may take to answer what it had begun."""
 _USE = {
     "shadow": "investigational, in shadow: kept for later comparison, not shown where patients "

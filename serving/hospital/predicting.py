@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.trust.errors import Invalid, NotFound
+from registry.trust.errors import Invalid, NotFound, TouchstoneError
 from serving import wire
 from serving.front import answer
 from serving.hospital.bodies import (
@@ -33,7 +33,7 @@ from serving.hospital.bodies import (
 )
 from serving.hospital.deployment import Deployment
 from serving.hospital.parts import Parts
-from serving.hospital.telling import Prediction, score_of, summaries
+from serving.hospital.telling import Prediction, score_of, summary_of
 from serving.inference.answers import HEADER_LENGTH, Tensors, header_length
 from serving.inference.datatypes import LARGEST_HEADER
 from serving.inference.protocol import Request as Asked
@@ -170,19 +170,34 @@ class Predicting:
     ) -> NDArray[Any]:
         span.set_attribute("touchstone.certificate", deployment.statement)
         span.set_attribute("touchstone.cases", given.cases)
-        with self._parts.traces.part("run"):
-            start = time.perf_counter()
-            scores = await deployment.worker.score(given.inputs)
-            self._parts.metrics.ran(time.perf_counter() - start)
+        try:
+            with self._parts.traces.part("run"):
+                start = time.perf_counter()
+                scores = await deployment.worker.score(given.inputs)
+                self._parts.metrics.ran(time.perf_counter() - start)
+        except TouchstoneError as error:
+            await self._tell(deployment, given, None, time.perf_counter() - began, error.code)
+            raise
         deployment.require_in_force()
-        if self._parts.telling is not None:
-            seconds = time.perf_counter() - began
-            if sum(array.nbytes for array in given.inputs.values()) <= _LARGE_INPUT:
-                made = _predictions(deployment, given, scores, seconds)
-            else:
-                made = await asyncio.to_thread(_predictions, deployment, given, scores, seconds)
-            self._parts.telling.tell(made)
+        await self._tell(deployment, given, scores, time.perf_counter() - began)
         return scores
+
+    async def _tell(
+        self,
+        deployment: Deployment,
+        given: Given,
+        scores: NDArray[Any] | None,
+        seconds: float,
+        failure: str = "",
+    ) -> None:
+        telling = self._parts.telling
+        if telling is None:
+            return
+        arguments = (deployment, given, scores, seconds, failure)
+        if sum(array.nbytes for array in given.inputs.values()) <= _LARGE_INPUT:
+            telling.tell(_predictions(*arguments))
+        else:
+            telling.tell(await asyncio.to_thread(_predictions, *arguments))
 
 
 def check_name(deployment: Deployment, request: Request) -> None:
@@ -194,19 +209,23 @@ def check_name(deployment: Deployment, request: Request) -> None:
 
 
 def _predictions(
-    deployment: Deployment, given: Given, scores: NDArray[Any], seconds: float
+    deployment: Deployment,
+    given: Given,
+    scores: NDArray[Any] | None,
+    seconds: float,
+    failure: str,
 ) -> Sequence[Prediction]:
     names = given.names or (None,) * given.cases
-    at = deployment.clock()
+    moment, score = deployment.clock(), deployment.contract.score
     return [
         Prediction(
             certificate=deployment.statement,
-            at=at,
-            case=name,
-            score=score_of(scores[case]),
-            inputs=summaries(given.inputs, case),
+            moment=moment,
+            scores={} if scores is None else {score: score_of(scores[case])},
             seconds=seconds,
-            mode=deployment.mode,
+            case=name,
+            inputs=summary_of(given.inputs, case),
+            failure=failure,
         )
         for case, name in enumerate(names)
     ]

@@ -30,31 +30,24 @@ _END_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Mean, minimum and maximum of one input of one case."""
-
-    mean: float
-    minimum: float
-    maximum: float
-
-
-@dataclass(frozen=True)
 class Prediction:
-    """One case that was answered.
+    """One case that was answered, or at which the model failed.
 
-    certificate: the digest of the signed statement. case: the pseudonym that the client gave.
-    score: in [0, 1]; where the answer is a map of labels, the share of its voxels that have one.
-    inputs: by the input's name. seconds: from the request's first byte to its scores, shared by
-    the cases of one request.
+    certificate: the digest of the signed statement. scores: by the output's name, in [0, 1]; where
+    it is a map of labels, the share of its voxels that have one. seconds: from the request's first
+    byte to its scores, shared by the cases of one request. case: the pseudonym that the client
+    gave. inputs: `NAME.mean`, `NAME.minimum`, `NAME.maximum` of each input. failure: the code where
+    there is no score, else empty.
     """
 
     certificate: str
-    at: datetime
-    case: str | None = field(repr=False)
-    score: float = field(repr=False)
-    inputs: Mapping[str, Summary] = field(repr=False)
+    moment: datetime
+    scores: Mapping[str, float] = field(repr=False)
     seconds: float
-    mode: str
+    case: str | None = field(default=None, repr=False)
+    patient: str | None = field(default=None, repr=False)
+    inputs: Mapping[str, float] = field(default_factory=dict, repr=False)
+    failure: str = ""
 
 
 OnPrediction = Callable[[Prediction], None]
@@ -98,16 +91,15 @@ class Telling:
                 logger.error("a prediction could not be told: %s", type(error).__name__)
 
 
-def summaries(inputs: Mapping[str, NDArray[Any]], case: int) -> dict[str, Summary]:
-    """The summary of each input of one case of the batch."""
-    return {
-        name: Summary(
-            float(array[case].mean(dtype=np.float64)),
-            float(array[case].min()),
-            float(array[case].max()),
-        )
-        for name, array in inputs.items()
-    }
+def summary_of(inputs: Mapping[str, NDArray[Any]], case: int) -> dict[str, float]:
+    """Mean, minimum and maximum of each input of one case of the batch."""
+    found: dict[str, float] = {}
+    for name, array in inputs.items():
+        values = array[case]
+        found[f"{name}.mean"] = float(values.mean(dtype=np.float64))
+        found[f"{name}.minimum"] = float(values.min())
+        found[f"{name}.maximum"] = float(values.max())
+    return found
 
 
 def score_of(answer: NDArray[Any]) -> float:

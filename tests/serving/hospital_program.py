@@ -3,6 +3,7 @@
 python -P -m tests.serving.hospital_program '{"directory": …, "root": …, "settings": {…}}'
 """
 
+import dataclasses
 import datetime as dt
 import json
 import os
@@ -54,14 +55,7 @@ def main() -> int:
     log = given.get("log")
 
     def tell(prediction: Prediction) -> None:
-        line = {
-            "case": prediction.case,
-            "score": prediction.score,
-            "certificate": prediction.certificate,
-            "mode": prediction.mode,
-            "seconds": prediction.seconds,
-            "inputs": {n: [s.mean, s.minimum, s.maximum] for n, s in prediction.inputs.items()},
-        }
+        line = dataclasses.asdict(prediction) | {"moment": prediction.moment.isoformat()}
         with Path(log).open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 

@@ -18,7 +18,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from serving.hospital.telling import Prediction, Summary, Telling, score_of, summaries
+from serving.hospital.telling import Prediction, Telling, score_of, summary_of
 from tests.serving import certified
 from tests.serving.hospital_made import Running, write
 from tests.serving.inference.test_server import Collector
@@ -246,7 +246,7 @@ def test_a_bundle_with_code_in_it_is_refused_from_within_and_runs_nothing(
 
 
 def prediction(case: str) -> Prediction:
-    return Prediction("sha256:x", certified.NOW, case, 0.5, {}, 0.1, "shadow")
+    return Prediction("sha256:x", certified.NOW, {"probability": 0.5}, 0.1, case)
 
 
 def test_a_slow_or_failing_listener_costs_no_answer_and_no_memory() -> None:
@@ -273,6 +273,6 @@ def test_a_slow_or_failing_listener_costs_no_answer_and_no_memory() -> None:
 
 def test_summaries_and_scores_are_those_of_the_case() -> None:
     values = {"x": np.array([[1.0, 3.0], [2.0, 6.0]], np.float32)}
-    assert summaries(values, 1) == {"x": Summary(4.0, 2.0, 6.0)}
+    assert summary_of(values, 1) == {"x.mean": 4.0, "x.minimum": 2.0, "x.maximum": 6.0}
     assert score_of(np.array([0.25, 0.5])[1]) == 0.5
     assert score_of(np.array([[0, 1], [2, 0]], np.uint8)) == 0.5

@@ -14,6 +14,7 @@ from registry.trust.errors import Refused, Tampered, Unavailable
 from serving.bundle.standing import Standing
 from serving.hospital.watching import Watch
 from tests.serving import certified
+from tests.serving.certified import EXPLODE
 from tests.serving.hospital_made import Running, write
 from tests.serving.hospital_program import row, say_of
 from tests.serving.test_server import inputs, problem
@@ -32,7 +33,7 @@ def status(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hospital")
-    return write(certified.facility(), certified.model(), folder / "nodule-3")
+    return write(certified.facility(), certified.model(traps=True), folder / "nodule-3")
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +143,24 @@ def test_each_prediction_is_told_with_what_the_monitoring_needs(
 
     until(lambda: log.exists() and len(rows()) == 2)
     first, second = rows()
-    assert [first["score"], second["score"]] == answer["outputs"]["probability"]
+    told = [row["scores"]["probability"] for row in (first, second)]
+    assert told == answer["outputs"]["probability"]
     assert first["certificate"] == answer["certificate"]
-    assert first["mode"] == "shadow"
+    assert (first["failure"], first["patient"]) == ("", None)
     assert 0 < first["seconds"] < 30
-    assert first["inputs"]["descriptors"] == [3.0, 2.0, 4.0]
-    assert first["inputs"]["image"][1] == 0.0
+    assert first["inputs"]["descriptors.mean"] == 3.0
+    assert first["inputs"]["descriptors.maximum"] == 4.0
+    assert first["inputs"]["image.minimum"] == 0.0
+
+
+def test_a_failure_of_the_model_is_told_too(client: httpx.Client, bundle: Path) -> None:
+    given = {"inputs": inputs(first=EXPLODE), "cases": ["p-27", "p-28"]}
+    response = client.post("/v1/predict", json=given)
+    assert problem(response, 503) == "model_out_of_memory"
+    log = bundle.parent / "told.jsonl"
+    until(lambda: log.exists() and "p-28" in log.read_text())
+    row = json.loads(log.read_text().splitlines()[-1])
+    assert (row["scores"], row["failure"]) == ({}, "model_out_of_memory")
 
 
 @pytest.mark.parametrize(
