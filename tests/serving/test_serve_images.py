@@ -10,12 +10,14 @@ import httpx
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from registry.trust.errors import TouchstoneError
 from serving.reading import process as reading
 from serving.reading.child import answer
-from serving.reading.form import read_form
+from serving.reading.form import Form, read_form
 from serving.reading.readers import Readers
 from serving.sandbox.launch import LockedProcess
 from tests.serving import certified
@@ -338,3 +340,41 @@ def test_readers_start_one_ahead_and_bury_it(tmp_path: Path) -> None:
     last = readers._spare.result(30)
     readers.close()
     assert last.process.poll() is not None
+
+
+# -- multipart alone ---------------------------------------------------------------------------
+
+NEAR_BOUNDARY = st.lists(
+    st.sampled_from([b"\r", b"\n", b"-", b"--", b"b", b"bo", b"\r\n--", b"\r\n--bo", b"\0", b"x"]),
+    max_size=24,
+).map(b"".join)
+
+
+@given(files=st.lists(NEAR_BOUNDARY.filter(lambda data: b"\r\n--bound" not in data), min_size=1))
+def test_the_bytes_of_a_file_come_through_whatever_they_look_like(files: list[bytes]) -> None:
+    body = bytearray()
+    for data in files:
+        body += b"--bound\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n"
+    kind = "multipart/related; boundary=bound"
+    form = read_form(picture([1, 8, 8], "CT"), kind, body + b"--bound--\r\n")
+    assert [bytes(file.data) for file in form.files] == files
+
+
+@given(body=st.binary(max_size=300), inside=st.booleans())
+def test_a_body_of_anything_is_a_form_or_is_refused_without_its_words(
+    body: bytes, inside: bool
+) -> None:
+    whole = b"--b\r\n" + body + b"\r\n--b--\r\n" if inside else body
+    found = form_or_error(bytearray(whole))
+    if isinstance(found, TouchstoneError):
+        assert found.status in (413, 415, 422)
+        assert found.message.isascii()
+    else:
+        assert found.files
+
+
+def form_or_error(body: bytearray) -> Form | TouchstoneError:
+    try:
+        return read_form(CT, 'multipart/form-data; boundary="b"', body)
+    except TouchstoneError as error:
+        return error
