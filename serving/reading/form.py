@@ -64,17 +64,16 @@ def read_form(contract: Contract, content_type: str, body: bytearray) -> Form:
     """What the body says. Raises Invalid, TooLarge, UnsupportedType."""
     kind, boundary = _boundary(content_type)
     parts = _parts(body, boundary)
-    files = [part for part in parts if part.file]
-    if not files:
-        raise Invalid("the request holds no file", code="bad_request")
     if kind == "multipart/related":
         parts = [Part("", True, part.data) for part in parts]
-        if _numbers_of(contract):
-            raise Invalid(
-                "the contract takes numbers beside the image: send multipart/form-data with a "
-                "part for each",
-                code="input_names",
-            )
+    if not any(part.file for part in parts):
+        raise Invalid("the request holds no file", code="bad_request")
+    if kind == "multipart/related" and _numbers_of(contract):
+        raise Invalid(
+            "the contract takes numbers beside the image: send multipart/form-data with a part "
+            "for each",
+            code="input_names",
+        )
     several = any("/" in part.name for part in parts)
     if several and not all("/" in part.name for part in parts):
         raise Invalid(

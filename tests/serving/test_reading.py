@@ -89,6 +89,15 @@ def read(contract: Contract, content_type: str, body: bytearray) -> reading.Answ
     return reading.read(reading.start(), contract, form.files)
 
 
+def test_a_stow_part_needs_no_type_of_its_own_and_no_number_can_come_with_it() -> None:
+    body = bytearray(b"--b\r\n\r\nDICOM\r\n--b--\r\n")
+    kind = 'multipart/related; type="application/dicom"; boundary=b'
+    (file,) = read_form(picture([1, 8, 8], "CT"), kind, body).files
+    assert (bytes(file.data), file.case, file.input) == (b"DICOM", None, "")
+    with pytest.raises(TouchstoneError, match="takes numbers beside the image"):
+        read_form(CT, kind, body)
+
+
 def test_stow_parts_are_grouped_into_series(tmp_path: Path) -> None:
     first, second = series(tmp_path, "1"), series(tmp_path, "2", noise((4, 6, 8), 9))
     contract = picture([1, 4, 6, 8], "CT")
