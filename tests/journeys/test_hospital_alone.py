@@ -100,26 +100,30 @@ def journey(python: Path, folder: Path) -> None:
     assert found.stdout.strip() == "[]"
     tef = certified.facility()
     three = write(tef, certified.model(), folder / "nodule-3")
-    four = write(tef, certified.model(sign=-1.0), folder / "nodule-4", version=4)
     root = folder / "root.pem"
-    for command in ("pull", "serve"):
-        assert ask(python, command, "--help").returncode == 0
+    assert ask(python, "pull", "--help").returncode == 0
     verified = ask(python, "verify", three, "--root", root, "--json")
     assert verified.returncode == 0, verified.stderr
     steps = json.loads(verified.stdout)["steps"]
     assert [step["outcome"] for step in steps if step["name"] == "golden vectors"] == ["ok"]
-    service = folder / "service"
+    with Served(python, three, root) as url:
+        answer = httpx.post(url + "/v1/predict", json={"inputs": inputs()}, timeout=30).json()
+    assert answer["model"] == "sme-a/nodule 3"
+    assert answer["mode"] == "shadow"
+
+
+def switching(python: Path, folder: Path) -> None:
+    """From the version of `journey` to another one, while it runs."""
+    tef, root, service = certified.facility(), folder / "root.pem", folder / "service"
+    three = write(tef, certified.model(), folder / "again-3")
+    four = write(tef, certified.model(sign=-1.0), folder / "nodule-4", version=4)
     taken = ask(python, "service", "update", service, three, "--root", root)
     assert taken.returncode == 0, taken.stderr
     with Served(python, service, root) as url:
-        answer = httpx.post(url + "/v1/predict", json={"inputs": inputs()}, timeout=30).json()
-        assert answer["model"] == "sme-a/nodule 3"
-        assert answer["mode"] == "shadow"
         moved = ask(python, "service", "update", service, four)
         assert moved.returncode == 0, moved.stderr
         after = httpx.post(url + "/v1/predict", json={"inputs": inputs()}, timeout=30).json()
         assert after["model"] == "sme-a/nodule 4"
-        assert after["outputs"] != answer["outputs"]
 
 
 class Served:
@@ -169,3 +173,4 @@ def test_a_fresh_installation_of_the_hospital_extra_is_enough(folder: Path) -> N
         check=True,
     )  # fmt: skip
     journey(python, folder)
+    switching(python, folder)
