@@ -1,15 +1,18 @@
 """Serving a verified bundle: BentoML in front, the sandboxed model behind, on one port.
 
-    python -m serving.server nodules-3 --root root.pem --port 8500
+    touchstone serve nodules-3 --root root.pem --port 8500
 
 Rules
 -----
 1. The bundle is verified first, and the golden vectors are replayed in the very process that will
-   answer. What does not verify is not served.
+   answer. What does not verify is not served, nor what was suspended, revoked, or of no status.
 2. What is served are the bytes that were verified, held in memory. Nothing in the directory is
    ever executed or imported, and changing it later changes nothing.
-3. It runs in the foreground. Ctrl-C, SIGTERM and a closed terminal stop it and bury the sandbox.
-4. It listens on this machine alone unless told otherwise, and has no accounts of its own: a
+3. The standing is asked for again every `every` seconds (`serving.hospital.watching`).
+4. A service folder names the version that answers, and lets it be replaced while it runs
+   (`serving.hospital.service`).
+5. It runs in the foreground. Ctrl-C, SIGTERM and a closed terminal stop it and bury the sandbox.
+6. It listens on this machine alone unless told otherwise, and has no accounts of its own: a
    wider address belongs behind the hospital's gateway.
 """
 
@@ -17,21 +20,43 @@ import argparse
 import contextlib
 import dataclasses
 import datetime as dt
+import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from registry.trust.errors import TouchstoneError
+from registry.trust.errors import Invalid, TouchstoneError
 from registry.trust.keys import load_certificate
-from serving.bundle.verify import VerifyResult, verify
-from serving.listening import LOOPBACK, Say, listen, prepare, run, stoppable, to_stderr
+from serving.bundle.standing import StandingOf
+from serving.inference.access import read_token
+from serving.inference.traces import ENDPOINT, Traces
+from serving.listening import (
+    LOOPBACK,
+    Say,
+    listen,
+    listen_unix,
+    prepare,
+    run,
+    stoppable,
+    to_stderr,
+)
 from serving.sandbox.limits import Limits
+
+if TYPE_CHECKING:
+    from serving.hospital.deployment import Deployment, Mode, Stage
+    from serving.hospital.service import Service
+    from serving.hospital.telling import OnPrediction
 
 PORT = 8500
 WAITING = 16
+EVERY = 900.0
+LARGEST_IMAGES = 512 << 20
 SERVING_LIMITS = Limits(cpu_seconds=365 * 86_400)
 """As at the facility, but for the CPU time of a process that may run for months."""
 
@@ -41,81 +66,167 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def serve(
-    directory: Path,
-    root: x509.Certificate,
-    *,
-    host: str = "127.0.0.1",
-    port: int = PORT,
-    limits: Limits = SERVING_LIMITS,
-    waiting: int = WAITING,
-    clock: Callable[[], dt.datetime] = now,
-    say: Say = to_stderr,
-) -> None:
-    """Verify the bundle in `directory` under `root` and serve it until stopped.
+@dataclass(frozen=True)
+class Settings:
+    """What the operator set.
 
-    limits: of the sandboxed process; waiting: how many requests may be held at once; port 0 picks
-    a free one. Raises what verification found, Unavailable when the port is taken (port_in_use)
-    or a part is not installed (not_installed).
+    port: 0 picks a free one. socket: a Unix socket in place of host and port. token: a file; None
+    asks for none. limits: of the sandboxed process. waiting: requests held at once. mode:
+    `assistive` only where the certificate allows it. every: seconds between two questions for the
+    standing. largest_images: bytes of one request with images. collector: an OTLP endpoint.
     """
-    prepare()
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        stoppable(),
-        contextlib.closing(listen(host, port)) as listener,
-    ):
-        verified = _verified(directory, root, clock(), say)
-        _serve(verified, listener, host, limits, waiting, clock, say)
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    socket: Path | None = None
+    token: Path | None = None
+    limits: Limits = SERVING_LIMITS
+    waiting: int = WAITING
+    mode: "Mode" = "shadow"
+    every: float = EVERY
+    largest_images: int = LARGEST_IMAGES
+    collector: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.every <= 0 or self.waiting < 1:
+            raise Invalid("`every` and `waiting` must be above zero")
 
 
-def _verified(directory: Path, root: x509.Certificate, at: dt.datetime, say: Say) -> VerifyResult:
-    """All steps but the replay, which the serving process itself makes; keeps the bytes."""
-    result = verify(directory, root, at, replay=False, keep=True)
-    for step in result.steps:
-        if step.outcome != "skipped":
-            say(f"{'ok  ' if step.ok else 'FAIL'}  {step.name}: {step.sentence}")
-    result.raise_if_failed()
-    return result
+@dataclass(frozen=True)
+class Deployer:
+    """Verifies a bundle and brings its model up; see `serving.hospital.service.Deploy`."""
 
+    root: x509.Certificate
+    settings: Settings
+    standing_of: StandingOf | None
+    clock: Callable[[], dt.datetime]
 
-def _serve(
-    verified: VerifyResult,
-    listener: socket.socket,
-    host: str,
-    limits: Limits,
-    waiting: int,
-    clock: Callable[[], dt.datetime],
-    say: Say,
-) -> None:
-    from serving.front import bento
-    from serving.routes import Endpoints
-    from serving.worker import Worker
+    def __call__(self, directory: Path, say: Say) -> "Deployment":
+        from serving.bundle.verify import verify
+        from serving.hospital.deployment import Deployment
+        from serving.hospital.watching import Watch
+        from serving.worker import Worker
 
-    worker = Worker(verified, limits=limits, waiting=waiting)
-    with contextlib.closing(worker):
-        replayed = worker.start()
+        # All steps but the replay, which the serving process itself makes; keeps the bytes.
+        verified = verify(directory, self.root, self.clock(), replay=False, keep=True)
+        for step in verified.steps:
+            if step.outcome != "skipped":
+                say(f"{'ok  ' if step.ok else 'FAIL'}  {step.name}: {step.sentence}")
+        verified.raise_if_failed()
+        assert verified.statement is not None
+        watch = Watch(verified.statement, self.standing_of, self.clock)
+        watch.check()
+        watch.require()
+        settings = self.settings
+        worker = Worker(verified, limits=settings.limits, waiting=settings.waiting)
+        try:
+            deployment = Deployment(verified, worker, watch, settings.mode, self.clock)
+            replayed = worker.start()
+        except BaseException:
+            worker.close()
+            raise
         say(
             f"ok    golden vectors: {replayed.cases} made-up cases in {replayed.calls} calls, at "
             f"most {replayed.largest_difference:.2g} from the facility's scores"
         )
-        app = bento(Endpoints(verified, worker, clock).app())
-        run(app, listener, lambda: _announce(verified, listener, host, say))
+        return deployment
 
 
-def _announce(verified: VerifyResult, listener: socket.socket, host: str, say: Say) -> None:
-    assert verified.certificate is not None
-    predicate = verified.certificate.predicate
-    shown, port = listener.getsockname()[:2]
-    address = f"[{shown}]" if ":" in shown else shown
-    say(
-        f"serving {predicate.model.organisation}/{predicate.model.name} {predicate.model.version} "
-        f"on http://{address}:{port}: investigational, {predicate.pilot_mode} mode, until "
-        f"{predicate.not_after:%Y-%m-%d}. Stop with Ctrl-C"
+def serve(
+    directory: Path,
+    root: x509.Certificate,
+    settings: Settings = Settings(),
+    *,
+    standing_of: StandingOf | None = None,
+    on_prediction: "OnPrediction | None" = None,
+    clock: Callable[[], dt.datetime] = now,
+    say: Say = to_stderr,
+) -> None:
+    """Verify what `directory` (a bundle or a service folder) holds, and serve it until stopped.
+
+    standing_of: whether the certificate still stands; None asks nobody. on_prediction: is told of
+    each prediction (`serving.hospital.telling`). Raises what verification found, Unavailable when
+    the port is taken (port_in_use) or a part is not installed (not_installed).
+    """
+    prepare()
+    from serving.hospital.deployment import Stage
+    from serving.hospital.service import Service, is_service
+
+    with contextlib.suppress(KeyboardInterrupt), stoppable(), ExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(_listener(settings, stack)))
+        deploy = Deployer(root, settings, standing_of, clock)
+        service = Service(directory) if is_service(directory) else None
+        if service is None:
+            first = deploy(directory, say)
+        else:
+            stack.enter_context(service.held())
+            first = service.current(deploy, say)
+        stage = stack.enter_context(contextlib.closing(Stage(first)))
+        _serve(stage, service, deploy, listener, on_prediction, stack, say)
+
+
+def _serve(
+    stage: "Stage",
+    service: "Service | None",
+    deploy: Deployer,
+    listener: socket.socket,
+    on_prediction: "OnPrediction | None",
+    stack: ExitStack,
+    say: Say,
+) -> None:
+    from serving.front import bento
+    from serving.hospital.control import Control, obeying
+    from serving.hospital.parts import Parts
+    from serving.hospital.telling import Telling
+    from serving.hospital.watching import Schedule
+    from serving.reading.readers import Readers
+    from serving.routes import routes
+
+    settings = deploy.settings
+    parts = Parts(
+        stage,
+        stack.enter_context(contextlib.closing(Readers(settings.largest_images))),
+        stack.enter_context(contextlib.closing(Traces(settings.collector, "touchstone-hospital"))),
+        None if settings.token is None else read_token(settings.token),
+        None
+        if on_prediction is None
+        else stack.enter_context(contextlib.closing(Telling(on_prediction))),
     )
-    if verified.demo_root:
+    if deploy.standing_of is not None:
+        schedule = stack.enter_context(contextlib.closing(Schedule(settings.every, stage.check)))
+        schedule.start()
+    if service is not None:
+        obey = obeying(
+            lambda bundle, tell: service.update(bundle, deploy, stage, tell),
+            lambda tell: service.roll_back(deploy, stage, tell),
+        )
+        stack.enter_context(contextlib.closing(Control(service, obey)))
+    run(bento(routes(parts)), listener, lambda: _announce(stage, listener, settings, say))
+
+
+def _listener(settings: Settings, stack: ExitStack) -> socket.socket:
+    if settings.socket is None:
+        return listen(settings.host, settings.port)
+    listener = listen_unix(settings.socket)
+    stack.callback(settings.socket.unlink, missing_ok=True)
+    return listener
+
+
+def _announce(stage: "Stage", listener: socket.socket, settings: Settings, say: Say) -> None:
+    active = stage.active
+    if settings.socket is not None:
+        address = f"unix:{settings.socket}"
+    else:
+        shown, port = listener.getsockname()[:2]
+        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    say(
+        f"serving {active.title} on {address}: investigational, {active.mode} mode, until "
+        f"{active.predicate.not_after:%Y-%m-%d}. Stop with Ctrl-C"
+    )
+    if active.verified.demo_root:
         say("DEMO ROOT: NOT FOR PATIENTS")
-    if not host.startswith(LOOPBACK):
-        say(f"listening on {host} without accounts: keep it behind your own gateway")
+    if settings.socket is None and not settings.host.startswith(LOOPBACK):
+        say(f"listening on {settings.host} without accounts: keep it behind your own gateway")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -129,14 +240,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--waiting", type=int, default=WAITING, help="requests held at once")
     given = parser.parse_args(arguments)
     try:
-        serve(
-            given.directory,
-            load_certificate(given.root),
+        settings = Settings(
             host=given.host,
             port=given.port,
             limits=dataclasses.replace(SERVING_LIMITS, wall_seconds=given.seconds),
             waiting=given.waiting,
+            collector=os.environ.get(ENDPOINT),
         )
+        serve(given.directory, load_certificate(given.root), settings)
     except TouchstoneError as error:
         to_stderr(error.message)
         return 1

@@ -1,7 +1,7 @@
 """From JSON to tensors that fit the contract, and no message that holds a value.
 
-Two forms: `{"inputs": {"image": [[...]], ...}}`, and the Open Inference Protocol's list of
-`{"name", "shape", "datatype", "data"}`.
+Two forms: `{"inputs": {"image": [[...]], ...}, "cases": ["p-17", …]}`, where `cases` may be left
+out, and the Open Inference Protocol's list of `{"name", "shape", "datatype", "data"}`.
 
 Rules
 -----
@@ -10,11 +10,13 @@ Rules
    and maximum as the contract says. Whole numbers pass for floats, floats never for whole ones.
 3. Messages name the tensor, what was expected and what shape was found; never a value.
 4. How large a request may be follows from the contract and the largest batch.
+5. A case may have a name, given by who asks: a pseudonym of letters, digits, '.', '_' and '-'.
 """
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,9 @@ from validators.contract.schema import Contract, Tensor
 
 LARGEST_BATCH = 256
 LARGEST_BODY = 64 << 20
+LARGEST_BINARY = 256 << 20
 _CHARACTERS_A_NUMBER = 28
-_SLACK = 16 << 10
+_SLACK = 40 << 10
 
 DATATYPES = {
     "float32": "FP32",
@@ -40,6 +43,7 @@ DATATYPES = {
 }
 """Names of data types in the Open Inference Protocol."""
 
+_CASE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 """Kinds of numpy arrays that pass for each kind of the contract's dtype."""
 
@@ -53,6 +57,12 @@ def body_limit(contract: Contract) -> int:
     """The largest request body in bytes that a batch of LARGEST_BATCH can need."""
     needed = numbers_a_case(contract) * LARGEST_BATCH * _CHARACTERS_A_NUMBER
     return min(LARGEST_BODY, needed + _SLACK)
+
+
+def binary_limit(contract: Contract) -> int:
+    """The most bytes that the tensors of LARGEST_BATCH cases take in binary."""
+    a_case = sum(math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in contract.inputs)
+    return min(LARGEST_BINARY, a_case * LARGEST_BATCH)
 
 
 def parse(contract: Contract, body: bytes | bytearray) -> dict[str, Any]:
@@ -73,9 +83,44 @@ def parse(contract: Contract, body: bytes | bytearray) -> dict[str, Any]:
 
 def named_inputs(contract: Contract, value: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """The tensors of `{"inputs": {name: nested lists}}`."""
-    if set(value) != {"inputs"} or not isinstance(value["inputs"], dict):
-        raise Invalid('the body must be {"inputs": {name: nested lists}}', code="bad_request")
+    if not {"inputs"} <= set(value) <= {"inputs", "cases"} or not isinstance(value["inputs"], dict):
+        raise Invalid(
+            'the body must be {"inputs": {name: nested lists}}, and "cases" if they have names',
+            code="bad_request",
+        )
     return _checked(contract, value["inputs"], {})
+
+
+def case_names(names: Any, cases: int) -> tuple[str, ...] | None:
+    """The pseudonyms of the cases, one for each; None where there are none. Raises Invalid."""
+    if names is None:
+        return None
+    if not isinstance(names, Sequence) or isinstance(names, str) or len(names) != cases:
+        raise Invalid("`cases` must be a list with one name for each case", code="bad_case")
+    if not all(isinstance(name, str) and _CASE.fullmatch(name) for name in names):
+        raise Invalid(
+            "a case's name must be 1 to 64 letters, digits, '.', '_' or '-': a pseudonym, not a "
+            "patient's name",
+            code="bad_case",
+        )
+    if len(set(names)) != len(names):
+        raise Invalid("two cases of the request have the same name", code="bad_case")
+    return tuple(names)
+
+
+def fitting(contract: Contract, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The same tensors in the contract's types, if they fit it. Raises Invalid or TooLarge."""
+    _check_names(contract, arrays)
+    fitted = {}
+    for tensor in contract.inputs:
+        found = arrays[tensor.name]
+        if not np.can_cast(found.dtype, np.dtype(tensor.dtype)):
+            raise Invalid(
+                f"the input {tensor.name} must be {tensor.dtype}; it is {found.dtype}",
+                code="input_dtype",
+            )
+        fitted[tensor.name] = _of_shape(tensor, found)
+    return _counted(fitted)
 
 
 def protocol_inputs(contract: Contract, value: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -118,13 +163,23 @@ def wanted_outputs(contract: Contract, value: Mapping[str, Any]) -> None:
 def _checked(
     contract: Contract, lists: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, NDArray[Any]]:
+    _check_names(contract, lists)
+    return _counted(
+        {
+            tensor.name: _array(tensor, lists[tensor.name], shapes.get(tensor.name))
+            for tensor in contract.inputs
+        }
+    )
+
+
+def _check_names(contract: Contract, given: Mapping[str, Any]) -> None:
     names = [tensor.name for tensor in contract.inputs]
-    if set(lists) != set(names):
+    if set(given) != set(names):
         raise Invalid(f"the inputs must be exactly {', '.join(names)}", code="input_names")
-    arrays = {
-        tensor.name: _array(tensor, lists[tensor.name], shapes.get(tensor.name))
-        for tensor in contract.inputs
-    }
+
+
+def _counted(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The same, if all have one number of cases, and not too many."""
     counts = {len(array) for array in arrays.values()}
     if len(counts) != 1:
         raise Invalid("the inputs have different numbers of cases", code="input_shape")
@@ -137,7 +192,7 @@ def _checked(
 
 
 def _array(tensor: Tensor, value: Any, shape: tuple[int, ...] | None) -> NDArray[Any]:
-    expected = f"the input {tensor.name} must be {tensor.dtype} of shape {_shown(tensor)}"
+    expected = _expected(tensor)
     try:
         found = np.array(value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -148,9 +203,14 @@ def _array(tensor: Tensor, value: Any, shape: tuple[int, ...] | None) -> NDArray
         if found.size != math.prod(shape):
             raise Invalid(f"{expected}; its data do not fill its shape", code="input_shape")
         found = found.reshape(shape)
+    return _of_shape(tensor, found)
+
+
+def _of_shape(tensor: Tensor, found: NDArray[Any]) -> NDArray[Any]:
     if found.ndim != len(tensor.shape) + 1 or found.shape[1:] != tensor.shape:
         raise Invalid(
-            f"{expected}; the shape {list(found.shape)[:16]} was found", code="input_shape"
+            f"{_expected(tensor)}; the shape {list(found.shape)[:16]} was found",
+            code="input_shape",
         )
     return _in_range(tensor, found)
 
@@ -162,9 +222,12 @@ def _in_range(tensor: Tensor, found: NDArray[Any]) -> NDArray[Any]:
         if int(found.min()) < limits.min or int(found.max()) > limits.max:
             raise Invalid(f"the input {tensor.name} exceeds {tensor.dtype}", code="input_range")
     with np.errstate(over="ignore"):
-        array = found.astype(kind)
+        array = found.astype(kind, copy=False)
     if kind.kind == "f" and not np.isfinite(array).all():
-        raise Invalid(f"the input {tensor.name} exceeds {tensor.dtype}", code="input_range")
+        raise Invalid(
+            f"the input {tensor.name} holds a value that is no finite {tensor.dtype}",
+            code="input_range",
+        )
     low, high = tensor.minimum, tensor.maximum
     below = low is not None and bool((array < low).any())
     if below or (high is not None and bool((array > high).any())):
@@ -186,6 +249,10 @@ def _is_shape(value: Any) -> bool:
 
 def _bound(value: float | None) -> str:
     return "unbounded" if value is None else f"{value:g}"
+
+
+def _expected(tensor: Tensor) -> str:
+    return f"the input {tensor.name} must be {tensor.dtype} of shape {_shown(tensor)}"
 
 
 def _shown(tensor: Tensor) -> str:

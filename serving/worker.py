@@ -40,7 +40,10 @@ Scores = NDArray[Any]
 
 
 class Worker:
-    """Holds the sandbox; `score` may be called from many requests at once."""
+    """Holds the sandbox; `score` may be called from many requests at once.
+
+    count, taken: places for requests, and those under way. restarts: processes after the first.
+    """
 
     def __init__(
         self,
@@ -58,7 +61,8 @@ class Worker:
         self._model_files = verified.model_files()
         self._limits = limits
         self._start_sandbox = start_sandbox
-        self._free = waiting
+        self.count, self.taken = waiting, 0
+        self.restarts = -1
         self._sandbox: Sandbox | None = None
         self._busy = threading.Event()
         self._closed = False
@@ -81,16 +85,16 @@ class Worker:
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
         """One of the `waiting` places, held from before a body is read; raises Busy."""
-        if self._free <= 0:
+        if self.taken >= self.count:
             raise Busy("too many requests are waiting for the model; try again in a moment")
-        self._free -= 1
+        self.taken += 1
         try:
             yield
         finally:
-            self._free += 1
+            self.taken -= 1
 
     async def score(self, inputs: Mapping[str, NDArray[Any]]) -> Scores:
-        """One score (or map of labels) a case, checked against the contract.
+        """One score (float64) or map of labels a case, checked against the contract.
 
         Raises ModelFailure when the model fails on these inputs, Unavailable (503) when it took
         the process with it or none stands.
@@ -151,6 +155,7 @@ class Worker:
             sandbox.close()
             raise
         self._sandbox = sandbox
+        self.restarts += 1
         return result
 
     def _replace(self) -> None:

@@ -1,4 +1,4 @@
-"""`pull`, `verify` and `serve`: what a hospital types. Needs nothing of the registry's parts."""
+"""`pull` and `verify`: what a hospital types. Needs nothing of the registry's parts."""
 
 import datetime as dt
 from pathlib import Path
@@ -68,11 +68,3 @@ def verify(bundle: Path, root: Path | None, replay: bool, as_json: bool) -> None
             console.print(f"{mark}  {step.name}: {step.sentence}", markup=False, style=style,
                           soft_wrap=True)  # fmt: skip
     result.raise_if_failed()
-
-
-def serve(bundle: Path, root: Path | None, host: str, port: int, as_json: bool) -> None:
-    """Verify, then serve in the foreground."""
-    from serving.server import serve as run
-
-    run(bundle, load_certificate(pinned_root(root)), host=host, port=port)
-    show({"stopped": True}, as_json, "stopped")

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import cohort_use, life
+from registry.cli import cohort_use, life, serving
 from registry.cli.audit_group import audit_app
 from registry.cli.cohort_group import cohort_app
 from registry.cli.groups import (
@@ -317,20 +317,6 @@ def verify(
 
 
 @app.command()
-def serve(
-    bundle: Annotated[Path, typer.Argument(help="Folder that `pull` made.")],
-    root: Root = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8500,
-    json: Json = False,
-) -> None:
-    """Verify a bundle, then serve it; Ctrl-C stops it."""
-    from registry.cli import hospital
-
-    hospital.serve(bundle, root, host, port, json)
-
-
-@app.command()
 def assess(
     table: Annotated[Path, typer.Argument(help="One row a case: CSV or Parquet.")],
     protocol: Annotated[str, typer.Option(help="A protocol file, or the id of a locked one.")],
@@ -351,6 +337,7 @@ def assess(
 
 life.attach(app)
 cohort_use.attach(app)
+serving.attach(app)
 
 
 def main() -> None:

@@ -6,19 +6,43 @@ Rules
 2. A label has few values: route templates, statuses, codes of failures, models that are loaded.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import generate_latest as _generate
 
-from serving.inference.places import Places
-from serving.inference.repository import Repository
-
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Running(Protocol):
+    """A loaded model."""
+
+    @property
+    def restarts(self) -> int: ...
+
+
+class Models(Protocol):
+    """The models of a server that are loaded, by digest."""
+
+    @property
+    def loaded(self) -> Mapping[str, Running]: ...
+
+
+class Taken(Protocol):
+    """The places of a server for requests."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def taken(self) -> int: ...
 
 
 class Metrics:
     """The counters of one server."""
 
-    def __init__(self, repository: Repository, places: Places) -> None:
+    def __init__(self, repository: Models, places: Taken) -> None:
         self._repository, self._registry = repository, CollectorRegistry()
         self._requests = Counter(
             "touchstone_inference_requests",
@@ -53,8 +77,11 @@ class Metrics:
             ("places_taken", "Requests under way", lambda: float(places.taken)),
             ("models", "Models loaded", lambda: float(len(repository.loaded))),
         ):
-            gauge = Gauge(f"touchstone_inference_{name}", text, registry=self._registry)
-            gauge.set_function(value)
+            self.gauge(f"touchstone_inference_{name}", text, value)
+
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Show one more number, as it is when it is asked for."""
+        Gauge(name, text, registry=self._registry).set_function(value)
 
     def answered(self, route: str, status: int, code: str | None) -> None:
         """Count one answer."""

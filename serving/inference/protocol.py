@@ -115,7 +115,12 @@ def gather(
 
 
 def write_response(
-    model: str, request: Request, outputs: Arrays
+    model: str,
+    request: Request,
+    outputs: Arrays,
+    *,
+    version: str = "1",
+    parameters: Mapping[str, Any] | None = None,
 ) -> tuple[bytes, list[memoryview], list[tuple[Place, memoryview]]]:
     """(JSON header, binary parts in its order, what must be put into shared memory).
 
@@ -144,7 +149,9 @@ def write_response(
         else:
             row["data"] = to_json(name, array)
         rows.append(row)
-    value = {"model_name": model, "model_version": "1", "outputs": rows}
+    value: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": rows}
+    if parameters:
+        value["parameters"] = dict(parameters)
     if request.identifier is not None:
         value["id"] = request.identifier
     return _dump(value), parts, placed

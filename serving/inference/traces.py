@@ -35,7 +35,7 @@ class Nothing:
 class Traces:
     """The spans of one server; `endpoint` None: there are none."""
 
-    def __init__(self, endpoint: str | None) -> None:
+    def __init__(self, endpoint: str | None, service: str = "touchstone-inference") -> None:
         self._provider: Any = None
         if not endpoint:
             return
@@ -45,7 +45,7 @@ class Traces:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = TracerProvider(
-            resource=Resource({SERVICE_NAME: "touchstone-inference"}), shutdown_on_exit=False
+            resource=Resource({SERVICE_NAME: service}), shutdown_on_exit=False
         )
         self._provider.add_span_processor(BatchSpanProcessor(_exporter(endpoint)))
         self._tracer = self._provider.get_tracer("serving.inference")

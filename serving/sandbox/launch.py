@@ -47,10 +47,19 @@ _PROGRAM = (
 
 
 class LockedProcess:
-    """One process behind one socket. `level` and `versions` are what it came up with."""
+    """One process behind one socket. `level` and `versions` are what it came up with.
+
+    program: what it runs in place of the model's process (`serving.sandbox.child`).
+    """
 
     def __init__(
-        self, limits: Limits, landlock_abi: int, provider: Provider = CPU, held: Held | None = None
+        self,
+        limits: Limits,
+        landlock_abi: int,
+        provider: Provider = CPU,
+        held: Held | None = None,
+        *,
+        program: str | None = None,
     ) -> None:
         self._limits = limits
         self._provider = provider
@@ -65,7 +74,7 @@ class LockedProcess:
         self._keep = () if held is None else (held.descriptor,)
         try:
             with theirs:
-                command = [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT)]
+                command = [sys.executable, "-I", "-c", program or _PROGRAM, str(_ROOT)]
                 self._start([*command, *map(str, descriptors)], descriptors)
         except BaseException:
             ours.close()

@@ -24,7 +24,11 @@ from registry.trust.keys import pem_of
 from serving.bundle.pack import write_bundle
 from serving.bundle.verify import verify
 from serving.front import bento
-from serving.routes import Endpoints
+from serving.hospital.deployment import Deployment, Stage
+from serving.hospital.parts import Parts
+from serving.hospital.watching import Watch
+from serving.reading.readers import Readers
+from serving.routes import routes
 from serving.sandbox import Sandbox
 from serving.server import SERVING_LIMITS
 from serving.worker import Worker
@@ -164,6 +168,8 @@ def test_each_answer_says_what_it_is(client: httpx.Client) -> None:
         "certificate": client.get("/v1/model").json()["certificate"],
         "investigational": True,
         "mode": "shadow",
+        "use": "investigational, in shadow: kept for later comparison, not shown where patients "
+        "are cared for",
         "demo": True,
     }
     assert body["certificate"].startswith("sha256:")
@@ -375,8 +381,8 @@ def test_a_compressed_body_is_refused(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/livez", "/healthz", "/readyz", "/metrics", "/docs.json", "/schema.json",
-     "/static_content/index.html", "/v1", "//v1/model", "/v1//model", "/health/../metrics",
+    ["/", "/livez", "/healthz", "/readyz", "/docs.json", "/schema.json",
+     "/static_content/index.html", "/v1", "//v1/model", "/v1//model", "/health/../admin",
      "/v1/%2e%2e/metrics", "/tasks", "/v1/other", "/v1/model/", "/v2/models/a/b/infer"],
 )  # fmt: skip
 def test_what_the_framework_mounts_beside_is_not_reachable(client: httpx.Client, path: str) -> None:
@@ -576,7 +582,9 @@ def test_the_day_the_certificate_ends_it_stops_predicting(served: Served) -> Non
     verified = verify(served.bundle, load_certificate(served.root), NOW, replay=False, keep=True)
     worker = Worker(verified, limits=SERVING_LIMITS, waiting=4)
     worker.start()
-    app = bento(Endpoints(verified, worker, lambda: present).app())
+    watch = Watch(str(verified.statement), None, lambda: present)
+    stage = Stage(Deployment(verified, worker, watch, "shadow", lambda: present))
+    app = bento(routes(Parts(stage, Readers(1 << 20))))
 
     async def ask() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app=app)

@@ -8,8 +8,7 @@ Rules
    file is unpacked no further than its header tells of.
 2. NIfTI (the rules of `validators.metrics.mask_nifti`): one volume, placed by its affine, turned
    from NIfTI's space (right, front, head) to DICOM's. Whole numbers stay whole.
-3. PNG and TIFF: one image of 8 or 16 bit grey or 8 bit RGB, as its pixels are stored. Palettes,
-   transparency, several pages and turned pages are refused. Text in the file is never read.
+3. PNG and TIFF are read by `validators.contract.picture_file`.
 4. Archives (ZIP and the like) are refused: unpack them yourself.
 """
 
@@ -23,18 +22,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from registry.trust.errors import Invalid
-from validators.contract.dicom_file import LARGEST
 from validators.contract.dicom_open import guarded
 from validators.contract.harmonise import Picture, axes_of, oriented
+from validators.contract.picture_file import kind_of, read_picture_file
 from validators.metrics.mask_grid import check_affine
 from validators.metrics.mask_nifti import read_header, scale_of, shape_of
 
-_STARTS = {b"\x89PNG": "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-_MODES = ("L", "RGB", "I;16", "I;16B")
-_TURNED = 274
 _BLOCK = 1 << 22
 _TO_DICOM = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -86,8 +81,8 @@ def _read(path: Path, name: str) -> Picture:
         start = stream.read(4)
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         raise Invalid(f"the file of {name} is a ZIP archive; unpack it first")
-    if start[:4] in _STARTS:
-        return _page(path, name, _STARTS[start[:4]])
+    if (kind := kind_of(start)) is not None:
+        return read_picture_file(path, name, kind)
     try:
         packed = start[:2] == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as unpacked:
@@ -119,17 +114,3 @@ def _nifti(stream: BufferedIOBase, name: str) -> Picture:
     array = made.reshape(shape if len(shape) == 3 else (*shape, 1), order="F")
     place = (_TO_DICOM @ affine)[:, [2, 1, 0, 3]]
     return Picture(array.transpose(2, 1, 0)[np.newaxis], place, None, array.shape[2] == 1)
-
-
-def _page(path: Path, name: str, kind: str) -> Picture:
-    with Image.open(path, formats=[kind]) as image:
-        if image.mode not in _MODES or getattr(image, "n_frames", 1) != 1:
-            raise Invalid(f"the file of {name} is not one image in 8 or 16 bit grey or 8 bit RGB")
-        if math.prod(image.size) * len(image.getbands()) > LARGEST:
-            raise Invalid(f"the file of {name} has more than {LARGEST} values")
-        if kind == "TIFF" and image.tag_v2.get(_TURNED, 1) != 1:  # type: ignore[attr-defined]
-            raise Invalid(f"the file of {name} is stored turned; write it upright")
-        pixels = np.asarray(image)
-    native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    channels = native[np.newaxis] if native.ndim == 2 else np.moveaxis(native, -1, 0)
-    return Picture(channels[:, np.newaxis])

@@ -16,7 +16,6 @@ Rules
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from registry.trust.errors import Invalid
 from validators.contract.dicom_frames import Frame, frames_of
 from validators.contract.dicom_open import dataset, guarded, plain_syntax
 from validators.contract.dicom_uptake import NEEDED, uptake_factor
+from validators.contract.in_memory import File
 
 MODALITIES = ("CT", "MR", "PT", "MG", "DX", "CR", "US", "SC", "XC", "OT", "SEG")
 LARGEST = 1 << 29
@@ -52,7 +52,7 @@ _READ = (
 class Header:
     """What ingest knows of one file. Nothing here is written as it stands."""
 
-    path: Path = field(repr=False)
+    path: File = field(repr=False)
     instance: str = field(repr=False)
     series: str = field(repr=False)
     study: str = field(repr=False)
@@ -75,7 +75,7 @@ class Header:
     subject: dict[str, str] = field(repr=False)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: File) -> Header:
     """The header of an image or a segmentation. Raises Invalid for anything else."""
     return guarded(lambda: _header(path), "the DICOM header can't be read")
 
@@ -99,7 +99,7 @@ def stored(header: Header) -> NDArray[Any]:
     return values
 
 
-def _header(path: Path) -> Header:
+def _header(path: File) -> Header:
     found = dataset(path, stop_before_pixels=True, specific_tags=list(_READ))
     missing = [name for name in ("SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns")
                if not found.get(name)]  # fmt: skip

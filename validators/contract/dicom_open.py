@@ -14,12 +14,11 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.filereader import _read_file_meta_info, read_dataset, read_preamble
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -29,6 +28,7 @@ from pydicom.uid import (
 )
 
 from registry.trust.errors import Invalid
+from validators.contract.in_memory import File
 
 _FIRST = re.compile(
     # The first element of a bare data set: file meta, or group 0008 up to its class and instance;
@@ -41,7 +41,7 @@ _FIRST = re.compile(
 Result = TypeVar("Result")
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(path: File) -> bool:
     """Whether the file has DICOM's preamble, or begins as a data set does without one."""
     with path.open("rb") as stream:
         start = stream.read(132)
@@ -82,23 +82,25 @@ def quiet() -> Iterator[None]:
             pydicom.config.settings.reading_validation_mode = validation
 
 
-def dataset(path: Path, **how: Any) -> Dataset:
+def dataset(path: File, **how: Any) -> Dataset:
     """The file, opened by pydicom; a deflated one is not."""
     with path.open("rb") as stream:
         start = stream.read(132)
         bare = _is_bare(start)
+        stream.seek(0)
         if not bare:
-            meta: Dataset = read_file_meta_info(path)
+            read_preamble(stream, False)
+            meta: Dataset = _read_file_meta_info(stream)
         elif start.startswith(b"\x02\0"):  # the file meta, always in explicit little endian
-            stream.seek(0)
             meta = read_dataset(
                 stream, False, True, stop_when=lambda tag, vr, size: tag > 0x0002FFFF
             )
         else:
             meta = Dataset()
-    if meta.get("TransferSyntaxUID", "") == DeflatedExplicitVRLittleEndian:
-        raise Invalid("the file is deflated; write it in another transfer syntax")
-    return pydicom.dcmread(path, force=bare, **how)
+        if meta.get("TransferSyntaxUID", "") == DeflatedExplicitVRLittleEndian:
+            raise Invalid("the file is deflated; write it in another transfer syntax")
+        stream.seek(0)
+        return pydicom.dcmread(stream, force=bare, **how)
 
 
 def plain_syntax(found: Dataset, values: int) -> UID:

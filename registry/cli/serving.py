@@ -1,0 +1,131 @@
+"""`serve`, and `service update`, `rollback` and `show`: a hospital's server and its versions.
+
+`attach` puts the commands on the application; what each needs is imported when it runs.
+"""
+
+import os
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from registry.cli.groups import Json
+from registry.cli.output import show
+
+Root = Annotated[
+    Path | None,
+    typer.Option(envvar="TOUCHSTONE_ROOT", help="The facility's root certificate that you pinned."),
+]
+Folder = Annotated[Path, typer.Argument(help="Service folder; made where there is none.")]
+service_app = typer.Typer(
+    help="A service folder: which certified version a hospital's server answers with.",
+    no_args_is_help=True,
+)
+
+
+class PilotMode(StrEnum):
+    """What answers may be used for."""
+
+    shadow = "shadow"
+    assistive = "assistive"
+
+
+def attach(app: typer.Typer) -> None:
+    """Add `serve` and the group `service` to `app`."""
+    app.command()(serve)
+    app.add_typer(service_app, name="service")
+
+
+def serve(
+    directory: Annotated[Path, typer.Argument(help="Folder that `pull` made, or service folder.")],
+    root: Root = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8500,
+    socket: Annotated[
+        Path | None, typer.Option(help="Unix socket, in place of address and port.")
+    ] = None,
+    token: Annotated[
+        Path | None, typer.Option(help="File with the token that callers must send.")
+    ] = None,
+    mode: Annotated[
+        PilotMode, typer.Option(help="`assistive` only where the certificate allows it.")
+    ] = PilotMode.shadow,
+    json: Json = False,
+) -> None:
+    """Verify a bundle, then serve it; Ctrl-C stops it."""
+    from registry.cli.hospital import pinned_root
+    from registry.trust.keys import load_certificate
+    from serving.server import Settings
+    from serving.server import serve as run
+
+    settings = Settings(
+        host=host,
+        port=port,
+        socket=socket,
+        token=token,
+        mode=mode.value,
+        collector=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+    )
+    run(directory, load_certificate(pinned_root(root)), settings)
+    show({"stopped": True}, json, "stopped")
+
+
+@service_app.command()
+def update(
+    service: Folder,
+    bundle: Annotated[Path, typer.Argument(help="Folder that `pull` made.")],
+    root: Root = None,
+    json: Json = False,
+) -> None:
+    """Verify another version and switch to it, without a refused request where one runs."""
+    order = {"do": "update", "directory": str(bundle.resolve())}
+    _ordered(service, order, root, json, "answers now")
+
+
+@service_app.command()
+def rollback(service: Folder, root: Root = None, json: Json = False) -> None:
+    """Go back to the version before, verified anew."""
+    _ordered(service, {"do": "rollback"}, root, json, "answers again")
+
+
+@service_app.command("show")
+def show_service(service: Folder, json: Json = False) -> None:
+    """The versions of a service folder, the one that answers first."""
+    from serving.hospital.service import Service
+
+    versions = Service(service).versions()
+    lines = [f"{v.title}  {v.certificate}  {v.directory}" for v in versions]
+    show({"versions": [asdict(version) for version in versions]}, json, "\n".join(lines))
+
+
+def _ordered(
+    folder: Path, order: dict[str, Any], root: Path | None, json: bool, outcome: str
+) -> None:
+    from serving.hospital.control import order as ordered
+    from serving.hospital.service import Service
+    from serving.listening import to_stderr
+
+    service = Service(folder)
+    version = ordered(service, order, to_stderr)
+    running = version is not None
+    if version is None:
+        version = _offline(service, order, root)
+    said = outcome if running else "will answer when the service folder is served"
+    show(asdict(version) | {"running": running}, json, f"{version.title} {said}")
+
+
+def _offline(service: Any, order: dict[str, Any], root: Path | None) -> Any:
+    """Carried out here, where no server runs: verified and replayed all the same."""
+    from registry.cli.hospital import pinned_root
+    from registry.trust.keys import load_certificate
+    from serving.listening import prepare, to_stderr
+    from serving.server import Deployer, Settings, now
+
+    deploy = Deployer(load_certificate(pinned_root(root)), Settings(), None, now)
+    prepare()
+    with service.held():
+        if order["do"] == "update":
+            return service.update(Path(order["directory"]), deploy, None, to_stderr)
+        return service.roll_back(deploy, None, to_stderr)

@@ -1,0 +1,1 @@
+"""What a hospital's server is made of: the certified model, its standing, its requests."""
