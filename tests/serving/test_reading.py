@@ -18,6 +18,7 @@ from serving.reading import process as reading
 from serving.reading.child import answer
 from serving.reading.form import Form, read_form
 from serving.reading.readers import Readers
+from serving.sandbox import wrapping
 from serving.sandbox.launch import LockedProcess
 from tests.serving.hospital_made import CT
 from tests.serving.test_serve_images import series
@@ -122,8 +123,11 @@ def test_pictures_are_cases_where_the_contract_takes_pictures(tmp_path: Path) ->
     assert raised.value.code == "input_modality"
 
 
-def test_whatever_pydicom_ships_is_read_behind_the_lock_as_outside_of_it() -> None:
+def test_whatever_pydicom_ships_is_read_behind_the_lock_as_outside_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What is imported late, or opened, would fail in there: compressed, enhanced, odd, damaged."""
+    monkeypatch.setattr(wrapping, "_OWN", (*wrapping._OWN, "tests"))
     process = LockedProcess(
         reading.LIMITS, 1 << 16,
         program=reading.PROGRAM.replace("serving.reading.child", "tests.serving.reading_many"),
