@@ -15,6 +15,7 @@ Rules
 4. Deleting is by day, whole folders: nothing of a day that is over its time stays.
 """
 
+import contextlib
 import datetime as dt
 import os
 import re
@@ -124,7 +125,8 @@ def _write(folder: Path, name: str, data: bytes) -> Path:
         part.replace(target)
         _settle(folder)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise Unavailable(f"{folder} can't be written ({error.strerror})") from error
     return target
 
