@@ -119,7 +119,7 @@ def _shift(
 
 def _first_scores(answers: Answers) -> NDArray[np.float64]:
     places = np.flatnonzero(np.isfinite(answers.score))
-    _, first = np.unique(answers.unit[places], return_index=True)
+    _, first = np.unique(answers.patient[places], return_index=True)
     return np.asarray(answers.score[places[first]])
 
 

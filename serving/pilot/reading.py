@@ -30,11 +30,15 @@ Floats = NDArray[np.float64]
 _TRIES = 5
 
 _ANSWERS = """
+WITH p AS (SELECT DISTINCT ON (id) * FROM read_parquet($predictions)
+           WHERE certificate = $certificate),
+o AS (SELECT DISTINCT ON (id) * FROM read_parquet($outcomes)),
+about AS (SELECT "case", arg_max(patient, (moment, id)) AS told FROM o GROUP BY "case")
 SELECT epoch_us(moment) AS "moment", seconds, failure <> '' AS failed,
     coalesce(scores[$score], 'nan'::DOUBLE) AS score,
-    coalesce(patient, "case", id) AS unit, inputs
-FROM (SELECT DISTINCT ON (id) * FROM read_parquet($predictions)) AS p
-WHERE certificate = $certificate ORDER BY moment, id
+    coalesce(patient, "case", id) AS unit,
+    coalesce(told, patient, "case", id) AS patient, inputs
+FROM p LEFT JOIN about USING ("case") ORDER BY moment, id
 """
 _CASES = """
 WITH p AS (SELECT DISTINCT ON (id) * FROM read_parquet($predictions)
@@ -57,9 +61,11 @@ LEFT JOIN groups USING ("case") ORDER BY arrived, first.moment, first.id
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Every answer in the order of time. `unit`: pseudonym of the patient, else of the case.
+    """Every answer in the order of time.
 
     moment in microseconds since 1970; score NaN where there is none; inputs NaN where not told.
+    `unit` is the patient as known when the answer was given, else the case: what is tested in the
+    order of time must not change afterwards. `patient` is as outcomes told since.
     """
 
     moment: NDArray[np.int64]
@@ -67,6 +73,7 @@ class Answers:
     failed: NDArray[np.bool_]
     score: Floats
     unit: NDArray[np.str_]
+    patient: NDArray[np.str_]
     inputs: dict[str, Floats]
 
 
@@ -151,6 +158,7 @@ def _answers(table: Any) -> Answers:
         failed=_column(table, "failed", np.bool_),
         score=_column(table, "score", np.float64),
         unit=_column(table, "unit", np.str_),
+        patient=_column(table, "patient", np.str_),
         inputs={name: np.array([of.get(name, np.nan) for of in inputs]) for name in names},
     )
 

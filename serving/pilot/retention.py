@@ -17,10 +17,11 @@ import datetime as dt
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from registry.trust.canonical import hex_of
 from registry.trust.errors import Invalid
@@ -64,24 +65,51 @@ def watch_all(state: Path, certified: Certified, pilot: Pilot) -> tuple[Watched,
     return watch(_between(pilot, past, "9999-12-31"), certified, carried)
 
 
+def until(pilot: Pilot, day: dt.date) -> Pilot:
+    """Answers of the days before `day`; an outcome that came later is taken as not there yet."""
+    end = int(np.datetime64(day, "us").astype(np.int64))
+    seen = pilot.cases.moment < end
+    late = pilot.cases.arrived[seen] >= end
+    kept = _chosen(pilot, pilot.answers.moment < end, seen)
+    hidden = {
+        name: np.where(late, -1, getattr(kept.cases, name)).astype(kind)
+        for name, kind in (("arrived", np.int64), ("earliest", np.int8), ("latest", np.int8))
+    }
+    return replace(kept, cases=replace(kept.cases, **hidden))
+
+
 def _between(pilot: Pilot, first: str, before: str) -> Pilot:
     """Answers of the days from `first` on, and outcomes that came in them."""
     low, high = (int(np.datetime64(of, "us").astype(np.int64)) for of in (first, before))
+    answers, arrived = pilot.answers.moment, pilot.cases.arrived
+    return _chosen(
+        pilot, (answers >= low) & (answers < high), (arrived >= low) & (arrived < high)
+    )  # fmt: skip
+
+
+def _chosen(pilot: Pilot, of_answers: NDArray[np.bool_], of_cases: NDArray[np.bool_]) -> Pilot:
+    """Some answers and some cases."""
     answers, cases = pilot.answers, pilot.cases
-    of_answers = (answers.moment >= low) & (answers.moment < high)
-    of_cases = (cases.arrived >= low) & (cases.arrived < high)
     return Pilot(
         Answers(
-            *(getattr(answers, name)[of_answers]
-              for name in ("moment", "seconds", "failed", "score", "unit")),
+            answers.moment[of_answers],
+            answers.seconds[of_answers],
+            answers.failed[of_answers],
+            answers.score[of_answers],
+            answers.unit[of_answers],
+            answers.patient[of_answers],
             {name: of[of_answers] for name, of in answers.inputs.items()},
         ),
         Cases(
-            *(getattr(cases, name)[of_cases]
-              for name in ("moment", "arrived", "earliest", "latest", "score", "patient")),
+            cases.moment[of_cases],
+            cases.arrived[of_cases],
+            cases.earliest[of_cases],
+            cases.latest[of_cases],
+            cases.score[of_cases],
+            cases.patient[of_cases],
             {name: of[of_cases] for name, of in cases.attributes.items()},
         ),
-    )  # fmt: skip
+    )
 
 
 def _path(state: Path, certified: Certified) -> Path:

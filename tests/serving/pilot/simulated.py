@@ -43,6 +43,6 @@ def pilot(
     sex = np.where(rng.random(patients) < female, "F", "M")[patient]
     none: Any = np.zeros(n, dtype=bool)
     return Pilot(
-        Answers(moment, np.full(n, 0.02), none, score, units, {}),
+        Answers(moment, np.full(n, 0.02), none, score, units, units, {}),
         Cases(moment, arrived, reference, reference, score, units, {"sex": sex}),
     )

@@ -124,7 +124,7 @@ def test_a_disk_that_takes_nothing_is_counted_and_never_raised(tmp_path: Path) -
     [
         ("case,reference\nA,2\n", "neither 0, 1 nor empty in 1 rows"),
         ("case,reference\nA,1\nA,0\n", "name a case that another row names"),
-        ("reference\n1\n", "needs a column 'case'"),
+        ("reference,sex\n1,F\n", "needs a column 'case'"),
         ("case,reference\n,1\n", "have no case"),
     ],
 )
