@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import cohort_use, life
+from registry.cli import cohort_use, life, pilot
 from registry.cli.audit_group import audit_app
 from registry.cli.cohort_group import cohort_app
 from registry.cli.groups import (
@@ -351,6 +351,7 @@ def assess(
 
 life.attach(app)
 cohort_use.attach(app)
+pilot.attach(app)
 
 
 def main() -> None:
