@@ -71,11 +71,16 @@ def until(pilot: Pilot, day: dt.date) -> Pilot:
     seen = pilot.cases.moment < end
     late = pilot.cases.arrived[seen] >= end
     kept = _chosen(pilot, pilot.answers.moment < end, seen)
-    hidden = {
-        name: np.where(late, -1, getattr(kept.cases, name)).astype(kind)
-        for name, kind in (("arrived", np.int64), ("earliest", np.int8), ("latest", np.int8))
-    }
-    return replace(kept, cases=replace(kept.cases, **hidden))
+    cases = kept.cases
+    return replace(
+        kept,
+        cases=replace(
+            cases,
+            arrived=np.where(late, -1, cases.arrived),
+            earliest=np.where(late, np.int8(-1), cases.earliest),
+            latest=np.where(late, np.int8(-1), cases.latest),
+        ),
+    )
 
 
 def _between(pilot: Pilot, first: str, before: str) -> Pilot:

@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -12,9 +13,13 @@ from registry.pipeline.overdue import look_at_overdue
 from registry.submissions import pilots
 from registry.submissions.notices import listing as notices
 from registry.submissions.revoke import suspend
+from registry.trust.canonical import digest_of as canonical_digest
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered, TouchstoneError
 from registry.trust.keys import Identity, issue, new_root, pem_of
+from registry.trust.model_files import model_digest
+from tests.registry.api_stage import PROTOCOL
+from tests.registry.mlflow_server import D1, D2
 from tests.registry.pilot_made import ALARM, signed_report
 from tests.registry.test_life_certificate import Pilot, envelope_of, in_
 from tests.registry.test_life_certificate import pilot as pilot  # the fixture
@@ -168,3 +173,45 @@ def test_two_workers_tell_it_once_and_a_late_start_not_thrice(pilot: Pilot) -> N
     assert not failed
     assert ends(pilot, "Eva", submission) == ["ends-within-7-days"]
     assert ends(pilot, "Clara", submission) == []  # it did not pull this one
+
+
+def test_other_weights_threshold_or_preprocessing_is_another_thing_to_certify(
+    pilot: Pilot,
+) -> None:
+    """Each has a digest of its own, and what was certified never takes another one on."""
+    weights = {"model.onnx": b"weights"}
+    assert model_digest(weights) != model_digest({"model.onnx": b"weightz"})
+    dumped = PROTOCOL.model_dump(mode="json")
+    assert canonical_digest(dumped) == PROTOCOL.digest
+    # The threshold is a field of the protocol, and preprocessing of the contract in it: whatever is
+    # changed in either changes the digest.
+    changes = dict(_changed(dumped, ()))
+    assert ("threshold",) in changes
+    assert any(place[0] == "contract" for place in changes)
+    for place, changed in changes.items():
+        assert canonical_digest(changed) != PROTOCOL.digest, place
+    submission = pilot.certified("fixed")
+    intake = "UPDATE touchstone.submission SET model_digest = %s WHERE id = %s"
+    pilot.sql(intake, D1, submission)
+    for column, value in (("model_digest", D2), ("protocol_digest", D2), ("model_version", "9")):
+        with pytest.raises(psycopg.Error):
+            pilot.sql(
+                f"UPDATE touchstone.submission SET {column} = %s WHERE id = %s", value, submission
+            )
+    with pytest.raises(psycopg.Error):
+        pilot.sql("UPDATE touchstone.certificate SET model_version = 9 WHERE submission = %s",
+                  submission)  # fmt: skip
+
+
+def _changed(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The value with one leaf after the other changed."""
+    if isinstance(value, dict):
+        for name, of in value.items():
+            for where, other in _changed(of, (*place, name)):
+                yield where, {**value, name: other}
+    elif isinstance(value, list):
+        for number, of in enumerate(value):
+            for where, other in _changed(of, (*place, number)):
+                yield where, [*value[:number], other, *value[number + 1 :]]
+    else:
+        yield place, f"not {value}"
