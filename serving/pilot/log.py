@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from registry.trust.errors import Invalid, TouchstoneError
+from registry.trust.errors import Invalid, TouchstoneError, Unavailable
 from serving.pilot import day_files
 from serving.pilot.prediction import Prediction
 from serving.pilot.pseudonym import open_pseudonyms
@@ -36,8 +36,12 @@ class PredictionLog:
     """Writes predictions below a state directory. Use it as a context manager, or `close` it."""
 
     def __init__(self, state: Path, *, every_seconds: float = _SECONDS) -> None:
-        import pyarrow.parquet  # noqa: F401  now, not at the first answer
-
+        try:
+            import pyarrow.parquet  # noqa: F401  now, not at the first answer
+        except ImportError as error:
+            raise Unavailable(
+                "logging a pilot needs pyarrow: pip install 'touchstone-tef[monitor]'"
+            ) from error
         self.lost = 0
         self._pseudonyms = open_pseudonyms(state)
         self._place = state / PREDICTIONS
