@@ -65,6 +65,8 @@ class PredictionLog:
     def record(self, prediction: Prediction) -> None:
         """Take a prediction down. Never raises; what can't be taken is counted in `lost`."""
         try:
+            if self._end.is_set():
+                raise queue.Full
             self._waiting.put_nowait(self._row(prediction))
         except (queue.Full, Invalid):
             self.lost += 1

@@ -117,6 +117,8 @@ def test_a_disk_that_takes_nothing_is_counted_and_never_raised(tmp_path: Path) -
     log.record(made.prediction(certified, 0, 0.5))
     log.close()
     assert log.lost == 1
+    log.record(made.prediction(certified, 1, 0.5))  # too late
+    assert log.lost == 2
 
 
 @pytest.mark.parametrize(
