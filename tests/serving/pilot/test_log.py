@@ -154,3 +154,12 @@ def test_a_summary_that_was_edited_is_noticed(tmp_path: Path) -> None:
 def test_a_prediction_is_finite(tmp_path: Path, odd: dict[str, object]) -> None:
     with pytest.raises(Invalid):
         made.prediction(made.certified(tmp_path), 0, 0.5, **odd)
+
+
+def test_what_serves_imports_nothing_heavy_for_the_hook() -> None:
+    heavy = "{'pyarrow', 'duckdb', 'numpy', 'scipy', 'sklearn', 'evidently', 'pandas', 'jinja2'}"
+    asked = f"import sys, serving.pilot.prediction; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
