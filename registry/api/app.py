@@ -33,6 +33,7 @@ from registry.api import (
     life,
     login,
     people,
+    pilots,
     protocols,
     sign_in,
     submissions,
@@ -95,6 +96,7 @@ def create_api(
     app.include_router(submissions.router(facility, caller_of))
     app.include_router(certified.router(facility, caller_of))
     app.include_router(life.router(facility, caller_of))
+    app.include_router(pilots.router(facility, caller_of))
     app.include_router(audit.router(facility, caller_of))
     describe(app)
     return app

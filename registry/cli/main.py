@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import cohort_use, life, serving
+from registry.cli import cohort_use, life, pilot, serving
 from registry.cli.audit_group import audit_app
 from registry.cli.cohort_group import cohort_app
 from registry.cli.groups import (
@@ -338,6 +338,7 @@ def assess(
 life.attach(app)
 cohort_use.attach(app)
 serving.attach(app)
+pilot.attach(app)
 
 
 def main() -> None:

@@ -52,6 +52,8 @@ _ALREADY = {
     "cohort": "this cohort version, or one with the same root, is sealed already",
     "cohort_signature": "you have signed this lock already",
     "cohort_lock": "this cohort version is locked already",
+    "pilot_key": "another key of your hospital was pinned just now; sign with that one",
+    "pilot_report": "your hospital has reported on this month already",
     "protocol": "this protocol version is locked already with another text; raise its version",
     "submission": "this model version is submitted to this cohort by this protocol already",
     "certificate": "this submission is certified already",

@@ -10,6 +10,9 @@ Rules
 3. A submission is ended by a worker of its own queue alone: whose fault it was is asked on a host
    that could have run it.
 4. One that fails is logged and does not keep the others from being looked at.
+5. Before a certificate ends its submitter and the hospitals that pulled it are told, 60, 30 and 7
+   days ahead. The database writes each notice once, however often or in how many workers it is
+   asked (0024_pilots.sql).
 """
 
 import datetime as dt
@@ -39,6 +42,7 @@ def look_at_overdue(
     """Do what is due at `now`; returns (submission, kind of action) of each."""
     with facility.record.transaction() as transaction:
         rows = transaction.all("overdue", now=now)
+        transaction.one("tell_of_ends", now=now)
     done = []
     for row in rows:
         action = due(row["state"], deadline=row["deadline"], not_after=row["not_after"], now=now)

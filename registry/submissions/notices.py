@@ -8,6 +8,7 @@ Rules
 1. A notice is written in the transaction of what it tells, by the database, and never changed.
 2. The submitter's organisation is told of its submissions, a hospital of the models it pulled,
    and the facility's people see every notice.
+3. Sixty, thirty and seven days before a certificate ends both are told, once each.
 """
 
 from typing import Any

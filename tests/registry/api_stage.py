@@ -6,8 +6,10 @@
 The application is the real one without MLflow behind it: `create_api`.
 """
 
+import base64
 import contextlib
 import datetime as dt
+import json
 import threading
 import time
 import uuid
@@ -71,6 +73,7 @@ class Stage:
     def __init__(self, database: Databases, folder: Path) -> None:
         self.database = database
         self.root: Identity = new_root("tef", demo=True)
+        self.hospital = issue(new_root("clinic", demo=False), "pilot", organisation="clinic")
         self.settings = Settings(
             home=folder, server="http://127.0.0.1:1", token=None, keys=folder / "keys",
             databases=database,
@@ -210,8 +213,11 @@ class Stage:
         store.put(places.report_page(name), b"<!doctype html><title>Report</title>")
         return name
 
-    def certified(self, model: str | None = None) -> str:
-        """A certified submission, with a bundle of the files that every bundle has."""
+    def certified(self, model: str | None = None, statement: bytes | None = None) -> str:
+        """A certified submission, with a bundle of the files that every bundle has.
+
+        The certificate's envelope holds `statement`, or the submission's id.
+        """
         name = self.submission(model=model)
         row = self.worker.execute(
             "SELECT report_digest, model_name FROM touchstone.submission WHERE id = %s", (name,)
@@ -227,8 +233,12 @@ class Stage:
         gate.execute(
             "INSERT INTO touchstone.certificate (submission, organisation, model_name,"
             " model_version, envelope, signers, not_after)"
-            " VALUES (%s, 'sme-a', %s, 1, '{}', 'pem', now() + interval '1 day')",
-            (name, row[1]),
+            " VALUES (%s, 'sme-a', %s, 1, %s, 'pem', now() + interval '1 day')",
+            (
+                name,
+                row[1],
+                json.dumps({"payload": base64.b64encode(statement or name.encode()).decode()}),
+            ),
         )
         gate.execute("UPDATE touchstone.submission SET state='certified' WHERE id = %s", (name,))
         files = dict.fromkeys(REQUIRED, b"{}") | {"model/model.onnx": bytes(range(256)) * 16}

@@ -13,8 +13,13 @@ import pytest
 
 from registry.api.conditional import matches
 from registry.audit.checkpoints import make_checkpoint
+from registry.identity.accounts import authenticate
 from registry.settings import Databases
+from registry.submissions import certified, pilots
+from registry.trust.canonical import sha256_bytes
+from registry.trust.keys import pem_of
 from tests.registry.api_stage import PEOPLE, Stage, client
+from tests.registry.pilot_made import signed_report
 from tests.registry.role import token_of
 
 
@@ -129,10 +134,21 @@ LISTS = {
     "/people": "admin",
     "/keys": "auditor",
     "/notices": "innovator",
+    "/pilots": "steward",
     "/audit/events": "auditor",
     "/audit/checkpoints": "auditor",
     "/audit/checkpoint-index": "auditor",
 }
+
+
+def report_pilot(stage: Stage) -> None:
+    """One more report of the hospital, of a model that it pulled."""
+    submission = stage.certified()
+    clara = authenticate(stage.facility.record, stage.secrets["clinician"])
+    certified.listing(stage.facility, clara, stage.model_of(submission))
+    envelope = signed_report(stage.hospital, sha256_bytes(submission.encode()))
+    pem = pem_of(stage.hospital.certificate).decode()
+    pilots.receive(stage.facility, clara, envelope, pem)
 
 
 def grow(stage: Stage, path: str, number: int) -> None:
@@ -148,6 +164,8 @@ def grow(stage: Stage, path: str, number: int) -> None:
     elif path.startswith("/audit/checkpoint"):
         stage.submission("in_review")
         make_checkpoint(stage.facility)
+    elif path == "/pilots":
+        report_pilot(stage)
     elif path == "/protocols":
         stage.owner.execute(
             "INSERT INTO touchstone.protocol (digest, id, version, body, attempts, locked_by)"

@@ -1,5 +1,6 @@
 """Stopping a certified model is easy and at once; starting it again is hard; ended is ended."""
 
+import base64
 import datetime as dt
 import threading
 import time
@@ -54,7 +55,7 @@ class Pilot:
             )  # fmt: skip
         with self.api.gate.transaction() as now:
             now.do("certificate_add", submission=submission, organisation="sme-a", model_name=name,
-                   model_version=version, envelope={}, signers="", enrolments="",
+                   model_version=version, envelope=envelope_of(name), signers="", enrolments="",
                    not_after=in_(days))  # fmt: skip
             now.do("certified_move", id=submission, state="certified")
             now.do("pilot_set", organisation="sme-a", model_name=name, version=version)
@@ -97,6 +98,11 @@ class Pilot:
         } | changes
         payload = new_resumption(Resumption.model_validate(fields))
         return add_signature(unsigned(RESUMPTION_TYPE, payload), self.keys[who])
+
+
+def envelope_of(name: str) -> dict[str, Any]:
+    """What a certificate's envelope needs to be named by."""
+    return {"payload": base64.b64encode(f"statement of {name}".encode()).decode()}
 
 
 def in_(span: str) -> dt.datetime:

@@ -27,6 +27,7 @@ BEYOND_THE_SCHEMA = {
     "list_people": "the same",
     "list_keys": "the same",
     "list_notices": "the same",
+    "list_pilots": "the same",
     "audit_events": "the same",
     "audit_checkpoints": "the same",
     "audit_index": "the same",
@@ -50,6 +51,7 @@ WHO_MAY = {
     "submit": "innovator",
     "list_bundle": "clinician",
     "fetch_bundle_file": "clinician",
+    "report_pilot": "clinician",
     "logout": "leaver",  # whose token is revoked by it
     "list_people|add_person|withdraw_role|list_tokens": "admin",
     "audit_.*": "auditor",

@@ -1,0 +1,149 @@
+"""Deleting what is older than the hospital may keep, in one command, without losing an alarm.
+
+    >>> forget(state, certified, today=date.today(), days=365)
+    Forgotten(before='2025-11-28', predictions=30, outcomes=12)
+
+Rules
+-----
+1. Whole days go: predictions by the day of the answer, outcomes by the day on which they came.
+2. Before that, where each sequential question stands is written down from the same data
+   (`carried-….json`: one number a gambler, no value of a patient), so that its error rate and its
+   alarms go on. It is written whole before anything is deleted; a kill in between does no harm:
+   the file says up to which day it counts, and the tests begin after that day.
+3. A case whose answer was deleted before its outcome came is in no figure.
+"""
+
+import datetime as dt
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.trust.canonical import hex_of
+from registry.trust.errors import Invalid
+from serving.pilot import day_files
+from serving.pilot.certified import Certified
+from serving.pilot.log import PREDICTIONS
+from serving.pilot.outcomes import OUTCOMES
+from serving.pilot.reading import Answers, Cases, Pilot, read_pilot
+from serving.pilot.sequential import Carried, Watched, watch
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was deleted: days of predictions and of outcomes, all before `before`."""
+
+    before: str
+    predictions: int
+    outcomes: int
+
+
+def forget(state: Path, certified: Certified, today: dt.date, days: int) -> Forgotten:
+    """Delete every day that is more than `days` days before `today`."""
+    if days < 1:
+        raise Invalid("keep at least one day")
+    before = (today - dt.timedelta(days=days)).isoformat()
+    past, carried = _carried(state, certified)
+    if before > past:
+        pilot = read_pilot(state, certified)
+        asked = watch(_between(pilot, past, before), certified, carried)
+        _write(state, certified, before, asked)
+    return Forgotten(
+        before=before,
+        predictions=len(day_files.forget(state / PREDICTIONS, before)),
+        outcomes=len(day_files.forget(state / OUTCOMES, before)),
+    )
+
+
+def watch_all(state: Path, certified: Certified, pilot: Pilot) -> tuple[Watched, ...]:
+    """Where each question stands, with what was deleted."""
+    past, carried = _carried(state, certified)
+    return watch(_between(pilot, past, "9999-12-31"), certified, carried)
+
+
+def until(pilot: Pilot, day: dt.date) -> Pilot:
+    """Answers of the days before `day`; an outcome that came later is taken as not there yet."""
+    end = int(np.datetime64(day, "us").astype(np.int64))
+    seen = pilot.cases.moment < end
+    late = pilot.cases.arrived[seen] >= end
+    kept = _chosen(pilot, pilot.answers.moment < end, seen)
+    cases = kept.cases
+    return replace(
+        kept,
+        cases=replace(
+            cases,
+            arrived=np.where(late, -1, cases.arrived),
+            earliest=np.where(late, np.int8(-1), cases.earliest),
+            latest=np.where(late, np.int8(-1), cases.latest),
+        ),
+    )
+
+
+def _between(pilot: Pilot, first: str, before: str) -> Pilot:
+    """Answers of the days from `first` on, and outcomes that came in them."""
+    low, high = (int(np.datetime64(of, "us").astype(np.int64)) for of in (first, before))
+    answers, arrived = pilot.answers.moment, pilot.cases.arrived
+    return _chosen(
+        pilot, (answers >= low) & (answers < high), (arrived >= low) & (arrived < high)
+    )  # fmt: skip
+
+
+def _chosen(pilot: Pilot, of_answers: NDArray[np.bool_], of_cases: NDArray[np.bool_]) -> Pilot:
+    """Some answers and some cases."""
+    answers, cases = pilot.answers, pilot.cases
+    return Pilot(
+        Answers(
+            answers.moment[of_answers],
+            answers.seconds[of_answers],
+            answers.failed[of_answers],
+            answers.score[of_answers],
+            answers.unit[of_answers],
+            answers.patient[of_answers],
+            {name: of[of_answers] for name, of in answers.inputs.items()},
+        ),
+        Cases(
+            cases.moment[of_cases],
+            cases.arrived[of_cases],
+            cases.earliest[of_cases],
+            cases.latest[of_cases],
+            cases.score[of_cases],
+            cases.patient[of_cases],
+            {name: of[of_cases] for name, of in cases.attributes.items()},
+        ),
+    )
+
+
+def _path(state: Path, certified: Certified) -> Path:
+    return state / f"carried-{hex_of(certified.certificate)[:16]}.json"
+
+
+def _carried(state: Path, certified: Certified) -> tuple[str, dict[str, Carried]]:
+    """(first day that is not counted yet, where the questions stood)."""
+    path = _path(state, certified)
+    if not path.exists():
+        return "1970-01-01", {}
+    try:
+        written = json.loads(path.read_bytes())
+        return written["before"], {
+            name: Carried(of["units"], of["highest"], of["alarm"], tuple(map(tuple, of["state"])))
+            for name, of in written["questions"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Invalid(f"{path} is damaged: bring it back from your copy") from error
+
+
+def _write(state: Path, certified: Certified, before: str, asked: tuple[Watched, ...]) -> None:
+    kept = {
+        of.name: asdict(Carried(of.units, of.highest, of.alarm, of.state)) for of in asked
+    }  # fmt: skip
+    path = _path(state, certified)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        json.dump({"before": before, "questions": kept}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)

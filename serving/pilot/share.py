@@ -1,0 +1,189 @@
+"""What may go back to the facility: aggregates that say nothing of a patient, if the hospital asks.
+
+    >>> report = shared(state, certified, today=date.today())
+    >>> canonical(report.model_dump(mode="json"))          # all that would be sent
+    >>> envelope = signed(report, signer)
+
+Rules
+-----
+1. Nothing is sent by itself. The hospital sees the whole report first, and what it then signs and
+   sends must have the digest of what it saw.
+2. Counts are of patients wherever a patient could be in one twice, and are rounded to the nearest
+   ten. What is below k (of the certificate, at least 10), zero too, is withheld; so are the
+   smallest others of its row until two are withheld that together hold 2k.
+3. A report ends with the last whole month, and needs k new patients since the one before. So two
+   reports do not differ by a patient or by a day.
+4. Performance is told where both classes have k patients: estimates in hundredths, intervals
+   rounded outward. Few errors of many patients are told, as in the facility's own releases.
+5. The form is checked by `registry.trust.pilot_report` before it is signed.
+"""
+
+import datetime as dt
+import json
+import math
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.trust.canonical import canonical, hex_of
+from registry.trust.dsse import Envelope, add_signature, unsigned
+from registry.trust.errors import Invalid, Refused
+from registry.trust.pilot_report import (
+    PILOT_REPORT_TYPE,
+    STEP,
+    AskedDaily,
+    PilotReport,
+    Reached,
+    ScoreCounts,
+    parse_pilot_report,
+)
+from registry.trust.signer import Signer
+from serving.pilot.certified import Certified
+from serving.pilot.drift import Shift, drift
+from serving.pilot.performance import Figure, performance
+from serving.pilot.reading import Cases, read_pilot
+from serving.pilot.retention import until, watch_all
+from serving.pilot.sequential import Watched
+
+
+def shared(state: Path, certified: Certified, today: dt.date) -> PilotReport:
+    """The report up to the end of the month before `today`.
+
+    Raises Refused where there are too few patients for any report, or too few new ones.
+    """
+    month = today.replace(day=1)
+    pilot = until(read_pilot(state, certified), month)
+    k = certified.k
+    patients = len(np.unique(pilot.answers.patient))
+    before = _shared_before(state, certified)
+    new = np.unique(
+        pilot.answers.patient[_months(pilot.answers.moment) > np.datetime64(before, "M")]
+    )
+    old = np.unique(
+        pilot.answers.patient[_months(pilot.answers.moment) <= np.datetime64(before, "M")]
+    )
+    if len(np.setdiff1d(new, old)) < k:
+        raise Refused(
+            f"in whole months since {before} there are fewer than {k} new patients: nothing may "
+            "be told of so few; share again in another month",
+            code="too_few_patients",
+        )
+    first = _months(pilot.answers.moment)[0]
+    found = performance(pilot.cases, certified)
+    positives, negatives = _patients_by_class(pilot.cases)
+    both = min(positives, negatives) >= k
+    shifts = {of.name: of for of in drift(pilot, certified)}
+    score = shifts.pop("score", None)
+    report = PilotReport(
+        certificate=certified.certificate,
+        k=k,
+        first_month=str(first),
+        last_month=f"{month - dt.timedelta(days=1):%Y-%m}",
+        answers=_count(len(pilot.answers.moment), k),
+        failed=_count(int(pilot.answers.failed.sum()), k),
+        patients=_count(patients, k) or k,
+        outcomes=_count(positives + negatives, k),
+        positives=_count(positives, k) if both else None,
+        watched=tuple(_asked(of, k) for of in watch_all(state, certified, pilot)),
+        performance=tuple(_reached(found.figures)) if both else (),
+        score=_score(score, certified, k),
+        attributes={
+            name: dict(zip(of.labels, withheld(of.here, k), strict=True))
+            for name, of in shifts.items()
+        },
+    )
+    return parse_pilot_report(canonical(report.model_dump(mode="json")))
+
+
+def signed(report: PilotReport, signer: Signer) -> Envelope:
+    """The report in an envelope with the hospital's signature."""
+    payload = canonical(report.model_dump(mode="json"))
+    return add_signature(unsigned(PILOT_REPORT_TYPE, payload), signer)
+
+
+def mark_shared(state: Path, certified: Certified, report: PilotReport) -> None:
+    """Remember up to which month the facility was told (rule 3)."""
+    path = _path(state, certified)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        json.dump({"last_month": report.last_month}, stream)
+    part.replace(path)
+
+
+def withheld(counts: Sequence[int], k: int) -> tuple[int | None, ...]:
+    """The counts of a row in tens, None for those below k and for what would give them away."""
+    hidden = {place for place, count in enumerate(counts) if count < k}
+    others = sorted(set(range(len(counts))) - hidden, key=lambda place: (counts[place], place))
+    while hidden and others and (len(hidden) < 2 or sum(counts[of] for of in hidden) < 2 * k):
+        hidden.add(others.pop(0))
+    return tuple(
+        None if place in hidden else _count(count, k) for place, count in enumerate(counts)
+    )
+
+
+def _count(count: int, k: int) -> int | None:
+    """To the nearest ten, never below k's own ten; None below k."""
+    if count < k:
+        return None
+    return max(STEP * round(count / STEP), STEP * math.ceil(k / STEP))
+
+
+def _asked(of: Watched, k: int) -> AskedDaily:
+    part = 100 if of.alarm else min(90, 10 * int(10 * of.highest / of.limit))
+    return AskedDaily(
+        question=of.name,
+        patients=_count(of.units, k),
+        evidence=part,
+        alarm=None if of.alarm is None else of.alarm[:7],
+    )
+
+
+def _reached(figures: Sequence[Figure]) -> list[Reached]:
+    return [
+        Reached(
+            metric=of.metric,
+            estimate=round(of.estimate.value, 2),
+            low=math.floor(100 * of.estimate.interval.low) / 100,
+            high=math.ceil(100 * of.estimate.interval.high) / 100,
+        )
+        for of in figures
+        if of.estimate.value is not None
+        and of.estimate.interval is not None
+        and max(map(abs, (of.estimate.interval.low, of.estimate.interval.high))) < 99
+    ]
+
+
+def _score(of: Shift | None, certified: Certified, k: int) -> ScoreCounts | None:
+    if of is None or certified.summary.score is None:
+        return None
+    return ScoreCounts(edges=certified.summary.score.edges, counts=withheld(of.here, k))
+
+
+def _patients_by_class(cases: Cases) -> tuple[int, int]:
+    return (
+        len(np.unique(cases.patient[cases.latest == 1])),
+        len(np.unique(cases.patient[cases.latest == 0])),
+    )
+
+
+def _path(state: Path, certified: Certified) -> Path:
+    return state / f"shared-{hex_of(certified.certificate)[:16]}.json"
+
+
+def _months(moment: NDArray[np.int64]) -> NDArray[np.datetime64]:
+    return moment.astype("datetime64[us]").astype("datetime64[M]")
+
+
+def _shared_before(state: Path, certified: Certified) -> str:
+    """The last month that the facility was told of; one before any pilot where there is none."""
+    path = _path(state, certified)
+    if not path.exists():
+        return "1970-01"
+    try:
+        return str(json.loads(path.read_bytes())["last_month"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Invalid(f"{path} is damaged: bring it back from your copy") from error
