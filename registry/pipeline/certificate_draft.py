@@ -21,6 +21,7 @@ from registry.trust.certificate import (
     new_statement,
 )
 from serving.bundle.golden import make_inputs, record
+from serving.bundle.layout import CARD, REFERENCE_SUMMARY
 from serving.bundle.pack import bundle_files, subjects
 from validators.evidence import Report
 from validators.report.card import applied_model_card, card_xml
@@ -72,16 +73,21 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
             not_after=not_after,
         ),
         golden=golden,
-        card=card_xml(
-            applied_model_card(
-                released,
-                model=row["model_name"],
-                version=str(row["model_version"]),
-                developer=row["organisation"],
-                issued=issued,
-                not_after=not_after,
-            )
-        ),
+        documents={
+            CARD: card_xml(
+                applied_model_card(
+                    released,
+                    model=row["model_name"],
+                    version=str(row["model_version"]),
+                    developer=row["organisation"],
+                    issued=issued,
+                    not_after=not_after,
+                )
+            ),
+            REFERENCE_SUMMARY: canonical(
+                release(report, "monitoring", protocol.disclosure, others, score=contract.score)
+            ),
+        },
     )
     overall = report.verdict.overall
     assert overall in ("pass", "conditional"), "nothing else is prepared for signing"
