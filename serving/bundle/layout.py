@@ -14,6 +14,8 @@
     reference-summary.json  what the model saw and said on the cohort, as shares
     model/model.onnx        the model, and at most one model/<name>.data
     golden/inputs.bin       made-up inputs, and in golden/expected.json what they must give
+    golden/maps.bin         the maps of labels that they must give, where the score is one
+    golden/raw/             made-up images as DICOM or PNG, where the contract begins at images
 
 Rules
 -----
@@ -44,6 +46,9 @@ REFERENCE_SUMMARY = "reference-summary.json"
 MODEL_PREFIX = "model/"
 GOLDEN_INPUTS = "golden/inputs.bin"
 GOLDEN_EXPECTED = "golden/expected.json"
+GOLDEN_MAPS = "golden/maps.bin"
+GOLDEN_RAW = "golden/raw/"
+GOLDEN_RAW_MAPS = "golden/raw/maps.bin"
 
 RELEASED_REPORT = "touchstone/released-report/v1"
 """The form of report that may leave the facility (`validators.report.disclosure`)."""

@@ -27,6 +27,8 @@ from serving.bundle.layout import (
     DOCUMENTS,
     GOLDEN_EXPECTED,
     GOLDEN_INPUTS,
+    GOLDEN_MAPS,
+    GOLDEN_RAW,
     LABEL,
     MODEL_PREFIX,
     PROTOCOL,
@@ -40,6 +42,7 @@ from serving.bundle.layout import (
 
 __all__ = ["bundle_files", "download", "subjects", "write_bundle"]
 
+_GOLDEN = {GOLDEN_INPUTS, GOLDEN_EXPECTED, GOLDEN_MAPS}
 _BEGINS = {REPORT_PDF: b"%PDF-", CARD: b"<?xml"}
 
 
@@ -59,8 +62,9 @@ def bundle_files(
     `golden.record` gave; `documents` are further ones by their names (`layout.DOCUMENTS`). Raises
     Invalid or Refused when something is not what a bundle holds.
     """
-    if set(golden) != {GOLDEN_INPUTS, GOLDEN_EXPECTED}:
-        raise Invalid("the golden vectors are the two files that golden.record gives")
+    further = {path for path in golden if not path.startswith(GOLDEN_RAW)}
+    if not {GOLDEN_INPUTS, GOLDEN_EXPECTED} <= further <= _GOLDEN:
+        raise Invalid("the golden vectors are the files that golden.record gives")
     given = {CONTRACT: contract, PROTOCOL: protocol, REPORT: report}
     for name, data in given.items():
         if not isinstance(parse_canonical(data), dict):
