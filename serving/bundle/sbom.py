@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -198,17 +197,16 @@ def _needs(of: metadata.Distribution, extras: frozenset[str]) -> Iterator[Requir
     for line in of.requires or ():
         need = Requirement(line)
         if need.marker is None or any(
-            need.marker.evaluate({**default_environment(), "extra": extra})
+            need.marker.evaluate({"extra": extra})
             for extra in ("", *sorted(extras))
         ):
             yield need
 
 
 def _licence(of: metadata.Distribution) -> Json | None:
-    expression = of.metadata.get("License-Expression")
-    if expression:
+    for expression in of.metadata.get_all("License-Expression") or ():
         return {"expression": expression}
-    stated = (of.metadata.get("License") or "").strip()
+    stated = next(iter(of.metadata.get_all("License") or ()), "").strip()
     if stated and "\n" not in stated and len(stated) <= _LONGEST_LICENCE:
         return {"license": {"name": stated}}
     classes = [

@@ -157,7 +157,7 @@ def _metric(found: Released, part: str | None) -> Json:
 
 def _considerations(released: Released) -> Json:
     use, verdict = released["intended_use"], released["verdict"]
-    mode = PILOT_MODES.get(released["pilot_mode"], released["pilot_mode"])
+    mode = str(PILOT_MODES.get(released["pilot_mode"], released["pilot_mode"]))
     limits = [
         use.get("limits"),
         *verdict["conditions"],
@@ -187,7 +187,7 @@ def _considerations(released: Released) -> Json:
 def _judged(found: Released) -> str:
     if found["outcome"] == SUPPRESSED:
         return "withheld; the group is too small to be shown"
-    outcome = OUTCOMES.get(found["outcome"], found["outcome"])
+    outcome = OUTCOMES.get(found["outcome"], str(found["outcome"]))
     return outcome if found["gap"] is None else f"gap {found['gap']}, {outcome}"
 
 

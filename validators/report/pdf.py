@@ -23,14 +23,14 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from registry.trust.errors import Unavailable
 from validators.report.pdf_data import NamedRun, pdf_data
 
 __all__ = ["NamedRun", "report_pdf"]
 
-STANDARDS = ("a-2b", "ua-1")
+STANDARDS: tuple[Literal["a-2b"], Literal["ua-1"]] = ("a-2b", "ua-1")
 _PROGRAM = Path(__file__).parent / "report.typ"
 _UNSEEN = re.compile(
     # Latin, Greek, Cyrillic and the punctuation and signs that both the program's fonts and a

@@ -190,13 +190,14 @@ def _attributes(released: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     n = released["cases"]["n"]
     found: dict[str, dict[str, dict[str, int]]] = {}
     for row in released["subgroups"]:
-        groups = found.setdefault(row["attribute"], {}).setdefault(row["group"], {})
+        sides = found.setdefault(row["attribute"], {}).setdefault(row["group"], {})
         for side in ("n", "positives", "negatives"):
             if row.get(side) is not None:
-                groups[side] = row[side]
+                sides[side] = row[side]
     made = {}
     for attribute, groups in found.items():
-        counts = {name: of for name, sides in groups.items() if (of := _of(sides)) is not None}
+        known = {name: _of(sides) for name, sides in groups.items()}
+        counts = {name: count for name, count in known.items() if count is not None}
         rest = (n or 0) - sum(counts.values())
         if not counts or rest < 0 or INTERSECTION in attribute:
             continue
