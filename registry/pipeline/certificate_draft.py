@@ -8,6 +8,7 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
+from registry.pipeline.bundle_documents import documents
 from registry.pipeline.killed import unless_killed
 from registry.submissions import places
 from registry.submissions.lock import other_versions
@@ -23,7 +24,6 @@ from registry.trust.certificate import (
 from serving.bundle.golden import make_inputs, record
 from serving.bundle.pack import bundle_files, subjects
 from validators.evidence import Report
-from validators.report.card import applied_model_card, card_xml
 from validators.report.disclosure import release
 from validators.report.label import model_label
 
@@ -72,16 +72,7 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
             not_after=not_after,
         ),
         golden=golden,
-        card=card_xml(
-            applied_model_card(
-                released,
-                model=row["model_name"],
-                version=str(row["model_version"]),
-                developer=row["organisation"],
-                issued=issued,
-                not_after=not_after,
-            )
-        ),
+        documents=documents(work, report, released, others, files, issued, not_after),
     )
     overall = report.verdict.overall
     assert overall in ("pass", "conditional"), "nothing else is prepared for signing"

@@ -1,4 +1,4 @@
-"""Golden vectors: made-up inputs and the scores they gave at the facility, to be replayed.
+"""Golden vectors: made-up inputs and the answers they gave at the facility, to be replayed.
 
     files = record(sandbox, make_inputs(contract, seed=protocol.digest), contract)
     replay(other_sandbox, files, contract, tolerance=1e-5)     # ReplayResult, or Refused
@@ -9,71 +9,66 @@ Rules
    are public, hold nothing of any patient, and are the same bytes on every machine.
 2. The same cases are scored one by one, by sevens and all at once, each time in another order: a
    model whose answer depends on its neighbours or on what it saw before does not get through.
-3. A score farther from the recorded one than the certificate's tolerance ends the replay, and so
-   does anything else that is not as it should be: there is no partial success.
-4. A map of labels is compared by one number of it (`serving.sandbox.outputs.numbers_of`).
-5. The files are a block of little-endian numbers and JSON beside it. Nothing is unpickled.
-
-`golden/expected.json` names the schema, the seed, each input's dtype and shape with the case
-axis first, and each run's batch size, order of cases and scores in that order.
+3. Where the contract begins at images some cases are files too (`raw_made`): they go the whole way,
+   read, brought to the contract's form, answered. Where none can be made the record says why.
+4. A score farther from the recorded one than the tolerance ends the replay, and so does anything
+   else that is not as it should be: there is no partial success. The tolerance is that of the
+   provider which computes here; a provider without one is refused. None exceeds the certificate's.
+5. Maps of labels are compared voxel by voxel: the part that differs by the tolerance, and each
+   structure of 100 voxels or more by its Dice.
+6. The files: `serving.bundle.golden_files`.
 """
 
 import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 
 from registry.trust.canonical import canonical
-from registry.trust.errors import Refused, Tampered
-from serving.bundle.layout import GOLDEN_EXPECTED, GOLDEN_INPUTS
+from registry.trust.errors import Invalid, Refused
+from serving.bundle.golden_files import (
+    LEAST_DICE,
+    Arrays,
+    Golden,
+    GoldenInput,
+    GoldenRun,
+    RawCase,
+    maps_in,
+    packed_maps,
+    parsed,
+    raw_files,
+    raw_prefix,
+)
+from serving.bundle.layout import GOLDEN_EXPECTED, GOLDEN_INPUTS, GOLDEN_MAPS, GOLDEN_RAW_MAPS
 from serving.sandbox.failures import ModelFailure
 from serving.sandbox.outputs import check_outputs, numbers_of
+from serving.sandbox.providers import NAMES
 from validators.contract.made_up import make_case
-from validators.contract.schema import Contract, DataType, Name, Strict
+from validators.contract.schema import Contract, DataType
+
+__all__ = ["Golden", "GoldenInputs", "ReplayResult", "make_inputs", "record", "replay"]
 
 CASES = 32
 INPUT_BYTES = 64 << 20
 """Above this much, fewer cases are made: a volume of 512 x 512 x 300 is 300 MB by itself."""
-
-Arrays = Mapping[str, NDArray[Any]]
+RAW_CASES = 4
+RAW_FILES = 600
+RAW_BYTES = 64 << 20
+SMALL_STRUCTURE = 100
+Answer = tuple[NDArray[np.float64], NDArray[np.uint8] | None]
+"""One number a case, and [cases, voxels] where the score is a map of labels."""
 
 
 class Runner(Protocol):
-    """What is asked of a sandbox: one call of the loaded model."""
+    """What is asked of a sandbox: one call of the loaded model, and what computes it."""
+
+    execution: dict[str, int | bool | str]
 
     def run(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]: ...
-
-
-class GoldenInput(Strict):
-    """One input as it lies in golden/inputs.bin, which holds them in this order, gapless."""
-
-    name: Name
-    dtype: DataType
-    shape: tuple[Annotated[int, Field(gt=0)], ...]
-
-
-class GoldenRun(Strict):
-    """All cases once: in `order`, `batch` at a time, the last batch as short as it comes."""
-
-    batch: Annotated[int, Field(gt=0)]
-    order: tuple[int, ...]
-    scores: tuple[float, ...]
-
-
-class Golden(Strict):
-    """golden/expected.json."""
-
-    schema_id: Literal["touchstone/golden/v1"] = "touchstone/golden/v1"
-    seed: str
-    score: Name
-    inputs: tuple[GoldenInput, ...]
-    runs: Annotated[tuple[GoldenRun, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -98,6 +93,16 @@ class GoldenInputs:
         return len(next(iter(self.arrays.values())))
 
 
+@dataclass(frozen=True)
+class _Raw:
+    """The raw cases that a model answers: their files, and the inputs that these are read to."""
+
+    cases: tuple[RawCase, ...] = ()
+    files: Mapping[str, bytes] | None = None
+    arrays: Arrays | None = None
+    none: str = ""
+
+
 def make_inputs(contract: Contract, seed: str) -> GoldenInputs:
     """32 made-up cases that the contract allows; fewer where they would be over 64 MiB."""
     case_bytes = sum(math.prod(t.shape) * np.dtype(t.dtype).itemsize for t in contract.inputs)
@@ -112,7 +117,7 @@ def make_inputs(contract: Contract, seed: str) -> GoldenInputs:
 
 
 def record(sandbox: Runner, inputs: GoldenInputs, contract: Contract) -> dict[str, bytes]:
-    """The two golden files, by their paths in the bundle.
+    """The golden files, by their paths in the bundle.
 
     A made-up case that the model can't answer by itself is left out: all-zero input may divide by
     zero in a model that never meets it. Raises Refused (golden_unusable) when fewer than half are
@@ -120,32 +125,35 @@ def record(sandbox: Runner, inputs: GoldenInputs, contract: Contract) -> dict[st
     ModelFailure when a batch of answered cases fails, or the process dies.
     """
     inputs = _answerable(sandbox, inputs, contract)
-    runs = []
-    for batch in sorted({1, 7, inputs.cases}, reverse=True):
-        order = _order(inputs.seed, batch, inputs.cases)
-        scores = np.concatenate(list(_scores(sandbox, inputs.arrays, contract, batch, order)))
-        runs.append(GoldenRun(batch=batch, order=order, scores=tuple(map(float, scores))))
-    by_case = np.array([[score for _, score in sorted(zip(r.order, r.scores, strict=True))]
-                        for r in runs])  # fmt: skip
-    if float(np.ptp(by_case, axis=0).max()) > contract.tolerance:
-        raise Refused(
-            "the model is not repeatable: made-up cases got other scores in another order and "
-            "batch size",
-            code="not_repeatable",
-        )
+    runs, maps = _recorded(sandbox, inputs.arrays, contract, inputs.seed, (1, 7, inputs.cases))
+    raw = _raw(sandbox, inputs, contract)
+    raw_runs: tuple[GoldenRun, ...] = ()
+    raw_maps: dict[str, bytes] = {}
+    if raw.arrays is not None:
+        batches = (1, len(raw.cases))
+        raw_runs, of_raw = _recorded(sandbox, raw.arrays, contract, f"{inputs.seed}/raw", batches)
+        raw_maps = {} if of_raw is None else {GOLDEN_RAW_MAPS: packed_maps(of_raw)}
     golden = Golden(
         seed=inputs.seed,
         score=contract.score,
+        tolerances=dict.fromkeys(NAMES, contract.tolerance),
+        least_dice=None if contract.reference is None else LEAST_DICE,
         inputs=tuple(
             GoldenInput(name=name, dtype=cast(DataType, array.dtype.name), shape=array.shape)
             for name, array in inputs.arrays.items()
         ),
-        runs=tuple(runs),
+        runs=runs,
+        raw=raw.cases,
+        raw_runs=raw_runs,
+        no_raw=raw.none,
     )
     little = (array.astype(array.dtype.newbyteorder("<")) for array in inputs.arrays.values())
     return {
         GOLDEN_INPUTS: b"".join(array.tobytes() for array in little),
         GOLDEN_EXPECTED: canonical(golden.model_dump(mode="json")),
+        **({} if maps is None else {GOLDEN_MAPS: packed_maps(maps)}),
+        **(raw.files or {}),
+        **raw_maps,
     }
 
 
@@ -154,40 +162,182 @@ def replay(
 ) -> ReplayResult:
     """Run the golden cases of `files` again, exactly as they were recorded.
 
-    Raises Refused (golden_mismatch) beyond `tolerance`, Tampered (golden_malformed) when the files
-    do not fit the contract, ModelFailure when the model fails on one.
+    tolerance: the certificate's, which no provider's exceeds. Raises Refused (golden_mismatch)
+    beyond the tolerance, Refused (golden_no_tolerance) on a provider that has none, Tampered
+    (golden_malformed) when the files do not fit the contract, ModelFailure when the model fails.
     """
-    golden, arrays = _parsed(files, contract)
+    golden, arrays = parsed(files, contract)
+    allowed = min(tolerance, _tolerance_of(sandbox, golden))
+    cases = len(golden.runs[0].order)
+    masks = None
+    if golden.least_dice is not None:
+        masks = maps_in(files.get(GOLDEN_MAPS), cases, contract)
+    calls, largest = _replayed(sandbox, golden, golden.runs, arrays, masks, contract, allowed)
+    if golden.raw:
+        try:
+            read = _read(files, contract, golden.raw, arrays)
+        except Invalid as error:
+            raise Refused(
+                f"a golden image that was read at the facility can't be read here: {error.message}",
+                code="golden_mismatch",
+            ) from error
+        if masks is not None:
+            masks = maps_in(files.get(GOLDEN_RAW_MAPS), len(golden.raw), contract)
+        more = _replayed(sandbox, golden, golden.raw_runs, read, masks, contract, allowed)
+        calls, largest = calls + more[0], max(largest, more[1])
+    return ReplayResult(cases + len(golden.raw), calls, largest)
+
+
+def _tolerance_of(sandbox: Runner, golden: Golden) -> float:
+    name = sandbox.execution.get("provider")
+    kind = next((kind for kind, known in NAMES.items() if known == name), None)
+    if kind is None or kind not in golden.tolerances:
+        raise Refused(
+            "the certificate states no tolerance for what computes here "
+            f"({str(name)[:40]!a}): use a provider that it names, or ask the facility",
+            code="golden_no_tolerance",
+        )
+    return golden.tolerances[kind]
+
+
+def _replayed(
+    sandbox: Runner,
+    golden: Golden,
+    runs: Sequence[GoldenRun],
+    arrays: Arrays,
+    masks: NDArray[np.uint8] | None,
+    contract: Contract,
+    allowed: float,
+) -> tuple[int, float]:
+    """(calls, largest difference) of these runs, or Refused."""
     largest, calls = 0.0, 0
-    for run in golden.runs:
-        expected = np.array(run.scores)
-        position = 0
-        for scores in _scores(sandbox, arrays, contract, run.batch, run.order):
-            there = expected[position : position + len(scores)]
-            largest = max(largest, float(np.abs(scores - there).max()))
+    for run in runs:
+        expected, position = np.array(run.scores), 0
+        for scores, maps in _answers(sandbox, arrays, contract, run.batch, run.order):
+            part = slice(position, position + len(scores))
+            differ, dice = float(np.abs(scores - expected[part]).max()), 1.0
+            if masks is not None and maps is not None:
+                share, dice = distance(masks[list(run.order[part])], maps)
+                differ = max(differ, share)
+            largest = max(largest, differ)
             position, calls = position + len(scores), calls + 1
             # Written so that a NaN, which no comparison admits, fails as well.
-            if not largest <= tolerance:
-                raise Refused(
-                    f"a golden case answered at a distance of {largest:.3g} from what was "
-                    f"recorded at the facility, where {tolerance:.3g} is allowed: this machine "
-                    "does not compute what was certified; don't use it here",
-                    code="golden_mismatch",
-                )
-    return ReplayResult(len(golden.runs[0].order), calls, largest)
+            if not largest <= allowed:
+                raise _mismatch(f"at a distance of {largest:.3g}", f"{allowed:.3g} is allowed")
+            if not dice >= (golden.least_dice or 0.0):
+                raise _mismatch(f"with a Dice of {dice:.3g}", f"{golden.least_dice:.3g} is least")
+    return calls, largest
+
+
+def _mismatch(found: str, allowed: str) -> Refused:
+    return Refused(
+        f"a golden case answered {found} from what was recorded at the facility, where {allowed}: "
+        "this machine does not compute what was certified; don't use it here",
+        code="golden_mismatch",
+    )
+
+
+def distance(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> tuple[float, float]:
+    """(largest part of a case's voxels that differ, least Dice of a structure) of [n, voxels]."""
+    if ours.shape != theirs.shape:
+        return math.inf, 0.0
+    share = float((ours != theirs).mean(axis=1).max())
+    least = 1.0
+    if share > 0:
+        for one, other in zip(ours, theirs, strict=True):
+            for label in set(np.unique(one)) | set(np.unique(other)):
+                mine, its = one == label, other == label
+                marked = int(mine.sum()), int(its.sum())
+                if label != 0 and max(marked) >= SMALL_STRUCTURE:
+                    least = min(least, 2 * int((mine & its).sum()) / sum(marked))
+    return share, least
+
+
+def _recorded(
+    sandbox: Runner, arrays: Arrays, contract: Contract, seed: str, batches: Sequence[int]
+) -> tuple[tuple[GoldenRun, ...], NDArray[np.uint8] | None]:
+    """The runs over all cases, and the maps of the first one by case. Raises Refused."""
+    cases = len(next(iter(arrays.values())))
+    runs: list[GoldenRun] = []
+    first: NDArray[np.uint8] | None = None
+    by_case, same = [], True
+    for batch in sorted(set(batches), reverse=True):
+        order = _order(seed, batch, cases)
+        answers = list(_answers(sandbox, arrays, contract, batch, order))
+        scores = np.concatenate([numbers for numbers, _ in answers])
+        runs.append(GoldenRun(batch=batch, order=order, scores=tuple(map(float, scores))))
+        by_case.append([score for _, score in sorted(zip(order, scores.tolist(), strict=True))])
+        parts = [maps for _, maps in answers if maps is not None]
+        if parts:
+            maps = np.concatenate(parts)[np.argsort(order)]
+            first = maps if first is None else first
+            share, dice = distance(first, maps)
+            same = same and share <= contract.tolerance and dice >= LEAST_DICE
+    if not same or float(np.ptp(np.array(by_case), axis=0).max()) > contract.tolerance:
+        raise Refused(
+            "the model is not repeatable: made-up cases got other scores in another order and "
+            "batch size",
+            code="not_repeatable",
+        )
+    return tuple(runs), first
+
+
+def _raw(sandbox: Runner, inputs: GoldenInputs, contract: Contract) -> _Raw:
+    """Made-up files of the contract's images; why there are none, or nothing without images."""
+    images = [(n, tensor) for n, tensor in enumerate(contract.inputs) if tensor.image is not None]
+    if not images:
+        return _Raw()
+    from serving.bundle.raw_made import files_of_a_case, made_files
+
+    try:
+        sizes = [files_of_a_case(tensor) for _, tensor in images]
+        number = min(
+            RAW_CASES,
+            RAW_FILES // sum(count for count, _ in sizes),
+            max(1, RAW_BYTES // sum(size for _, size in sizes)),
+        )
+        files = {
+            raw_prefix(case, n) + name: data
+            for case in range(number)
+            for n, tensor in images
+            for name, data in made_files(tensor, inputs.seed, case).items()
+        }
+        listed = [RawCase(folder=case, row=case % inputs.cases) for case in range(number)]
+        arrays = _read(files, contract, listed, inputs.arrays) if listed else {}
+    except Invalid as error:
+        return _Raw(none=f"such images can't be made up: {error.message}"[:300])
+    if not listed:
+        return _Raw(none=f"one case would be more than {RAW_FILES} files")
+    usable = _answered(sandbox, arrays, contract, number)
+    if not usable:
+        return _Raw(none="the model answers none of the made-up images")
+    folders = tuple(f"{raw_prefix(case, 0)[:-2]}" for case in usable)
+    return _Raw(
+        tuple(listed[case] for case in usable),
+        {path: data for path, data in files.items() if path.startswith(folders)},
+        {name: array[usable] for name, array in arrays.items()},
+    )
+
+
+def _read(
+    files: Mapping[str, bytes], contract: Contract, cases: Sequence[RawCase], block: Arrays
+) -> Arrays:
+    """The inputs of raw cases: images from their files, the others from the block. Invalid."""
+    from serving.bundle.raw_read import image_of
+
+    made: dict[str, list[NDArray[Any]]] = {tensor.name: [] for tensor in contract.inputs}
+    for case in cases:
+        of_case = raw_files(files, contract, case)
+        for tensor in contract.inputs:
+            given = of_case.get(tensor.name)
+            row = block[tensor.name][case.row] if given is None else image_of(tensor, given)
+            made[tensor.name].append(row)
+    return {name: np.stack(rows) for name, rows in made.items()}
 
 
 def _answerable(sandbox: Runner, inputs: GoldenInputs, contract: Contract) -> GoldenInputs:
     """The cases that the model answers one by one."""
-    usable = []
-    for case in range(inputs.cases):
-        try:
-            list(_scores(sandbox, inputs.arrays, contract, 1, (case,)))
-        except ModelFailure as failure:
-            if failure.fatal:
-                raise
-        else:
-            usable.append(case)
+    usable = _answered(sandbox, inputs.arrays, contract, inputs.cases)
     if 2 * len(usable) < inputs.cases:
         raise Refused(
             f"the model answers {len(usable)} of {inputs.cases} made-up cases that its contract "
@@ -197,59 +347,33 @@ def _answerable(sandbox: Runner, inputs: GoldenInputs, contract: Contract) -> Go
     return GoldenInputs({name: a[usable] for name, a in inputs.arrays.items()}, inputs.seed)
 
 
+def _answered(sandbox: Runner, arrays: Arrays, contract: Contract, cases: int) -> list[int]:
+    usable = []
+    for case in range(cases):
+        try:
+            list(_answers(sandbox, arrays, contract, 1, (case,)))
+        except ModelFailure as failure:
+            if failure.fatal:
+                raise
+        else:
+            usable.append(case)
+    return usable
+
+
 def _order(seed: str, batch: int, cases: int) -> tuple[int, ...]:
     """Cases by the hash of their number: another order for each batch size."""
     keys = [hashlib.sha256(f"{seed}/{batch}/{case}".encode()).digest() for case in range(cases)]
     return tuple(sorted(range(cases), key=keys.__getitem__))
 
 
-def _scores(
+def _answers(
     sandbox: Runner, arrays: Arrays, contract: Contract, batch: int, order: tuple[int, ...]
-) -> Iterator[NDArray[np.float64]]:
+) -> Iterator[Answer]:
     for start in range(0, len(order), batch):
         chosen = list(order[start : start + batch])
         outputs = sandbox.run({name: array[chosen] for name, array in arrays.items()})
         check_outputs(contract, outputs, len(chosen))
-        yield numbers_of(contract, outputs)
-
-
-def _parsed(files: Mapping[str, bytes], contract: Contract) -> tuple[Golden, Arrays]:
-    """The golden files, checked against the contract before anything is run."""
-    try:
-        golden = Golden.model_validate(json.loads(files[GOLDEN_EXPECTED]))
-    except KeyError as error:
-        raise _malformed("they are not in the bundle") from error
-    except (ValueError, RecursionError, ValidationError) as error:
-        raise _malformed(f"{GOLDEN_EXPECTED} is not a golden record (v1)") from error
-    declared = {tensor.name: (tensor.dtype, tensor.shape) for tensor in contract.inputs}
-    if golden.score != contract.score or len(golden.inputs) != len(declared):
-        raise _malformed("they are for another contract")
-    cases = len(golden.runs[0].order)
-    for tensor in golden.inputs:
-        if declared.get(tensor.name) != (tensor.dtype, tensor.shape[1:]):
-            raise _malformed(f"the input {tensor.name} is not the contract's")
-        if tensor.shape[0] != cases:
-            raise _malformed(f"the input {tensor.name} has another number of cases")
-    for run in golden.runs:
-        if sorted(run.order) != list(range(cases)) or len(run.scores) != cases:
-            raise _malformed("a run does not score every case once")
-    if cases == 0 or len({tensor.name for tensor in golden.inputs}) != len(declared):
-        raise _malformed("there is no case, or an input twice")
-    return golden, _arrays(golden.inputs, files.get(GOLDEN_INPUTS, b""))
-
-
-def _arrays(inputs: tuple[GoldenInput, ...], data: bytes) -> Arrays:
-    kinds = [np.dtype(tensor.dtype).newbyteorder("<") for tensor in inputs]
-    sizes = [math.prod(t.shape) * kind.itemsize for t, kind in zip(inputs, kinds, strict=True)]
-    if sum(sizes) != len(data):
-        raise _malformed(f"{GOLDEN_INPUTS} has another size than its cases need")
-    arrays, position = {}, 0
-    for tensor, kind, size in zip(inputs, kinds, sizes, strict=True):
-        part = np.frombuffer(data, kind, math.prod(tensor.shape), position)
-        arrays[tensor.name] = part.reshape(tensor.shape).astype(tensor.dtype)
-        position += size
-    return arrays
-
-
-def _malformed(reason: str) -> Tampered:
-    return Tampered(f"the golden vectors can't be replayed: {reason}", code="golden_malformed")
+        maps = None
+        if contract.reference is not None:
+            maps = outputs[contract.score].reshape(len(chosen), -1).astype(np.uint8)
+        yield numbers_of(contract, outputs), maps

@@ -7,15 +7,22 @@
     protocol.json           what was fixed before the run
     report.json             the released form of the report
     model-label.txt         one page for people
-    model-card.xml          the CHAI Applied Model Card (older bundles lack it)
+    report.pdf              the same report for people, as PDF/A-2b
+    model-card.xml          the CHAI Applied Model Card
+    ml-bom.json             the model, its data and results, as CycloneDX 1.6
+    sbom.json               the software that ran it at the facility, as CycloneDX 1.6
+    reference-summary.json  what the model saw and said on the cohort, as shares
     model/model.onnx        the model, and at most one model/<name>.data
     golden/inputs.bin       made-up inputs, and in golden/expected.json what they must give
+    golden/maps.bin         the maps of labels that they must give, where the score is one
+    golden/raw/             made-up images as DICOM or PNG, where the contract begins at images
 
 Rules
 -----
 1. The certificate's subjects are every file but the first three, which carry signatures.
 2. A name is plain: ASCII, relative, no `..`, nothing hidden, no two alike but for their case.
 3. A file is regular and has one name: no link of either kind (see `files`).
+4. Older bundles lack the documents from report.pdf to reference-summary.json.
 """
 
 import re
@@ -31,15 +38,24 @@ CONTRACT = "contract.json"
 PROTOCOL = "protocol.json"
 REPORT = "report.json"
 LABEL = "model-label.txt"
+REPORT_PDF = "report.pdf"
 CARD = "model-card.xml"
+ML_BOM = "ml-bom.json"
+SBOM = "sbom.json"
+REFERENCE_SUMMARY = "reference-summary.json"
 MODEL_PREFIX = "model/"
 GOLDEN_INPUTS = "golden/inputs.bin"
 GOLDEN_EXPECTED = "golden/expected.json"
+GOLDEN_MAPS = "golden/maps.bin"
+GOLDEN_RAW = "golden/raw/"
+GOLDEN_RAW_MAPS = "golden/raw/maps.bin"
 
 RELEASED_REPORT = "touchstone/released-report/v1"
 """The form of report that may leave the facility (`validators.report.disclosure`)."""
 
 UNSIGNED = frozenset({CERTIFICATE, SIGNERS, ENROLMENTS})
+DOCUMENTS = frozenset({REPORT_PDF, CARD, ML_BOM, SBOM, REFERENCE_SUMMARY})
+"""What a bundle may hold beside what it must."""
 REQUIRED = frozenset({CONTRACT, PROTOCOL, REPORT, LABEL, GOLDEN_INPUTS, GOLDEN_EXPECTED})
 MAXIMUM_FILES = 1000
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z", re.ASCII)

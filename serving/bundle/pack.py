@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from registry.trust.canonical import parse_canonical, sha256_bytes
 from registry.trust.errors import Conflict, Invalid, Refused, Unavailable
@@ -23,19 +24,26 @@ from serving.bundle.files import settle
 from serving.bundle.layout import (
     CARD,
     CONTRACT,
+    DOCUMENTS,
     GOLDEN_EXPECTED,
     GOLDEN_INPUTS,
+    GOLDEN_MAPS,
+    GOLDEN_RAW,
     LABEL,
     MODEL_PREFIX,
     PROTOCOL,
     RELEASED_REPORT,
     REPORT,
+    REPORT_PDF,
     UNSIGNED,
     check_paths,
     check_subjects,
 )
 
 __all__ = ["bundle_files", "download", "subjects", "write_bundle"]
+
+_GOLDEN = {GOLDEN_INPUTS, GOLDEN_EXPECTED, GOLDEN_MAPS}
+_BEGINS = {REPORT_PDF: b"%PDF-", CARD: b"<?xml"}
 
 
 def bundle_files(
@@ -46,33 +54,44 @@ def bundle_files(
     report: bytes,
     label: str | bytes,
     golden: Mapping[str, bytes],
-    card: bytes | None = None,
+    documents: Mapping[str, bytes] = MappingProxyType({}),
 ) -> dict[str, bytes]:
     """Every file that is signed over, by its path.
 
-    `contract`, `protocol` and `report` (the released form) are canonical JSON, `card` is XML;
-    `golden` is what `golden.record` gave. Raises Invalid or Refused when something is not what a
-    bundle holds.
+    `contract`, `protocol` and `report` (the released form) are canonical JSON; `golden` is what
+    `golden.record` gave; `documents` are further ones by their names (`layout.DOCUMENTS`). Raises
+    Invalid or Refused when something is not what a bundle holds.
     """
-    if set(golden) != {GOLDEN_INPUTS, GOLDEN_EXPECTED}:
-        raise Invalid("the golden vectors are the two files that golden.record gives")
+    further = {path for path in golden if not path.startswith(GOLDEN_RAW)}
+    if not {GOLDEN_INPUTS, GOLDEN_EXPECTED} <= further <= _GOLDEN:
+        raise Invalid("the golden vectors are the files that golden.record gives")
     given = {CONTRACT: contract, PROTOCOL: protocol, REPORT: report}
     for name, data in given.items():
         if not isinstance(parse_canonical(data), dict):
             raise Invalid(f"{name} must hold a JSON object")
     if parse_canonical(report).get("schema_id") != RELEASED_REPORT:
         raise Refused("only a report in its released form may leave the facility in a bundle")
-    if card is not None and not card.startswith(b"<?xml"):
-        raise Invalid(f"{CARD} must hold an XML document")
+    for name, data in documents.items():
+        _check_document(name, data)
     files = {
         **given,
-        **({} if card is None else {CARD: card}),
+        **documents,
         LABEL: label.encode() if isinstance(label, str) else label,
         **golden,
         **{MODEL_PREFIX + name: data for name, data in model_files.items()},
     }
     check_subjects(files)
     return files
+
+
+def _check_document(name: str, data: bytes) -> None:
+    if name not in DOCUMENTS:
+        raise Invalid(f"{name[:80]!a} is none of the documents that a bundle holds")
+    if name.endswith(".json"):
+        if not isinstance(parse_canonical(data), dict):
+            raise Invalid(f"{name} must hold a JSON object")
+    elif not data.startswith(_BEGINS[name]):
+        raise Invalid(f"{name} must hold {'a PDF' if name == REPORT_PDF else 'an XML'} document")
 
 
 def subjects(files: Mapping[str, bytes]) -> dict[str, str]:

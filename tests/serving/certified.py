@@ -21,12 +21,17 @@ from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
 from registry.trust.log_key import LogKey, certify, new_log_key, request
 from registry.trust.model_files import model_digest
 from serving.bundle.golden import make_inputs, record
+from serving.bundle.layout import CARD, ML_BOM, REFERENCE_SUMMARY, REPORT_PDF, SBOM
 from serving.bundle.pack import bundle_files, subjects
+from serving.bundle.sbom import runtime, runtime_sbom
 from serving.sandbox import Sandbox
 from validators.contract.schema import Contract, Tensor
 from validators.evidence import CaseFlow, Digests, Environment, Report, Verdict
 from validators.protocol.schema import Endpoint, IntendedUse, Protocol
+from validators.report.card import applied_model_card, card_xml
 from validators.report.disclosure import release
+from validators.report.ml_bom import NamedCohort, NamedModel, ml_bom
+from validators.report.pdf import NamedRun, report_pdf
 
 # An hour on: keys are made when a test runs, long after this line, and must be valid by then.
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(hours=1)
@@ -153,7 +158,12 @@ def _traps(initializers: list[onnx.TensorProto]) -> list[onnx.NodeProto]:
 
 def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
     """A report.json in its released form."""
-    value = Report(
+    return release(made_report(model_id, overall=overall), "certified", PROTOCOL.disclosure)
+
+
+def made_report(model_id: str, *, overall: str = "pass") -> Report:
+    """The complete report that the released one is made of."""
+    return Report(
         protocol_id=PROTOCOL.id,
         protocol_version=PROTOCOL.version,
         title="",
@@ -189,7 +199,6 @@ def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
         environment=Environment(versions={}),
         attribution="",
     )
-    return release(value, "certified", PROTOCOL.disclosure)
 
 
 _FOUNDED: dict[str, bytes] = {}
@@ -237,6 +246,27 @@ def golden_of(model_files: Mapping[str, bytes]) -> dict[str, bytes]:
         return record(sandbox, make_inputs(CONTRACT, seed=PROTOCOL.digest), CONTRACT)
 
 
+def documents_of(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The further documents, each by the function that makes it at the facility."""
+    told = made_report(model_digest(files))
+    released = release(told, "certified", PROTOCOL.disclosure)
+    named = NamedModel("sme-a", "nodule", 3, {n: sha256_bytes(of) for n, of in files.items()})
+    cohort = NamedCohort("lidc", "1", "CC BY 3.0")
+    bom = ml_bom(released, CONTRACT, model=named, cohort=cohort, issued=NOW, tool="0.1.0")
+    card = applied_model_card(
+        released, model="nodule", version="3", developer="sme-a", issued=NOW, not_after=NOT_AFTER
+    )
+    summary = release(told, "monitoring", PROTOCOL.disclosure, score=CONTRACT.score)
+    software = runtime_sbom(runtime("touchstone-tef"), ran={}, issued=NOW)
+    return {
+        REPORT_PDF: report_pdf(released, NamedRun("sme-a/nodule 3", "tef"), NOW, NOT_AFTER),
+        CARD: card_xml(card),
+        ML_BOM: canonical(bom),
+        SBOM: canonical(software),
+        REFERENCE_SUMMARY: canonical(summary),
+    }
+
+
 def packed(data: bytes, *, golden: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
     """The signed-over files of a bundle for the model `data`."""
     files = {"model.onnx": data}
@@ -247,6 +277,7 @@ def packed(data: bytes, *, golden: Mapping[str, bytes] | None = None) -> dict[st
         report=canonical(report(model_digest(files))),
         label="Nodule triage. Investigational.\n",
         golden=golden or golden_of(files),
+        documents=documents_of(files),
     )
 
 

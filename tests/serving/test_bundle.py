@@ -92,11 +92,20 @@ def test_what_a_bundle_does_not_hold_is_not_packed(signed_over: Files) -> None:
         "contract.json", "protocol.json", "report.json", "model-label.txt", "model/model.onnx",
         "model/w-1.data", "golden/inputs.bin", "golden/expected.json",
     }  # fmt: skip
-    with_card = pack(card=b"<?xml version='1.0'?><AppliedModelCard/>")
-    assert with_card["model-card.xml"].startswith(b"<?xml")
-    assert "model-card.xml" in subjects(with_card)
+    documents = {
+        "model-card.xml": b"<?xml version='1.0'?><AppliedModelCard/>",
+        "report.pdf": b"%PDF-1.7",
+        "reference-summary.json": b"{}",
+    }
+    assert documents.items() <= pack(documents=documents).items()
+    assert set(documents) <= set(subjects(pack(documents=documents)))
     refused: list[dict[str, Any]] = [
-        {"card": b"[]"},
+        {"documents": {"model-card.xml": b"[]"}},
+        {"documents": {"report.pdf": b"<html>"}},
+        {"documents": {"ml-bom.json": b"[]"}},
+        {"documents": {"sbom.json": b"{} "}},
+        {"documents": {"contract.json": b"{}"}},
+        {"documents": {"notes.txt": b""}},
         {"model_files": {}},
         {"model_files": {"model.onnx": b"m", "model.pkl": b"p"}},
         {"model_files": {"model.onnx": b"m", "../x.data": b"d"}},

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -69,8 +69,9 @@ def test_each_case_is_scored_alone_by_sevens_and_all_at_once(golden: dict[str, b
 class Imagined:
     """A model whose misbehaviour no honest file shows: what `record` must see through."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, provider: str = "CPUExecutionProvider") -> None:
         self.kind, self.calls = kind, 0
+        self.execution: dict[str, int | bool | str] = {"provider": provider}
 
     def run(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
         self.calls += 1
@@ -107,6 +108,8 @@ def test_a_case_that_only_a_made_up_input_brings_about_is_left_out() -> None:
 
 def test_a_model_that_answers_next_to_nothing_is_refused() -> None:
     class Mute:
+        execution: ClassVar[dict[str, Any]] = {"provider": "CPUExecutionProvider"}
+
         def run(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
             return {"probability": np.full((len(inputs["image"]), 1), np.nan, np.float32)}
 
@@ -117,6 +120,8 @@ def test_a_model_that_answers_next_to_nothing_is_refused() -> None:
 
 def test_a_model_that_dies_is_not_recorded() -> None:
     class Dying:
+        execution: ClassVar[dict[str, Any]] = {"provider": "CPUExecutionProvider"}
+
         def run(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
             raise ModelFailure("model_crashed")
 
@@ -126,6 +131,8 @@ def test_a_model_that_dies_is_not_recorded() -> None:
 
 def test_a_replay_that_gives_no_number_fails(golden: dict[str, bytes]) -> None:
     class Silent:
+        execution: ClassVar[dict[str, Any]] = {"provider": "CPUExecutionProvider"}
+
         def run(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
             return {"probability": np.full((len(inputs["image"]), 1), np.nan, np.float32)}
 
@@ -147,7 +154,7 @@ def broken(golden: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schema_id": "touchstone/golden/v2"},
+        {"schema_id": "touchstone/golden/v1"},
         {"score": "other"},
         {"runs": []},
         {"runs__0__scores": [0.5]},

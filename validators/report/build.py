@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SIGNIFICANT_DIGITS = 12
 STEP = 0.002
-_SOURCES = (".py", ".j2", ".css", ".json")
+_SOURCES = (".py", ".j2", ".css", ".json", ".typ")
 Point = tuple[float, float]
 
 

@@ -30,6 +30,8 @@ Rules
 9. A question without two classes is counted by cases (`validators.report.withheld`, rule 3).
 10. `development`, the submitter of a run on the development cohort: of what these rules let
     through, what the Ladder tells (`validators.report.ladder`).
+11. `monitoring`, a hospital that pilots the model: the shares that drift is measured against
+    (`validators.report.reference_summary`), of scores in bins of k cases, and of groups as above.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,11 +47,12 @@ from validators.report.disclosed_parts import (
     within_released,
 )
 from validators.report.ladder import Ladder, tried
+from validators.report.reference_summary import summary_released
 from validators.report.rounding import nearest, outward
 from validators.report.withheld import USES, CountTable, Hidden, is_binary
 from validators.report.words import metric_in_words, rule_in_words
 
-Audience = Literal["innovator_open", "certified", "development"]
+Audience = Literal["innovator_open", "certified", "development", "monitoring"]
 SUPPRESSED = "suppressed"
 
 
@@ -59,11 +62,13 @@ def release(
     disclosure: Disclosure,
     others: Sequence[CountTable] = (),
     ladder: Ladder | None = None,
+    score: str = "score",
 ) -> dict[str, Any]:
     """The part of `report` that `audience` may read, as a JSON object.
 
     `others` are the manifests of the other locked versions of the same cohort. `ladder` is what the
-    audience `development` was told before; it needs one, and no other has one.
+    audience `development` was told before; it needs one, and no other has one. `score` is what the
+    contract calls the score, for `monitoring`.
     """
     if (audience == "development") != (ladder is not None):
         raise ValueError("the development cohort's submitter, and nobody else, has a ladder")
@@ -77,9 +82,16 @@ def release(
             "model": report.digests.model,
             "outcome": "pass" if report.verdict.overall in ("pass", "conditional") else "not_pass",
         }
-    if audience != "certified":
+    hidden = Hidden.of(report, disclosure, others)
+    if audience not in ("certified", "monitoring"):
         raise ValueError(f"there is no audience {audience!r}")
-    hidden, decimals = Hidden.of(report, disclosure, others), disclosure.decimals
+    certified = _certified(report, hidden, disclosure.decimals)
+    if audience == "monitoring":
+        return summary_released(report, certified, hidden, score)
+    return certified
+
+
+def _certified(report: Report, hidden: Hidden, decimals: int) -> dict[str, Any]:
     return {
         "schema_id": "touchstone/released-report/v1",
         "protocol_id": report.protocol_id,

@@ -1,0 +1,60 @@
+"""From the files of a golden case to the model's inputs, by the code of an ingest.
+
+    >>> image_of(contract.inputs[0], {"00.dcm": b"…"}).shape
+    (1, 96, 256, 256)
+
+Rules
+-----
+1. DICOM by `validators.contract.dicom_*`, a PNG by Pillow; then `validators.contract.harmonise`.
+   Nothing here decides what is done to a pixel.
+2. The files were signed over, so they are read in this process. They lie in an own folder as long.
+"""
+
+import io
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.trust.errors import Invalid
+from validators.contract.dicom_file import read_header
+from validators.contract.dicom_open import guarded
+from validators.contract.dicom_series import parts_of, read_picture
+from validators.contract.harmonise import Picture, tensor_of
+from validators.contract.schema import Tensor
+
+
+def image_of(tensor: Tensor, files: Mapping[str, bytes]) -> NDArray[Any]:
+    """The tensor of one case, in the type that the model takes. Raises Invalid."""
+    assert tensor.image is not None
+    if len(files) == 1 and next(iter(files)).endswith(".png"):
+        (data,) = files.values()
+        picture = guarded(partial(_png, data), f"the picture of {tensor.name} can't be read")
+        return tensor_of(picture, tensor).astype(tensor.dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for name, data in files.items():
+            paths.append(Path(folder) / name)
+            paths[-1].write_bytes(data)
+        parts = parts_of(map(read_header, paths))
+        if parts.refused:
+            raise Invalid(parts.refused[0][1])
+        if len(parts.volumes) != 1 or parts.volumes[0].first.modality not in tensor.image.modality:
+            raise Invalid(f"the files of {tensor.name} are not one image that its contract takes")
+        picture = read_picture(parts.volumes[0], tensor.image.values)
+        return tensor_of(picture, tensor).astype(tensor.dtype)
+
+
+def _png(data: bytes) -> Picture:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        if image.mode not in ("L", "RGB"):
+            raise Invalid("a golden picture is 8 bit grey or RGB")
+        pixels = np.asarray(image)
+    channels = pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    return Picture(channels[:, np.newaxis])
