@@ -26,6 +26,8 @@ from cryptography import x509
 
 from registry.trust.errors import TouchstoneError
 from registry.trust.keys import load_certificate
+from serving.bundle.acknowledged import acknowledged
+from serving.bundle.policy import Policy
 from serving.bundle.verify import VerifyResult, verify
 from serving.listening import LOOPBACK, Say, listen, prepare, run, stoppable, to_stderr
 from serving.sandbox.limits import Limits
@@ -44,6 +46,7 @@ def now() -> dt.datetime:
 def serve(
     directory: Path,
     root: x509.Certificate,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
     *,
     host: str = "127.0.0.1",
     port: int = PORT,
@@ -64,13 +67,15 @@ def serve(
         stoppable(),
         contextlib.closing(listen(host, port)) as listener,
     ):
-        verified = _verified(directory, root, clock(), say)
+        verified = _verified(directory, root, policy, clock(), say)
         _serve(verified, listener, host, limits, waiting, clock, say)
 
 
-def _verified(directory: Path, root: x509.Certificate, at: dt.datetime, say: Say) -> VerifyResult:
+def _verified(
+    directory: Path, root: x509.Certificate, policy: Policy, at: dt.datetime, say: Say
+) -> VerifyResult:
     """All steps but the replay, which the serving process itself makes; keeps the bytes."""
-    result = verify(directory, root, at, replay=False, keep=True)
+    result = verify(directory, root, at, policy, replay=False, keep=True)
     for step in result.steps:
         if step.outcome != "skipped":
             say(f"{'ok  ' if step.ok else 'FAIL'}  {step.name}: {step.sentence}")
@@ -123,6 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m serving.server", description=serve.__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--root", type=Path, required=True, help="the root that you pinned (PEM)")
+    parser.add_argument("--state", type=Path, help="what this hospital remembers")
+    parser.add_argument("--allow-demo", action="store_true", help="take a demo's root")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--seconds", type=float, default=30.0, help="time limit of one call")
@@ -132,6 +139,10 @@ def main(arguments: list[str] | None = None) -> int:
         serve(
             given.directory,
             load_certificate(given.root),
+            Policy(
+                allow_demo=given.allow_demo,
+                acknowledged=acknowledged(given.state) if given.state else {},
+            ),
             host=given.host,
             port=given.port,
             limits=dataclasses.replace(SERVING_LIMITS, wall_seconds=given.seconds),

@@ -248,7 +248,11 @@ spec:
       command: [touchstone]
       args: [worker{{ with .queue }}, --queue={{ . }}{{ end }}]
       securityContext: {{- include "touchstone.containerSecurity" $root | nindent 8 }}
-      env: {{- include "touchstone.workerEnvironment" $root | nindent 8 }}
+      env:
+        {{- if contains "@" .image }}
+        - {name: TOUCHSTONE_IMAGE_DIGEST, value: {{ splitList "@" .image | last | quote }}}
+        {{- end }}
+        {{- include "touchstone.workerEnvironment" $root | nindent 8 }}
       resources: {{- toYaml .part.resources | nindent 8 }}
       volumeMounts:
         {{- include "touchstone.mounts" $root | nindent 8 }}
