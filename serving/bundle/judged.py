@@ -2,27 +2,24 @@
 
 Rules
 -----
-1. The verdict follows from the certificate's own rules and numbers, and these are the protocol's.
+1. The verdict follows from the certificate's own rules and numbers.
 2. An intended use is acknowledged by a person by name, once for all versions that share it:
    purpose, population, setting, limits, pilot mode, conditions, what a pilot needs. A change asks
    anew.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from registry.trust.certificate import Predicate, check_verdict
 from registry.trust.errors import Refused
 from serving.bundle.policy import Policy
-from serving.bundle.rules import check_rules
 
 Found = tuple[Literal["ok", "warning"], str]
 
 
-def verdict_again(predicate: Predicate, protocol: Mapping[str, Any]) -> Found:
-    """What the verdict is, computed here. Raises Tampered (verdict_disagrees, rules_mismatch)."""
+def verdict_again(predicate: Predicate) -> Found:
+    """What the verdict is, computed here. Raises Tampered (verdict_disagrees)."""
     found = check_verdict(predicate)
-    check_rules(predicate.results, protocol)
     text = (
         f"{found.overall} by {found.by_numbers + found.by_word} gating rules, computed here again "
         f"from the numbers of {found.by_numbers}"

@@ -143,12 +143,8 @@ def check_history(
             states.append(State(what, _signed(note, what, proven.checkpoint.origin, key), note))
     states.sort(key=lambda state: state.checkpoint.size)
     _check_grew(states, policy.tiles)
-    seen = (
-        "and that of the last state seen here"
-        if policy.last_checkpoint
-        else "and no earlier state was seen here"
-    )
-    return f"{logged.sentence}; it continues the log that the assessors saw, {seen}", states[-1]
+    too = " and what was seen here before" if policy.last_checkpoint else ""
+    return f"{logged.sentence}; it continues what the assessors saw{too}", states[-1]
 
 
 def _signed(note: bytes, what: str, origin: str, key: Ed25519PublicKey) -> Checkpoint:

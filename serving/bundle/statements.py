@@ -3,7 +3,8 @@
 Rules
 -----
 1. The model's identity, the protocol's and the cohort's are those in the certificate.
-2. The contract that the model is served by is the protocol's.
+2. The contract that the model is served by is the protocol's, and the rules of the verdict are
+   (`serving.bundle.rules`).
 3. The released report is about the same model, protocol and cohort, its verdict is the one that was
    certified, and its endpoints' values are the certificate's.
 """
@@ -19,6 +20,7 @@ from registry.trust.canonical import digest_of
 from registry.trust.certificate import Certificate, Predicate
 from registry.trust.errors import Tampered
 from serving.bundle.layout import CONTRACT, PROTOCOL, RELEASED_REPORT, REPORT, model_names
+from serving.bundle.rules import check_rules
 from validators.contract.schema import Contract
 
 
@@ -27,7 +29,6 @@ class Stated:
     """What the documents of a verified bundle say."""
 
     contract: Contract
-    protocol: Mapping[str, Any]
     report: Mapping[str, Any]
 
 
@@ -35,7 +36,7 @@ def check_statements(certificate: Certificate, files: Mapping[str, bytes]) -> St
     """The bundle's contract and report, if they and the model agree with the certificate.
 
     `files` holds the documents' verified bytes. Raises Tampered: model_mismatch,
-    protocol_mismatch, report_mismatch.
+    protocol_mismatch, report_mismatch, rules_mismatch.
     """
     subjects, predicate = certificate.subjects, certificate.predicate
     model = {name: subjects[path] for name, path in model_names(subjects).items()}
@@ -55,8 +56,9 @@ def check_statements(certificate: Certificate, files: Mapping[str, bytes]) -> St
         parsed = Contract.model_validate(contract)
     except ValidationError as error:
         raise Tampered("contract.json is not a contract", code="protocol_mismatch") from error
+    check_rules(predicate.results, protocol)
     _check_report(certificate, report)
-    return Stated(parsed, protocol, report)
+    return Stated(parsed, report)
 
 
 def _check_report(certificate: Certificate, report: Mapping[str, Any]) -> None:

@@ -214,8 +214,8 @@ class _Checks:
             ("file set", self.file_set),
             ("digests", self.digests),
             ("in force", self.in_force),
-            ("statements", self.statements),
             ("verdict", self.verdict),
+            ("statements", self.statements),
             ("intended use", self.intended_use),
             ("audit log", self.audit_log),
         )
@@ -299,8 +299,7 @@ class _Checks:
         return "ok", sentence
 
     def verdict(self) -> Found:
-        assert self.stated is not None
-        return verdict_again(self._predicate(), self.stated.protocol)
+        return verdict_again(self._predicate())
 
     def intended_use(self) -> Found:
         return acknowledged_use(self._predicate(), self.policy)

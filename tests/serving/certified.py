@@ -1,7 +1,6 @@
 """A real certified model, small: an ONNX file, a root, two assessors, and the bundle of it."""
 
 import datetime as dt
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,9 @@ from registry.trust.certificate import (
     CertifiedLog,
     Predicate,
     new_statement,
-    parse_statement,
 )
 from registry.trust.checkpoint import Checkpoint, cosignature_line, sign, with_line
-from registry.trust.dsse import add_signature, payload_of, unsigned
+from registry.trust.dsse import add_signature, unsigned
 from registry.trust.enrolment import Register, founded, person_of
 from registry.trust.event import BEFORE_THE_FIRST, Event
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
@@ -245,8 +243,8 @@ def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
     return release(full_report(model_id, overall=overall), "certified", PROTOCOL.disclosure)
 
 
-_FOUNDED: dict[str, bytes] = {}
-"""{an assessor's key: the founding statement that enrols it, as it lies in a bundle}."""
+_FOUNDED: dict[tuple[str, ...], bytes] = {}
+"""{assessors' keys: the founding statement that enrols them, as it lies in a bundle}."""
 
 
 @dataclass(frozen=True)
@@ -263,11 +261,17 @@ def facility(*, demo: bool = False) -> Facility:
     """A facility of its own."""
     root = new_root("tef", demo=demo)
     ada, ben = (issue(root, name, organisation="tef") for name in ("Ada", "Ben"))
-    first = [person_of(who.certificate, "assessor", NOW) for who in (ada, ben)]
-    leaves = (ada.certificate, ben.certificate)
-    data = Register(founded(root, "tef", first, NOW), (), leaves).as_bytes()
-    _FOUNDED.update({key_id(leaf): data for leaf in leaves})
-    return Facility(root, ada, ben, log_of(root))
+    made = Facility(root, ada, ben, log_of(root))
+    enrol(made, ada, ben)
+    return made
+
+
+def enrol(facility: Facility, *people: Identity) -> None:
+    """Found the facility with these assessors in place of Ada and Ben."""
+    leaves = tuple(who.certificate for who in people)
+    first = [person_of(leaf, "assessor", NOW) for leaf in leaves]
+    data = Register(founded(facility.root, "tef", first, NOW), (), leaves).as_bytes()
+    _FOUNDED[tuple(sorted(map(key_id, leaves)))] = data
 
 
 def log_of(root: Identity, origin: str = "touchstone/tef/log") -> LogKey:
@@ -392,7 +396,7 @@ def enveloped(payload: bytes, *signers: Identity) -> bytes:
 
 
 def around(payload: bytes, by: LogKey, *signers: Identity, **logged: Any) -> dict[str, bytes]:
-    """The unsigned files around a statement: signatures, signers, enrolments and the log's proof."""
+    """The unsigned files around a statement."""
     leaves = {pem_of(signer.certificate): None for signer in signers}
     return {
         "certificate.json": enveloped(payload, *signers),
@@ -411,17 +415,16 @@ def signed(
     return {**files, **around(statement, by, *signers, **logged)}
 
 
-def accepting(bundle: Path | Mapping[str, bytes], /, **changes: Any) -> Policy:
-    """What a hospital says that acknowledged the bundle's intended use."""
-    given = bundle["certificate.json"] if isinstance(bundle, Mapping) else (
-        bundle / "certificate.json").read_bytes()  # fmt: skip
-    _, stated = parse_statement(payload_of(json.loads(given)))
-    return Policy(**({"acknowledged": {stated.use: "Clara"}} | changes))
+TAKES = Policy(acknowledging="Clara")
+"""What a hospital says that acknowledges whatever use it meets."""
+TAKES_DEMO = Policy(acknowledging="Clara", allow_demo=True)
 
 
 def _enrolments_of(signers: Sequence[Identity]) -> bytes:
-    keys = [key_id(signer.certificate) for signer in signers]
-    return next((_FOUNDED[key] for key in keys if key in _FOUNDED), b"{}")
+    keys = {key_id(signer.certificate) for signer in signers}
+    whole = [data for founders, data in _FOUNDED.items() if keys <= set(founders)]
+    partly = [data for founders, data in _FOUNDED.items() if keys & set(founders)]
+    return (whole or partly or [b"{}"])[-1]
 
 
 def copy_of(bundle: Path, directory: Path) -> Path:

@@ -21,6 +21,7 @@ import pytest
 
 from registry.trust.errors import Refused
 from registry.trust.keys import pem_of
+from serving.bundle.acknowledged import remember
 from serving.bundle.pack import write_bundle
 from serving.bundle.verify import verify
 from serving.front import bento
@@ -48,7 +49,8 @@ class Serving:
 
     def __init__(self, served: Served, *arguments: str, port: int = 0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", str(served.bundle), "--root",
+            [sys.executable, "-m", "serving.server", str(served.bundle), "--allow-demo", "--state",
+             str(served.root.parent / "state"), "--root",
              str(served.root), "--port", str(port), *arguments],
             cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -84,7 +86,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     tef = certified.facility(demo=True)
     directory = tmp_path_factory.mktemp("hospital")
     files = certified.packed(certified.model(traps=True))
-    write_bundle(certified.signed(files, tef.log, tef.ada, tef.ben), directory / "nodule-3")
+    write_bundle(
+        certified.signed(files, tef.log, tef.ada, tef.ben, logged={"at": dt.datetime.now(dt.UTC)}),
+        directory / "nodule-3",
+    )
+    use = certified.predicate(files, tef.log).use
+    remember(directory / "state", use, "Clara", certified.NOW)
     (directory / "root.pem").write_bytes(pem_of(tef.root.certificate))
     return Served(directory / "nodule-3", directory / "root.pem")
 
@@ -573,7 +580,8 @@ def test_the_day_the_certificate_ends_it_stops_predicting(served: Served) -> Non
     from registry.trust.keys import load_certificate
 
     present = NOW
-    verified = verify(served.bundle, load_certificate(served.root), NOW, replay=False, keep=True)
+    root, policy = load_certificate(served.root), certified.TAKES_DEMO
+    verified = verify(served.bundle, root, NOW, policy, replay=False, keep=True)
     worker = Worker(verified, limits=SERVING_LIMITS, waiting=4)
     worker.start()
     app = bento(Endpoints(verified, worker, lambda: present).app())
@@ -608,7 +616,7 @@ def test_a_process_that_does_not_replay_the_golden_vectors_answers_nobody(
     other = certified.golden_of({"model.onnx": certified.model(sign=-1.0)})
     files = certified.packed(certified.model(), golden=other)
     bundle = write_bundle(certified.signed(files, tef.log, tef.ada, tef.ben), tmp_path / "b")
-    verified = verify(bundle, tef.root.certificate, NOW, replay=False, keep=True)
+    verified = verify(bundle, tef.root.certificate, NOW, certified.TAKES, replay=False, keep=True)
     verified.raise_if_failed()
     worker = Worker(verified, limits=SERVING_LIMITS, waiting=4)
     try:
