@@ -51,6 +51,13 @@ class World:
     at: dt.datetime = NOW
     replay: bool = False
     directory: Path = field(default_factory=Path)
+    now: bool = False
+    """Whether its clock is the real one, and not an hour on."""
+
+    @property
+    def logged(self) -> dict[str, Any]:
+        """When the log took it in."""
+        return {"at": dt.datetime.now(dt.UTC)} if self.now else {}
 
     def copied(self) -> "World":
         """The same with a copy to be tampered with."""
@@ -63,12 +70,14 @@ class World:
     def signed(self, *signers: Identity, **changes: Any) -> "World":
         """The same, signed by others or with other contents."""
         by = signers or (self.tef.ada, self.tef.ben)
+        changes = {"logged": self.logged} | changes
         return self.written(certified.signed(self.signed_over, self.tef.log, *by, **changes))
 
     def stating(self, statement: dict[str, Any]) -> "World":
         """The same around another statement, properly signed and logged."""
         payload = canonical(statement)
-        around = certified.around(payload, self.tef.log, self.tef.ada, self.tef.ben)
+        by = (self.tef.ada, self.tef.ben)
+        around = certified.around(payload, self.tef.log, *by, **self.logged)
         return self.written(self.signed_over | around)
 
     @property
@@ -138,7 +147,7 @@ def one_key_under_two_ids(world: World) -> World:
     first = signature_over("application/vnd.in-toto+json", payload, ada)
     second = first | {"keyid": sha256_bytes(b"another name")}
     envelope = {**unsigned("application/vnd.in-toto+json", payload), "signatures": [first, second]}
-    files = world.signed_over | certified.around(payload, world.tef.log, ada)
+    files = world.signed_over | certified.around(payload, world.tef.log, ada, **world.logged)
     return world.written(files | {"certificate.json": canonical(envelope)})
 
 

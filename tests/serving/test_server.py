@@ -1,6 +1,7 @@
 """A certified model answers over HTTP, and nothing but what was certified does."""
 
 import asyncio
+import datetime as dt
 import os
 import re
 import signal
