@@ -87,7 +87,7 @@ class Endpoints:
                 "facility": predicate.facility,
                 "verdict": predicate.overall,
                 "conditions": list(predicate.conditions),
-                "intended_use": predicate.intended_use,
+                "intended_use": predicate.intended_use.model_dump(mode="json"),
                 "protocol": predicate.protocol.model_dump(mode="json"),
                 "cohort": predicate.cohort.model_dump(mode="json"),
                 "not_after": predicate.model_dump(mode="json")["not_after"],

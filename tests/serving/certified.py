@@ -297,7 +297,7 @@ def history(
         detail = canonical({"statement": statement} if certifies else {"note": note}).decode()
         event = Event(
             seq,
-            f"{at:%Y-%m-%dT%H:%M:%S}.000000Z",
+            f"{at if certifies else NOW:%Y-%m-%dT%H:%M:%S}.000000Z",
             "touchstone",
             "sme-a",
             "certificate-issued" if certifies else "something-else",

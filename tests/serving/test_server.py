@@ -100,7 +100,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 @pytest.fixture(scope="module")
 def server(served: Served) -> Iterator[Serving]:
     serving = Serving(served, "--seconds", "1", "--waiting", "3")
-    assert serving.url, serving.lines
+    assert serving.url, serving.lines[-2:]
     yield serving
     serving.stop()
 
@@ -144,13 +144,13 @@ def problem(response: httpx.Response, status: int) -> str:
 
 def test_it_says_what_it_verified_before_it_serves(server: Serving) -> None:
     names = [line.split(":")[0] for line in server.lines]
-    assert names[:9] == [
-        "ok    pinned root", "ok    signatures", "ok    enrolment", "ok    audit log",
-        "ok    in force", "ok    file set", "ok    digests", "ok    statements",
-        "ok    golden vectors",
+    assert names[:11] == [
+        "ok    pinned root", "ok    signatures", "ok    enrolment", "ok    file set",
+        "ok    digests", "ok    in force", "ok    verdict", "ok    statements",
+        "ok    intended use", "ok    audit log", "ok    golden vectors",
     ]  # fmt: skip
-    assert "investigational" in server.lines[9]
-    assert "shadow" in server.lines[9]
+    assert "investigational" in server.lines[11]
+    assert "shadow" in server.lines[11]
 
 
 def test_scores_are_those_that_the_sandboxed_model_gives(client: httpx.Client) -> None:
@@ -179,7 +179,8 @@ def test_each_answer_says_what_it_is(client: httpx.Client) -> None:
 
 def test_the_label_says_what_for_until_when_and_by_whom(client: httpx.Client) -> None:
     label = client.get("/v1/model").json()
-    assert label["intended_use"] == {"purpose": "triage of nodules"}
+    assert label["intended_use"]["purpose"] == "triage of nodules"
+    assert label["intended_use"]["limits"] == ""
     assert label["not_after"] == NOT_AFTER.isoformat().replace("+00:00", "Z")
     assert label["model"]["organisation"] == "sme-a"
     assert label["in_force"] is True
@@ -462,7 +463,7 @@ def test_many_clients_get_their_own_answers(client: httpx.Client, server: Servin
 
 def test_nothing_was_logged_of_any_request(server: Serving) -> None:
     """Runs last of those that share the server."""
-    noise = [line for line in server.lines[11:] if line]
+    noise = [line for line in server.lines[13:] if line]
     assert noise == []
 
 
