@@ -350,6 +350,10 @@ def golden_of(model_files: Mapping[str, bytes]) -> dict[str, bytes]:
         return record(sandbox, make_inputs(CONTRACT, seed=PROTOCOL.digest), CONTRACT)
 
 
+NO_GOLDEN = {"golden/inputs.bin": b"x", "golden/expected.json": b"{}"}
+"""Where a bundle is not replayed."""
+
+
 def packed(data: bytes, *, golden: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
     """The signed-over files of a bundle for the model `data`."""
     files = {"model.onnx": data}
