@@ -19,6 +19,7 @@ from registry.identity.policy import require
 from registry.submissions import places
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import Conflict, NotFound
+from serving.bundle.layout import UNSIGNED
 
 
 def find(facility: Facility, caller: Caller, name: str) -> Row:
@@ -63,9 +64,8 @@ def listing(facility: Facility, caller: Caller, name: str) -> dict[str, Any]:
 def read_file(facility: Facility, caller: Caller, name: str, path: str) -> bytes:
     """One file of the bundle."""
     row = find(facility, caller, name)
-    made = _signature_files(facility, row)
-    if path in made:
-        return made[path]
+    if path in UNSIGNED:
+        return _signature_files(facility, row)[path]
     return facility.store.get(places.bundle(str(row["submission"])) + path)
 
 
