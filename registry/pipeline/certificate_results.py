@@ -186,8 +186,9 @@ def _sites(report: Report, released: Row, protocol: Protocol) -> Iterator[Result
 
 
 def _drops(report: Report, released: Row, protocol: Protocol) -> Iterator[Result]:
-    lenient = {(rule.perturbation.name, rule.metric): rule.if_insufficient
-               for rule in protocol.robustness}  # fmt: skip
+    lenient: dict[tuple[str, str], str] = {
+        (rule.perturbation.name, rule.metric): rule.if_insufficient for rule in protocol.robustness
+    }
     for run, rows in zip(report.robustness, released["robustness"], strict=True):
         name = run.perturbation.name
         for found, row in zip(run.drops, rows["drops"], strict=True):
