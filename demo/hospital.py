@@ -22,7 +22,10 @@ def hospital(story: Story, who: str, port: int) -> None:
         shutil.copyfile(story.keys / "root.pem", root)  # by post, in a real one's case
         pulled = stage.touchstone(clara, "pull", MODELS[who], "--to", bundle)
         say(f"{pulled['files']} files")
-    offline = stage.person("Clara, cable pulled", TOUCHSTONE_ROOT=str(root))
+    state = story.home / "hospital" / "state"
+    offline = stage.person(
+        "Clara, cable pulled", TOUCHSTONE_ROOT=str(root), TOUCHSTONE_STATE=str(state)
+    )
     offline.environment.pop("TOUCHSTONE_SERVER")
     stage.refused(
         "a bundle under a demo's root is verified, and nobody allowed it",
