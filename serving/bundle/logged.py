@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from registry.trust.checkpoint import Checkpoint, verified, witnessed_at
@@ -70,19 +71,21 @@ def read_logged(
     Raises Tampered (log_malformed, not_in_the_log, ...), Refused (not_witnessed, other_root,
     clock_behind).
     """
+    data = read_small(directory, LOG)
     try:
-        proven = check_proof(read_small(directory, LOG), root, at)
+        proven = check_proof(data, root, at)
+        logged_at = _read_time(proven.events[0].at)
+    except (ValueError, OverflowError, UnsupportedAlgorithm) as error:
+        raise _malformed("a part of it does not parse") from error
     except Invalid as error:
-        raise Tampered(
-            f"{LOG} is damaged: {error.message}; pull the bundle again", code="log_malformed"
-        ) from error
+        raise _malformed(error.message) from error
     event = proven.events[0]
     if len(proven.events) != 1 or event.kind != KIND or _named(event) != statement:
         raise Tampered(
             f"{LOG} proves another event than the one by which this certificate was issued",
             code="not_in_the_log",
         )
-    logged = Logged(proven, event, *_time(proven, event, policy))
+    logged = Logged(proven, event, *_time(proven, logged_at, policy))
     if at < logged.at - CLOCK_SLACK:
         raise Refused(
             f"the certificate was logged on {logged.at:%Y-%m-%d %H:%M} UTC and this machine's "
@@ -95,15 +98,24 @@ def read_logged(
 def _named(event: Event) -> str | None:
     try:
         detail = json.loads(event.detail)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     named = detail.get("statement") if isinstance(detail, dict) else None
     return named if isinstance(named, str) else None
 
 
-def _time(proven: Proven, event: Event, policy: Policy) -> tuple[dt.datetime, tuple[str, ...]]:
+def _read_time(text: str) -> dt.datetime:
+    return dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=dt.UTC)
+
+
+def _malformed(reason: str) -> Tampered:
+    return Tampered(f"{LOG} is damaged: {reason}; pull the bundle again", code="log_malformed")
+
+
+def _time(
+    proven: Proven, logged: dt.datetime, policy: Policy
+) -> tuple[dt.datetime, tuple[str, ...]]:
     """When the last of the needed witnesses had seen it, and who has; else what the log says."""
-    logged = dt.datetime.strptime(event.at, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=dt.UTC)
     seen: list[tuple[dt.datetime, str]] = []
     for witness in policy.witnesses:
         try:

@@ -153,7 +153,7 @@ def one_key_under_two_ids(world: World) -> World:
 
 def leaf(world: World, name: str, **changes: Any) -> Identity:
     """A leaf of the facility's own root that differs from a signer's in one thing."""
-    key = ec.generate_private_key(changes.get("curve", ec.SECP256R1()))
+    key = changes.get("key") or ec.generate_private_key(changes.get("curve", ec.SECP256R1()))
     ben = world.tef.ben.certificate
     usage = x509.ExtendedKeyUsage(changes.get("usage", [ExtendedKeyUsageOID.CODE_SIGNING]))
     builder = (
@@ -169,6 +169,12 @@ def leaf(world: World, name: str, **changes: Any) -> Identity:
         value = usage if isinstance(extension.value, x509.ExtendedKeyUsage) else extension.value
         builder = builder.add_extension(value, extension.critical)
     return Identity(key, builder.sign(world.tef.root.key, hashes.SHA256()))
+
+
+def one_key_in_two_names(world: World) -> World:
+    """The authority certified one key twice, for two people."""
+    ada = world.tef.ada
+    return world.signed(ada, leaf(world, "Ben", key=ada.key))
 
 
 def leaf_expired_before_the_log(world: World) -> World:
@@ -343,6 +349,7 @@ TABLE: list[tuple[str, Attack, str, int, str]] = [
     ("one signer", lambda w: w.signed(w.tef.ada), "one_signer", 15, "1 assessor"),
     ("one signature twice under two key ids", one_key_under_two_ids, "bad_signature", 13,
      "signers.pem"),
+    ("one key in two people's certificates", one_key_in_two_names, "one_signer", 15, "1 assessor"),
     ("both signatures by one person", lambda w: w.signed(
         w.tef.ada, issue(w.tef.root, "Ada", organisation="tef")), "one_signer", 15, "different"),
     ("a leaf that expired before the log's time", leaf_expired_before_the_log, "leaf_expired", 17,
@@ -415,7 +422,7 @@ def test_a_download_that_ends_early_leaves_nothing_that_verifies(world: World) -
 
 
 def test_leaves_need_not_be_valid_today_but_when_it_was_logged(world: World) -> None:
-    ben = leaf(world, "Ben", end=NOW + dt.timedelta(days=2))
+    ben = leaf(world, "Ben", end=NOW + dt.timedelta(days=2), curve=ec.SECP384R1())
     certified.enrol(world.tef, world.tef.ada, ben)
     done = world.signed(world.tef.ada, ben)
     later = NOW + dt.timedelta(days=30)
