@@ -19,16 +19,15 @@ Rules
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cryptography import x509
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import Certificate, Predicate, check_in_force
-from registry.trust.errors import Tampered, TouchstoneError, Unavailable
+from registry.trust.errors import Tampered, TouchstoneError
 from registry.trust.keys import parse_certificate
 from registry.trust.log_key import check_log_certificate
 from serving.bundle.envelope import (
@@ -49,13 +48,10 @@ from serving.bundle.layout import (
 )
 from serving.bundle.logged import Logged, check_history, read_logged
 from serving.bundle.policy import Policy
+from serving.bundle.replayed import SandboxFactory, replayed
 from serving.bundle.statements import Stated, check_statements
 from validators.contract.schema import Contract
 
-if TYPE_CHECKING:
-    from serving.sandbox import Sandbox
-
-SandboxFactory = Callable[[], AbstractContextManager["Sandbox"]]
 Progress = Callable[[int, int], None]
 """(bytes hashed, bytes in all)."""
 Outcome = Literal["ok", "warning", "skipped", "failed"]
@@ -318,30 +314,10 @@ def _left_out() -> Found:
 
 def _replayed(checks: _Checks, sandbox_factory: SandboxFactory | None) -> Callable[[], Found]:
     def check() -> Found:
-        stated, certificate = checks.stated, checks.certificate
-        assert stated is not None
-        assert certificate is not None
-        try:
-            from serving.bundle.golden import replay
-
-            if sandbox_factory is None:
-                from serving.sandbox.process import Sandbox
-            start = sandbox_factory or Sandbox.start
-        except ImportError as error:
-            raise Unavailable(
-                f"the golden vectors can't be replayed here ({error.name or 'a part'} is missing): "
-                "install touchstone-tef[hospital] on Linux, or leave the replay out knowingly "
-                "with --skip-golden",
-                code="golden_unavailable",
-            ) from error
-        with start() as sandbox:
-            files = checks.files
-            sandbox.load({name: files[path] for name, path in model_names(files).items()})
-            tolerance = certificate.predicate.golden_tolerance
-            result = replay(sandbox, files, stated.contract, tolerance)
-        return "ok", (
-            f"{result.cases} made-up cases in {result.calls} calls, at most "
-            f"{result.largest_difference:.2g} from the facility's scores ({tolerance:.2g} allowed)"
-        )
+        assert checks.stated is not None
+        assert checks.certificate is not None
+        predicate = checks.certificate.predicate
+        contract = checks.stated.contract
+        return "ok", replayed(checks.files, contract, predicate.golden_tolerance, sandbox_factory)
 
     return check
