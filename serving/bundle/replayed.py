@@ -25,7 +25,7 @@ def replayed(
 ) -> str:
     """Load the model of `files` in a sandbox and replay the golden vectors; a sentence on how near.
 
-    Raises Unavailable (golden_unavailable) where the parts are missing, what `golden.replay` raises.
+    Raises Unavailable (golden_unavailable) where parts are missing, what `golden.replay` raises.
     """
     try:
         from serving.bundle.golden import replay
