@@ -419,6 +419,15 @@ def signed(
     return {**files, **around(statement, by, *signers, **logged)}
 
 
+def quoting(log: CertifiedLog) -> dict[str, Any]:
+    """An envelope that nobody signed around a statement that quotes this state of a log: what the
+    log's own proof is made of."""
+    files = {"model/model.onnx": b"model"}
+    stated = predicate(files, log_of(new_root("tef", demo=True)), log=log)
+    digest = sha256_bytes(files["model/model.onnx"])
+    return unsigned(STATEMENT_TYPE, new_statement({"model/model.onnx": digest}, stated))
+
+
 TAKES = Policy(acknowledging="Clara")
 """What a hospital says that acknowledges whatever use it meets."""
 TAKES_DEMO = Policy(acknowledging="Clara", allow_demo=True)
