@@ -9,6 +9,9 @@ import httpx
 from demo.stage import TOUCHSTONE, CommandFailed, running
 from demo.story import MODELS, Story
 
+DEMO = ("--allow-demo",)
+"""The story's root is one that it made for itself: a hospital that says nothing refuses it."""
+
 
 def hospital(story: Story, who: str, port: int) -> None:
     """Pull, verify offline, replay, serve, predict; and a damaged bundle."""
@@ -19,10 +22,19 @@ def hospital(story: Story, who: str, port: int) -> None:
         shutil.copyfile(story.keys / "root.pem", root)  # by post, in a real one's case
         pulled = stage.touchstone(clara, "pull", MODELS[who], "--to", bundle)
         say(f"{pulled['files']} files")
-    offline = stage.person("Clara, cable pulled", TOUCHSTONE_ROOT=str(root))
+    state = story.home / "hospital" / "state"
+    offline = stage.person(
+        "Clara, cable pulled", TOUCHSTONE_ROOT=str(root), TOUCHSTONE_STATE=str(state)
+    )
     offline.environment.pop("TOUCHSTONE_SERVER")
+    stage.refused(
+        "a bundle under a demo's root is verified, and nobody allowed it",
+        lambda: stage.touchstone(offline, "verify", bundle, "--root", root),
+    )
     with stage.step("The hospital verifies it offline and replays the golden vectors") as say:
-        result = stage.touchstone(offline, "verify", bundle, "--root", root)
+        result = stage.touchstone(
+            offline, "verify", bundle, *DEMO, "--root", root, "--acknowledge", "Clara"
+        )
         say("; ".join(step["name"] for step in result["steps"]))
     damaged = bundle.with_name("damaged")
     shutil.copytree(bundle, damaged)
@@ -30,11 +42,13 @@ def hospital(story: Story, who: str, port: int) -> None:
     flip_one_bit(target)
     stage.refused(
         f"a bundle with one bit of model/{target.name} flipped is verified",
-        lambda: stage.touchstone(offline, "verify", damaged, "--root", root),
+        lambda: stage.touchstone(offline, "verify", damaged, *DEMO, "--root", root),
     )
     url = f"http://127.0.0.1:{port}"
     with stage.step("The hospital serves it with BentoML and asks for a prediction") as say:
-        command = [*TOUCHSTONE, "serve", str(bundle), "--root", str(root), "--port", str(port)]
+        command = [
+            *TOUCHSTONE, "serve", str(bundle), *DEMO, "--root", str(root), "--port", str(port),
+        ]  # fmt: skip
         with running(command, offline.environment, story.home / "serve.log", lambda: _up(url)):
             answer = httpx.post(f"{url}/v1/predict", json=one_case(), timeout=30, trust_env=False)
             if answer.is_error:

@@ -93,7 +93,7 @@ class Told:
                 "facility": predicate.facility,
                 "verdict": predicate.overall,
                 "conditions": list(predicate.conditions),
-                "intended_use": predicate.intended_use,
+                "intended_use": plain["intended_use"],
                 "protocol": plain["protocol"],
                 "cohort": plain["cohort"],
                 "not_after": plain["not_after"],

@@ -26,6 +26,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ from cryptography import x509
 
 from registry.trust.errors import Invalid, TouchstoneError
 from registry.trust.keys import load_certificate
+from serving.bundle.acknowledged import acknowledged
+from serving.bundle.policy import Policy
 from serving.bundle.standing import StandingOf
 from serving.inference.access import read_token
 from serving.inference.traces import ENDPOINT, Traces
@@ -100,6 +103,7 @@ class Deployer:
     settings: Settings
     standing_of: StandingOf | None
     clock: Callable[[], dt.datetime]
+    policy_of: Callable[[], Policy] = Policy
 
     def __call__(self, directory: Path, say: Say) -> "Deployment":
         from serving.bundle.verify import verify
@@ -108,7 +112,9 @@ class Deployer:
         from serving.worker import Worker
 
         # All steps but the replay, which the serving process itself makes; keeps the bytes.
-        verified = verify(directory, self.root, self.clock(), replay=False, keep=True)
+        verified = verify(
+            directory, self.root, self.clock(), self.policy_of(), replay=False, keep=True
+        )
         for step in verified.steps:
             if step.outcome != "skipped":
                 say(f"{'ok  ' if step.ok else 'FAIL'}  {step.name}: {step.sentence}")
@@ -137,6 +143,7 @@ def serve(
     root: x509.Certificate,
     settings: Settings = Settings(),
     *,
+    policy_of: Callable[[], Policy] = Policy,
     standing_of: StandingOf | None = None,
     on_prediction: "OnPrediction | None" = None,
     clock: Callable[[], dt.datetime] = now,
@@ -144,7 +151,8 @@ def serve(
 ) -> None:
     """Verify what `directory` (a bundle or a service folder) holds, and serve it until stopped.
 
-    standing_of: whether the certificate still stands; None asks nobody. on_prediction: is told of
+    policy_of: what this hospital asks of a bundle, asked anew for each. standing_of: whether the
+    certificate still stands; None asks nobody. on_prediction: is told of
     each prediction (`serving.hospital.telling`). Raises what verification found, Unavailable when
     the port is taken (port_in_use) or a part is not installed (not_installed).
     """
@@ -154,7 +162,7 @@ def serve(
 
     with contextlib.suppress(KeyboardInterrupt), stoppable(), ExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listener(settings, stack)))
-        deploy = Deployer(root, settings, standing_of, clock)
+        deploy = Deployer(root, settings, standing_of, clock, policy_of)
         service = Service(directory) if is_service(directory) else None
         if service is None:
             first = deploy(directory, say)
@@ -229,11 +237,17 @@ def _announce(stage: "Stage", listener: socket.socket, settings: Settings, say: 
         say(f"listening on {settings.host} without accounts: keep it behind your own gateway")
 
 
+def _policy(state: Path | None, allow_demo: bool) -> Policy:
+    return Policy(allow_demo=allow_demo, acknowledged=acknowledged(state) if state else {})
+
+
 def main(arguments: list[str] | None = None) -> int:
     """`python -m serving.server`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m serving.server", description=serve.__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--root", type=Path, required=True, help="the root that you pinned (PEM)")
+    parser.add_argument("--state", type=Path, help="what this hospital remembers")
+    parser.add_argument("--allow-demo", action="store_true", help="take a demo's root")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--seconds", type=float, default=30.0, help="time limit of one call")
@@ -247,7 +261,8 @@ def main(arguments: list[str] | None = None) -> int:
             waiting=given.waiting,
             collector=os.environ.get(ENDPOINT),
         )
-        serve(given.directory, load_certificate(given.root), settings)
+        asked = partial(_policy, given.state, given.allow_demo)
+        serve(given.directory, load_certificate(given.root), settings, policy_of=asked)
     except TouchstoneError as error:
         to_stderr(error.message)
         return 1

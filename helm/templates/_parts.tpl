@@ -249,6 +249,9 @@ spec:
       args: [worker{{ with .queue }}, --queue={{ . }}{{ end }}]
       securityContext: {{- include "touchstone.containerSecurity" $root | nindent 8 }}
       env:
+        {{- if contains "@" .image }}
+        - {name: TOUCHSTONE_IMAGE_DIGEST, value: {{ splitList "@" .image | last | quote }}}
+        {{- end }}
         {{- include "touchstone.workerEnvironment" $root | nindent 8 }}
         {{- if and (eq .component "gpu-worker") (not $root.Values.inference.enabled) }}
         - name: TOUCHSTONE_DEVICE

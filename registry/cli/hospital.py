@@ -1,13 +1,19 @@
 """`pull` and `verify`: what a hospital types. Needs nothing of the registry's parts."""
 
 import datetime as dt
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.cli.client import Client
 from registry.cli.output import console, print_json, progress_bar, show
 from registry.settings import read_settings
 from registry.trust.errors import Invalid
 from registry.trust.keys import load_certificate
+
+if TYPE_CHECKING:
+    from serving.bundle.policy import Policy
 
 _MARKS = {
     "ok": ("ok  ", None),
@@ -48,18 +54,48 @@ def pinned_root(root: Path | None) -> Path:
     return root
 
 
-def verify(bundle: Path, root: Path | None, replay: bool, as_json: bool) -> None:
-    """Every check in order, one line each; the first that fails ends it."""
+@dataclass(frozen=True)
+class Asked:
+    """What a hospital says on the command line beside bundle and root."""
+
+    state: Path | None = None
+    allow_demo: bool = False
+    acknowledge: str | None = None
+    witnesses: tuple[str, ...] = ()
+    witnesses_needed: int | None = None
+
+    def state_directory(self) -> Path:
+        """Where this hospital's memory lies."""
+        return self.state or read_settings().home / "hospital"
+
+    def policy(self) -> "Policy":
+        """The same, checked, with what is remembered."""
+        from serving.bundle.acknowledged import acknowledged, check_name
+        from serving.bundle.policy import Policy, witnesses_of
+
+        witnesses, needed = witnesses_of(self.witnesses, self.witnesses_needed)
+        return Policy(
+            allow_demo=self.allow_demo,
+            acknowledged=acknowledged(self.state_directory()),
+            acknowledging=check_name(self.acknowledge) if self.acknowledge is not None else None,
+            witnesses=witnesses,
+            witnesses_needed=needed,
+        )
+
+
+def verify(bundle: Path, root: Path | None, asked: Asked, replay: bool, as_json: bool) -> None:
+    """Every check in order, one line each; the first that fails ends it, with its own status."""
+    from serving.bundle.acknowledged import remember
+    from serving.bundle.exits import exit_status
     from serving.bundle.verify import verify as check
 
+    pinned, policy = load_certificate(pinned_root(root)), asked.policy()
+    now = dt.datetime.now(dt.UTC)
     with progress_bar(f"verifying {bundle}", as_json) as advance:
-        result = check(
-            bundle,
-            load_certificate(pinned_root(root)),
-            dt.datetime.now(dt.UTC),
-            replay=replay,
-            on_progress=advance,
-        )
+        result = check(bundle, pinned, now, policy, replay=replay, on_progress=advance)
+    if result.certificate is not None and policy.acknowledging is not None:
+        use = result.certificate.predicate.use
+        remember(asked.state_directory(), use, policy.acknowledging, now)
     if as_json:
         print_json(result.as_json())
     else:
@@ -67,4 +103,6 @@ def verify(bundle: Path, root: Path | None, replay: bool, as_json: bool) -> None
             mark, style = _MARKS[step.outcome]
             console.print(f"{mark}  {step.name}: {step.sentence}", markup=False, style=style,
                           soft_wrap=True)  # fmt: skip
-    result.raise_if_failed()
+    if result.error is not None:
+        sys.stderr.write(f"error: {result.error.message}\n")
+        sys.exit(exit_status(result.error.code))

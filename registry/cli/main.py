@@ -1,6 +1,7 @@
 """The command line. What a command needs is imported when it runs, so that `--help` is quick.
 
-Exit status: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 interrupted.
+Exit status: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 interrupted; `verify`
+has one a kind of failure (serving/bundle/exits.py).
 `--json` on every command prints one JSON object on stdout and nothing else there.
 """
 
@@ -24,6 +25,7 @@ from registry.cli.groups import (
     token_app,
 )
 from registry.cli.keys import key_app
+from registry.cli.serving import AllowDemo, Root, State
 from registry.cli.storage import storage_app
 from registry.settings import SILENCE
 
@@ -295,25 +297,35 @@ def pull(
     hospital.pull(name, to, json)
 
 
-Root = Annotated[
-    Path | None,
-    typer.Option(envvar="TOUCHSTONE_ROOT", help="The facility's root certificate that you pinned."),
-]
-
-
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder that `pull` made.")],
     root: Root = None,
+    state: State = None,
+    acknowledge: Annotated[
+        str | None,
+        typer.Option(help="Your name: you read the intended use and its limits. Remembered."),
+    ] = None,
+    witness: Annotated[
+        list[str] | None, typer.Option(help="Key of a witness you believe (NAME+ID+KEY); repeat.")
+    ] = None,
+    witnesses: Annotated[
+        int | None, typer.Option(help="How many of them must have seen it; all, if left out.")
+    ] = None,
+    allow_demo: AllowDemo = False,
     skip_golden: Annotated[
         bool, typer.Option(help="Leave out the replay on this machine; say so in your records.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Prove, offline, what a bundle is and that it behaves as certified."""
+    """Prove, offline, what a bundle is and that it behaves as certified.
+
+    Each kind of failure has an exit status of its own: docs/hospitals.md lists them.
+    """
     from registry.cli import hospital
 
-    hospital.verify(bundle, root, not skip_golden, json)
+    asked = hospital.Asked(state, allow_demo, acknowledge, tuple(witness or ()), witnesses)
+    hospital.verify(bundle, root, asked, not skip_golden, json)
 
 
 @app.command()

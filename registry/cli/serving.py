@@ -7,16 +7,28 @@ import os
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from registry.cli.groups import Json
 from registry.cli.output import show
 
+if TYPE_CHECKING:
+    from registry.cli.hospital import Asked
+
 Root = Annotated[
     Path | None,
     typer.Option(envvar="TOUCHSTONE_ROOT", help="The facility's root certificate that you pinned."),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TOUCHSTONE_STATE", help="Folder of what this hospital remembers; has a default."
+    ),
+]
+AllowDemo = Annotated[
+    bool, typer.Option(help="Take a root that a demo made for itself: not for patients.")
 ]
 Folder = Annotated[Path, typer.Argument(help="Service folder; made where there is none.")]
 service_app = typer.Typer(
@@ -52,10 +64,12 @@ def serve(
     mode: Annotated[
         PilotMode, typer.Option(help="`assistive` only where the certificate allows it.")
     ] = PilotMode.shadow,
+    state: State = None,
+    allow_demo: AllowDemo = False,
     json: Json = False,
 ) -> None:
     """Verify a bundle, then serve it; Ctrl-C stops it."""
-    from registry.cli.hospital import pinned_root
+    from registry.cli.hospital import Asked, pinned_root
     from registry.trust.keys import load_certificate
     from serving.server import Settings
     from serving.server import serve as run
@@ -68,7 +82,8 @@ def serve(
         mode=mode.value,
         collector=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
     )
-    run(directory, load_certificate(pinned_root(root)), settings)
+    asked = Asked(state, allow_demo)
+    run(directory, load_certificate(pinned_root(root)), settings, policy_of=asked.policy)
     show({"stopped": True}, json, "stopped")
 
 
@@ -77,17 +92,30 @@ def update(
     service: Folder,
     bundle: Annotated[Path, typer.Argument(help="Folder that `pull` made.")],
     root: Root = None,
+    state: State = None,
+    allow_demo: AllowDemo = False,
     json: Json = False,
 ) -> None:
     """Verify another version and switch to it, without a refused request where one runs."""
+    from registry.cli.hospital import Asked
+
     order = {"do": "update", "directory": str(bundle.resolve())}
-    _ordered(service, order, root, json, "answers now")
+    _ordered(service, order, root, Asked(state, allow_demo), json, "answers now")
 
 
 @service_app.command()
-def rollback(service: Folder, root: Root = None, json: Json = False) -> None:
+def rollback(
+    service: Folder,
+    root: Root = None,
+    state: State = None,
+    allow_demo: AllowDemo = False,
+    json: Json = False,
+) -> None:
     """Go back to the version before, verified anew."""
-    _ordered(service, {"do": "rollback"}, root, json, "answers again")
+    from registry.cli.hospital import Asked
+
+    asked = Asked(state, allow_demo)
+    _ordered(service, {"do": "rollback"}, root, asked, json, "answers again")
 
 
 @service_app.command("show")
@@ -101,7 +129,12 @@ def show_service(service: Folder, json: Json = False) -> None:
 
 
 def _ordered(
-    folder: Path, order: dict[str, Any], root: Path | None, json: bool, outcome: str
+    folder: Path,
+    order: dict[str, Any],
+    root: Path | None,
+    asked: "Asked",
+    json: bool,
+    outcome: str,
 ) -> None:
     from serving.hospital.control import order as ordered
     from serving.hospital.service import Service
@@ -111,19 +144,19 @@ def _ordered(
     version = ordered(service, order, to_stderr)
     running = version is not None
     if version is None:
-        version = _offline(service, order, root)
+        version = _offline(service, order, root, asked)
     said = outcome if running else "will answer when the service folder is served"
     show(asdict(version) | {"running": running}, json, f"{version.title} {said}")
 
 
-def _offline(service: Any, order: dict[str, Any], root: Path | None) -> Any:
+def _offline(service: Any, order: dict[str, Any], root: Path | None, asked: "Asked") -> Any:
     """Carried out here, where no server runs: verified and replayed all the same."""
     from registry.cli.hospital import pinned_root
     from registry.trust.keys import load_certificate
     from serving.listening import prepare, to_stderr
     from serving.server import Deployer, Settings, now
 
-    deploy = Deployer(load_certificate(pinned_root(root)), Settings(), None, now)
+    deploy = Deployer(load_certificate(pinned_root(root)), Settings(), None, now, asked.policy)
     prepare()
     with service.held():
         if order["do"] == "update":

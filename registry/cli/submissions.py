@@ -279,10 +279,12 @@ def _print_held(report: dict[str, Any]) -> None:
 
 
 def _check_statement(statement: bytes, submission: str, report: str, overall: str) -> None:
-    """Raise Tampered unless the statement is about the report that was read."""
-    from registry.trust.certificate import parse_statement
+    """Raise Tampered unless the statement is about the report that was read, and follows from
+    its own numbers."""
+    from registry.trust.certificate import check_verdict, parse_statement
 
     _, predicate = parse_statement(statement)
+    check_verdict(predicate)
     if (predicate.submission, predicate.full_report, predicate.overall) != (
         submission, report, overall,
     ):  # fmt: skip

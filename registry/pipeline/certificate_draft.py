@@ -9,18 +9,12 @@ import json
 from typing import TYPE_CHECKING
 
 from registry.pipeline.bundle_documents import documents
+from registry.pipeline.certificate_predicate import certified
 from registry.pipeline.killed import unless_killed
 from registry.submissions import places
 from registry.submissions.lock import other_versions
 from registry.trust.canonical import canonical
-from registry.trust.certificate import (
-    CertifiedCohort,
-    CertifiedLog,
-    CertifiedModel,
-    CertifiedProtocol,
-    Predicate,
-    new_statement,
-)
+from registry.trust.certificate import CertifiedLog, new_statement
 from serving.bundle.golden import make_inputs, record
 from serving.bundle.pack import bundle_files, subjects
 from validators.evidence import Report
@@ -74,34 +68,16 @@ def bundle_and_statement(work: "Work", log: CertifiedLog) -> tuple[dict[str, byt
         golden=golden,
         documents=documents(work, report, released, others, files, issued, not_after),
     )
-    overall = report.verdict.overall
-    assert overall in ("pass", "conditional"), "nothing else is prepared for signing"
-    predicate = Predicate(
-        submission=work.id,
+    predicate = certified(
+        row,
+        report,
+        released,
+        protocol,
+        contract,
         facility=work.facility.root.subject.rfc4514_string(),
-        model=CertifiedModel(
-            organisation=row["organisation"],
-            name=row["model_name"],
-            version=row["model_version"],
-            digest=row["model_digest"],
-        ),
-        cohort=CertifiedCohort(
-            id=row["cohort_id"], version=row["cohort_version"], root=row["cohort_root"]
-        ),
-        protocol=CertifiedProtocol(
-            id=protocol.id, version=protocol.version, digest=protocol.digest
-        ),
         log=log,
-        full_report=row["report_digest"],
-        code=report.digests.code,
-        environment=report.digests.environment,
-        overall=overall,
-        conditions=conditions,
-        conditions_due=conditions_due,
-        intended_use=dict(report.intended_use),
-        pilot_mode=protocol.pilot_mode,
         issued=issued,
         not_after=not_after,
-        golden_tolerance=contract.tolerance,
+        conditions_due=conditions_due,
     )
     return packed, new_statement(subjects(packed), predicate)

@@ -10,6 +10,7 @@ Rules
 
 from typing import Any
 
+from registry.audit.certificate_proof import certificate_proof
 from registry.database.record import Row
 from registry.facility import Facility
 from registry.identity.accounts import note
@@ -18,6 +19,7 @@ from registry.identity.policy import require
 from registry.submissions import places
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import Conflict, NotFound
+from serving.bundle.layout import UNSIGNED
 
 
 def find(facility: Facility, caller: Caller, name: str) -> Row:
@@ -41,7 +43,7 @@ def listing(facility: Facility, caller: Caller, name: str) -> dict[str, Any]:
     row = find(facility, caller, name)
     files = {
         path: {"digest": sha256_bytes(data), "size": len(data)}
-        for path, data in _signature_files(row).items()
+        for path, data in _signature_files(facility, row).items()
     }
     prefix = places.bundle(str(row["submission"]))
     for path in facility.store.list(prefix):
@@ -62,15 +64,15 @@ def listing(facility: Facility, caller: Caller, name: str) -> dict[str, Any]:
 def read_file(facility: Facility, caller: Caller, name: str, path: str) -> bytes:
     """One file of the bundle."""
     row = find(facility, caller, name)
-    made = _signature_files(row)
-    if path in made:
-        return made[path]
+    if path in UNSIGNED:
+        return _signature_files(facility, row)[path]
     return facility.store.get(places.bundle(str(row["submission"])) + path)
 
 
-def _signature_files(row: Row) -> dict[str, bytes]:
+def _signature_files(facility: Facility, row: Row) -> dict[str, bytes]:
     return {
         "certificate.json": canonical(row["envelope"]),
         "signers.pem": row["signers"].encode(),
         "enrolments.json": row["enrolments"].encode(),
+        "log.json": certificate_proof(facility, row),
     }

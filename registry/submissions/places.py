@@ -46,6 +46,11 @@ def bundle(submission: str) -> str:
     return f"submissions/{submission}/bundle/"
 
 
+def log_proof(submission: str, checkpoint: str) -> str:
+    """The proof that the log took the certificate in, under one checkpoint as it was signed."""
+    return f"submissions/{submission}/log-proofs/{checkpoint.removeprefix('sha256:')}.json"
+
+
 def model(digest: str) -> str:
     """The folder of a model's files, by the model's digest."""
     return f"models/{digest.removeprefix('sha256:')}/"

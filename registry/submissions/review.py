@@ -38,8 +38,14 @@ from registry.submissions import places
 from registry.submissions.lock import other_versions
 from registry.submissions.states import ASSESSED
 from registry.submissions.submit import load, may_see_numbers, protocol_of, view
-from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
-from registry.trust.certificate import STATEMENT_TYPE, verified
+from registry.trust.canonical import canonical, sha256_bytes
+from registry.trust.certificate import (
+    STATEMENT_TYPE,
+    check_in_force,
+    check_verdict,
+    parse_statement,
+    verified,
+)
 from registry.trust.decision import DECISION_TYPE, Decision, parse_decision
 from registry.trust.dsse import payload_of, unsigned, verified_signers
 from registry.trust.enrolment import check_assessors, needed_for
@@ -269,6 +275,7 @@ def issue(facility: Facility, caller: Caller, submission: str) -> None:
         "signatures": [decision["statement_signature"] for decision in given],
     }
     checked = verified(envelope, leaves, facility.root, moment)
+    check_in_force(checked.predicate, moment)
     _check_statement(row, statement)
     with facility.gate.transaction(caller) as now:
         if now.one("submission_hold", id=submission)["state"] != "in_review":
@@ -331,12 +338,14 @@ def _check_held(report: bytes, decision: Decision) -> None:
 
 
 def _check_statement(row: Row, statement: bytes) -> None:
-    predicate = parse_canonical(statement)["predicate"]
-    if predicate["full_report"] != row["report_digest"]:
+    """Raise Tampered unless the statement is about this report, and its verdict follows from it."""
+    _, predicate = parse_statement(statement)
+    if predicate.full_report != row["report_digest"]:
         raise Tampered(
             "the statement names another report than the one that stands; nothing can be certified "
             "here, and two who reject end the review",
             code="statement_changed",
         )
-    if predicate["submission"] != str(row["id"]) or predicate["overall"] != row["verdict"]:
+    if (predicate.submission, predicate.overall) != (str(row["id"]), row["verdict"]):
         raise Tampered("the statement names another submission or verdict")
+    check_verdict(predicate)

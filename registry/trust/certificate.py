@@ -2,18 +2,22 @@
 
     >>> statement = new_statement(subjects, predicate)       # canonical bytes, the same for both
     >>> envelope = add_signature(add_signature(unsigned(STATEMENT_TYPE, statement), ada), ben)
-    >>> certificate = verified(envelope, leaves, root, at=now)
+    >>> certificate = verified(envelope, leaves, root, signed_at=logged)
+    >>> check_in_force(certificate.predicate, at=now)
 
 Rules
 -----
 1. The subjects are every file of the bundle that carries meaning, by digest.
 2. Two different people sign, with two different keys, both under the facility's root, and
-   neither belongs to the organisation whose model it is.
-3. Only a verdict of `pass` or `conditional` can stand in a certificate, and a conditional one
-   states its conditions, when they are due, and ends then at the latest.
+   neither belongs to the organisation whose model it is. Their certificates are valid when the
+   log took the certificate in; they need not be today.
+3. Only a verdict of `pass` or `conditional` can stand in a certificate, and it follows from the
+   rules and numbers in it (`registry.trust.verdict_rules`). A conditional one states its
+   conditions, when they are due, and ends then at the latest.
 4. It holds until `not_after` and says nothing afterwards.
 5. It carries a checkpoint of the facility's log, signed under the same root: whoever holds the
    certificate can hold the facility to the history that led to it.
+6. What is not known is said so, with the reason (`Named`), and never left out.
 """
 
 import datetime as dt
@@ -23,12 +27,13 @@ from typing import Annotated, Any, Literal
 from cryptography import x509
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry.trust.canonical import canonical, hex_of, parse_canonical
+from registry.trust.canonical import canonical, digest_of, hex_of, parse_canonical
 from registry.trust.checkpoint import Checkpoint
 from registry.trust.dsse import Envelope, payload_of, verified_signers
-from registry.trust.errors import Invalid, Refused
+from registry.trust.errors import Invalid, Refused, Tampered
 from registry.trust.keys import parse_certificate
 from registry.trust.log_key import verified_checkpoint
+from registry.trust.verdict_rules import Recomputed, Result, recompute
 
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
@@ -52,11 +57,13 @@ class CertifiedModel(_Strict):
 
 
 class CertifiedCohort(_Strict):
-    """What it was run on."""
+    """What it was run on. Counts are None where they may not be shown."""
 
     id: str
     version: str
     root: Digest
+    cases: Annotated[int, Field(ge=1)] | None
+    patients: Annotated[int, Field(ge=1)] | None
 
 
 class CertifiedProtocol(_Strict):
@@ -65,6 +72,36 @@ class CertifiedProtocol(_Strict):
     id: str
     version: str
     digest: Digest
+
+
+class Named(_Strict):
+    """A thing by its digest, or why there is none."""
+
+    digest: Digest | None
+    reason: str = ""
+
+
+class CertifiedExecution(_Strict):
+    """What computed the predictions. `record` is the digest of all that was noted of it."""
+
+    record: Digest
+    onnxruntime: str
+    provider: str
+    machine: str
+    """The class of CPU or GPU: within one class the same model gives the same bytes."""
+    container: Named
+    """The image that the run was made in."""
+
+
+class IntendedUse(_Strict):
+    """For whom, where, what for, and what it is not for."""
+
+    purpose: str
+    population: str
+    setting: str
+    prevalence: float | None
+    """The one expected where it is used."""
+    limits: str
 
 
 class CertifiedLog(_Strict):
@@ -88,16 +125,37 @@ class Predicate(_Strict):
     full_report: Digest
     """The facility's complete report.json; the subject `report.json` is its released form."""
     code: Digest
-    environment: Digest
+    """Of the program that computed evidence and verdict."""
+    contract: Digest
+    preprocessing: Named
+    """Of the program that makes a model's inputs of images and tables, by the contract."""
+    execution: CertifiedExecution
+    results: tuple[Result, ...]
+    """Every rule with what was found: the verdict follows from them."""
     overall: Literal["pass", "conditional"]
     conditions: tuple[str, ...]
     conditions_due: dt.datetime | None = None
     """When the conditions must be met, by a new submission; the certificate ends then."""
-    intended_use: dict[str, str | float | None]
+    intended_use: IntendedUse
     pilot_mode: Literal["shadow", "assistive"]
+    regulatory_references: tuple[str, ...]
+    """What a pilot needs beside the certificate."""
     issued: dt.datetime
     not_after: dt.datetime
     golden_tolerance: float
+
+    @property
+    def use(self) -> str:
+        """The digest of all that a hospital acknowledges: the same for a version with the same."""
+        return digest_of(
+            {
+                "model": f"{self.model.organisation}/{self.model.name}",
+                "intended_use": self.intended_use.model_dump(mode="json"),
+                "pilot_mode": self.pilot_mode,
+                "conditions": list(self.conditions),
+                "regulatory_references": list(self.regulatory_references),
+            }
+        )
 
 
 class Certificate(_Strict):
@@ -112,6 +170,7 @@ class Certificate(_Strict):
 def new_statement(subjects: Mapping[str, str], predicate: Predicate) -> bytes:
     """The canonical bytes that both assessors sign."""
     _check_conditions(predicate)
+    check_verdict(predicate)
     return canonical(
         {
             "_type": _STATEMENT,
@@ -150,30 +209,47 @@ def verified(
     envelope: Envelope,
     leaves: Sequence[x509.Certificate],
     root: x509.Certificate,
-    at: dt.datetime,
+    signed_at: dt.datetime,
 ) -> Certificate:
-    """The certificate in the envelope, if two assessors signed it and it is in force at `at`.
+    """The certificate in the envelope, if two assessors signed it whose keys held at `signed_at`.
 
     Raises Invalid, Tampered or Refused with the first reason found; see `dsse.verified_signers`.
+    Whether it is in force, and whether its verdict holds, is asked apart.
     """
-    signers = verified_signers(envelope, STATEMENT_TYPE, leaves, root, at)
+    signers = verified_signers(envelope, STATEMENT_TYPE, leaves, root, signed_at)
     check_two_people(signers)
     subjects, predicate = parse_statement(payload_of(envelope))
     if any(organisation == predicate.model.organisation for _, organisation in signers):
         raise Refused("a signer belongs to the organisation whose model it is", code="own_model")
     _check_conditions(predicate)
+    return Certificate(
+        subjects=subjects,
+        predicate=predicate,
+        signers=tuple(signers),
+        log=_checked_log(predicate.log, root, signed_at),
+    )
+
+
+def check_in_force(predicate: Predicate, at: dt.datetime) -> None:
+    """Raise Refused (certificate_expired) where the certificate's last day has passed."""
     if at >= predicate.not_after:
         raise Refused(
             f"the certificate expired on {predicate.not_after:%Y-%m-%d}; ask the facility for a "
             "newer one",
             code="certificate_expired",
         )
-    return Certificate(
-        subjects=subjects,
-        predicate=predicate,
-        signers=tuple(signers),
-        log=_checked_log(predicate.log, root, at),
-    )
+
+
+def check_verdict(predicate: Predicate) -> Recomputed:
+    """The verdict computed from the certificate alone; Tampered unless it is the stated one."""
+    found = recompute(predicate.results)
+    if found.overall != predicate.overall:
+        raise Tampered(
+            f"the certificate says {predicate.overall}, and its own rules and numbers say "
+            f"{found.overall.replace('_', ' ')}: don't use the model, and tell the facility",
+            code="verdict_disagrees",
+        )
+    return found
 
 
 def _checked_log(log: CertifiedLog, root: x509.Certificate, at: dt.datetime) -> Checkpoint:

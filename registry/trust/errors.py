@@ -5,7 +5,8 @@ Rules
 1. A message is one line that says what was wrong, where, and what to do.
 2. It never holds a patient-level value: no input, reference, prediction or single attribute.
 3. `code` is stable and snake_case: programs match on it, people read the message.
-4. `status` is the HTTP status; the command line exits with 1 for every one of them.
+4. `status` is the HTTP status; the command line exits with 1 for every one of them, but for what
+   `verify` finds (`serving.bundle.exits`).
 
     >>> raise Refused("…", code="alias_reserved")
 

@@ -6,7 +6,7 @@
 
 Rules
 -----
-1. Keys are ECDSA P-256. A private key file is 0600 and is never overwritten.
+1. Keys are ECDSA, P-256 or (in a card) P-384. A private key file is 0600, never overwritten.
 2. A signing certificate is a leaf directly under the facility's root: not a CA, key usage
    digitalSignature, extended key usage exactly codeSigning, valid at the time of signing.
 3. The root of the demo says so in its name; whoever checks a chain is told.
@@ -170,6 +170,11 @@ def check_leaf(leaf: x509.Certificate, root: x509.Certificate, at: dt.datetime) 
         raise Refused(
             f"the certificate of {person} is not for code signing alone", code="wrong_usage"
         )
+    public = leaf.public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(
+        public.curve, (ec.SECP256R1, ec.SECP384R1)
+    ):
+        raise Refused(f"the key of {person} is not ECDSA P-256 or P-384", code="wrong_key")
 
 
 def save_identity(identity: Identity, directory: Path, stem: str) -> Path:

@@ -20,6 +20,7 @@ a proof of n leaves is at most log2(n)^2 / 2 hashes (150 for a million).
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -125,33 +126,17 @@ def _are_hashes(values: Sequence[bytes]) -> bool:
     return all(isinstance(value, bytes) and len(value) == _HASH_BYTES for value in values)
 
 
-class Tree:
-    """A tree that grows at its right edge and proves things about itself at any earlier size."""
-
-    def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
-        # _levels[k] joins the hashes of leaves i·2^k to (i+1)·2^k - 1, complete subtrees only.
-        self._levels = [bytearray()]
-        for value in leaf_hashes:
-            self.append(value)
+class Proofs(ABC):
+    """Roots and proofs at any size, of whoever has the hashes of complete subtrees."""
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """How many leaves there are."""
-        return len(self._levels[0]) // _HASH_BYTES
 
-    def append(self, leaf: bytes) -> None:
-        """One more leaf, by its hash (`leaf_hash`)."""
-        if len(leaf) != _HASH_BYTES:
-            raise ValueError("a leaf is appended by its hash")
-        self._levels[0] += leaf
-        for level in range(len(self._levels)):
-            hashes = self._levels[level]
-            if len(hashes) % (2 * _HASH_BYTES):
-                return
-            if level + 1 == len(self._levels):
-                self._levels.append(bytearray())
-            last_two = hashes[-2 * _HASH_BYTES :]
-            self._levels[level + 1] += hashlib.sha256(b"\x01" + last_two).digest()
+    @abstractmethod
+    def subtree(self, level: int, index: int) -> bytes:
+        """The hash of leaves `index` * 2^`level` up to the next such, all of which are there."""
 
     def root(self, size: int | None = None) -> bytes:
         """The tree hash of the first `size` leaves; of all, if left out."""
@@ -206,10 +191,47 @@ class Tree:
             return EMPTY_ROOT
         width = end - start
         if width & (width - 1) == 0:
-            at = start // width * _HASH_BYTES
-            return bytes(self._levels[width.bit_length() - 1][at : at + _HASH_BYTES])
+            return self.subtree(width.bit_length() - 1, start // width)
         middle = start + _split(width)
         return node_hash(self._range(start, middle), self._range(middle, end))
+
+
+class Tree(Proofs):
+    """A tree that grows at its right edge and proves things about itself at any earlier size."""
+
+    def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
+        # _levels[k] joins the hashes of leaves i·2^k to (i+1)·2^k - 1, complete subtrees only.
+        self._levels = [bytearray()]
+        for value in leaf_hashes:
+            self.append(value)
+
+    @property
+    def size(self) -> int:
+        """How many leaves there are."""
+        return len(self._levels[0]) // _HASH_BYTES
+
+    def append(self, leaf: bytes) -> None:
+        """One more leaf, by its hash (`leaf_hash`)."""
+        if len(leaf) != _HASH_BYTES:
+            raise ValueError("a leaf is appended by its hash")
+        self._levels[0] += leaf
+        for level in range(len(self._levels)):
+            hashes = self._levels[level]
+            if len(hashes) % (2 * _HASH_BYTES):
+                return
+            if level + 1 == len(self._levels):
+                self._levels.append(bytearray())
+            last_two = hashes[-2 * _HASH_BYTES :]
+            self._levels[level + 1] += hashlib.sha256(b"\x01" + last_two).digest()
+
+    def subtree(self, level: int, index: int) -> bytes:
+        """See `Proofs.subtree`."""
+        at = index * _HASH_BYTES
+        return bytes(self._levels[level][at : at + _HASH_BYTES])
+
+    def hashes(self, level: int) -> bytes:
+        """The hashes of all complete subtrees of 2^`level` leaves, one after the other."""
+        return bytes(self._levels[level]) if level < len(self._levels) else b""
 
 
 def _split(width: int) -> int:

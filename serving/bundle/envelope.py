@@ -5,7 +5,8 @@ Rules
 1. Each is read whole, bounded, and must be in the one form that their content has: canonical
    JSON, canonical base64, plain PEM. So no byte of them can be changed unnoticed.
 2. Every certificate in signers.pem belongs to a signature, and the other way round.
-3. The pinned root is a certificate authority in force. It never comes from the bundle.
+3. The pinned root is a certificate authority in force, and none that a demo made for itself
+   unless that is said. It never comes from the bundle.
 """
 
 import base64
@@ -28,8 +29,11 @@ from serving.bundle.files import read_small
 from serving.bundle.layout import CERTIFICATE, ENROLMENTS, SIGNERS
 
 
-def check_root(root: x509.Certificate, at: dt.datetime) -> bool:
-    """Whether the pinned root is a demo's; Refused unless it is an authority in force at `at`."""
+def check_root(root: x509.Certificate, at: dt.datetime, *, allow_demo: bool) -> bool:
+    """Whether the pinned root is a demo's; Refused unless it is an authority in force at `at`.
+
+    A demo's root is refused (demo_root) where it is not allowed by name.
+    """
     try:
         authority = root.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (x509.ExtensionNotFound, ValueError):
@@ -45,7 +49,14 @@ def check_root(root: x509.Certificate, at: dt.datetime) -> bool:
             "the facility for its present root",
             code="root_invalid",
         )
-    return is_demo(root)
+    demo = is_demo(root)
+    if demo and not allow_demo:
+        raise Refused(
+            "the pinned root was made by a demo for itself and vouches for nothing: NOT FOR "
+            "PATIENTS. Pin the facility's root, or say --allow-demo to try things out",
+            code="demo_root",
+        )
+    return demo
 
 
 def read_envelope(directory: Path) -> tuple[Envelope, list[x509.Certificate], bytes]:
@@ -69,11 +80,14 @@ def read_envelope(directory: Path) -> tuple[Envelope, list[x509.Certificate], by
 
 
 def signed_certificate(
-    envelope: Envelope, leaves: Sequence[x509.Certificate], root: x509.Certificate, at: dt.datetime
+    envelope: Envelope,
+    leaves: Sequence[x509.Certificate],
+    root: x509.Certificate,
+    signed_at: dt.datetime,
 ) -> Certificate:
     """The certificate in the envelope, if two assessors signed it under `root`; see `verified`."""
     try:
-        return verified(envelope, leaves, root, at)
+        return verified(envelope, leaves, root, signed_at)
     except (ValueError, OverflowError) as error:
         # A leaf whose extensions do not parse, or a date that is none.
         raise _malformed(CERTIFICATE, "a part of it does not parse") from error

@@ -3,6 +3,7 @@
     certificate.json        the DSSE envelope with the two assessors' signatures
     signers.pem             their certificates
     enrolments.json         the statements by which two others enrolled their keys
+    log.json                the proof that the facility's log took the certificate in
     contract.json           the model's inputs and outputs
     protocol.json           what was fixed before the run
     report.json             the released form of the report
@@ -19,7 +20,7 @@
 
 Rules
 -----
-1. The certificate's subjects are every file but the first three, which carry signatures.
+1. The certificate's subjects are every file but the first four, which carry signatures.
 2. A name is plain: ASCII, relative, no `..`, nothing hidden, no two alike but for their case.
 3. A file is regular and has one name: no link of either kind (see `files`).
 4. Older bundles lack the documents from report.pdf to reference-summary.json.
@@ -34,6 +35,7 @@ from registry.trust.model_files import check_names
 CERTIFICATE = "certificate.json"
 SIGNERS = "signers.pem"
 ENROLMENTS = "enrolments.json"
+LOG = "log.json"
 CONTRACT = "contract.json"
 PROTOCOL = "protocol.json"
 REPORT = "report.json"
@@ -53,7 +55,7 @@ GOLDEN_RAW_MAPS = "golden/raw/maps.bin"
 RELEASED_REPORT = "touchstone/released-report/v1"
 """The form of report that may leave the facility (`validators.report.disclosure`)."""
 
-UNSIGNED = frozenset({CERTIFICATE, SIGNERS, ENROLMENTS})
+UNSIGNED = frozenset({CERTIFICATE, SIGNERS, ENROLMENTS, LOG})
 DOCUMENTS = frozenset({REPORT_PDF, CARD, ML_BOM, SBOM, REFERENCE_SUMMARY})
 """What a bundle may hold beside what it must."""
 REQUIRED = frozenset({CONTRACT, PROTOCOL, REPORT, LABEL, GOLDEN_INPUTS, GOLDEN_EXPECTED})

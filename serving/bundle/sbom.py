@@ -197,8 +197,7 @@ def _needs(of: metadata.Distribution, extras: frozenset[str]) -> Iterator[Requir
     for line in of.requires or ():
         need = Requirement(line)
         if need.marker is None or any(
-            need.marker.evaluate({"extra": extra})
-            for extra in ("", *sorted(extras))
+            need.marker.evaluate({"extra": extra}) for extra in ("", *sorted(extras))
         ):
             yield need
 

@@ -6,32 +6,30 @@
 
 Rules
 -----
-1. The one thing that is trusted is the root that the hospital pinned. Signatures come first:
-   nothing else in the bundle is listed, hashed or parsed before they hold.
-2. The first step that fails ends it; its `code` says which check it was.
+1. What is trusted is the root that the hospital pinned, and what the hospital says in `Policy`.
+   Signatures come first: nothing else in the bundle is listed, hashed or parsed before they hold.
+2. The first step that fails ends it; its `code` says which check it was, and `bundle.exits` gives
+   the code an exit status.
 3. A file is read once. What is parsed, loaded and served later are the bytes that were hashed.
+   So a model that is to be replayed or served is held in memory, once; one that is only verified
+   is hashed block by block. A file that is mapped or read again could be changed under us.
 4. The golden replay needs the [hospital] extra and Linux. Where it can't run, the bundle is not
    verified, unless the caller said to leave it out; then the result says that it was left out.
-
-Codes of failures beside those of `registry.trust` (other_root, leaf_expired, bad_signature,
-one_signer, own_model, not_enrolled, enrolments_malformed, certificate_expired) and
-`serving.bundle.files` (link, hidden_file, file_extra, file_missing, ...): root_invalid,
-certificate_malformed, file_changed, model_mismatch, protocol_mismatch, report_mismatch,
-golden_mismatch, golden_malformed, golden_unavailable.
 """
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cryptography import x509
 
 from registry.trust.canonical import sha256_bytes
-from registry.trust.certificate import Certificate
-from registry.trust.errors import Tampered, TouchstoneError, Unavailable
+from registry.trust.certificate import Certificate, Predicate, check_in_force
+from registry.trust.errors import Tampered, TouchstoneError
+from registry.trust.keys import parse_certificate
+from registry.trust.log_key import check_log_certificate
 from serving.bundle.envelope import (
     check_enrolled,
     check_root,
@@ -39,6 +37,7 @@ from serving.bundle.envelope import (
     signed_certificate,
 )
 from serving.bundle.files import list_files, read_and_hash
+from serving.bundle.judged import acknowledged_use, verdict_again
 from serving.bundle.layout import (
     GOLDEN_EXPECTED,
     GOLDEN_INPUTS,
@@ -47,13 +46,12 @@ from serving.bundle.layout import (
     check_subjects,
     model_names,
 )
+from serving.bundle.logged import Logged, check_history, read_logged
+from serving.bundle.policy import Policy
+from serving.bundle.replayed import SandboxFactory, replayed
 from serving.bundle.statements import Stated, check_statements
 from validators.contract.schema import Contract
 
-if TYPE_CHECKING:
-    from serving.sandbox import Sandbox
-
-SandboxFactory = Callable[[], AbstractContextManager["Sandbox"]]
 Progress = Callable[[int, int], None]
 """(bytes hashed, bytes in all)."""
 Outcome = Literal["ok", "warning", "skipped", "failed"]
@@ -88,6 +86,8 @@ class VerifyResult:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """The bytes that were hashed, by path, if they were asked to be kept."""
     demo_root: bool = False
+    checkpoint: bytes | None = None
+    """The newest state of the facility's log that was shown, to be remembered."""
 
     @property
     def ok(self) -> bool:
@@ -131,6 +131,7 @@ def verify(
     directory: Path,
     root: x509.Certificate,
     at: dt.datetime,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
     *,
     replay: bool = True,
     keep: bool = False,
@@ -139,13 +140,15 @@ def verify(
 ) -> VerifyResult:
     """Check the bundle in `directory` under the pinned `root` at the time `at`.
 
+    policy: what the hospital decides itself; by default the careful way, which refuses a use that
+    nobody acknowledged.
     replay: load the model in a sandbox and replay the golden vectors; False leaves that out.
     keep: keep the verified bytes in the result, to be used later.
     sandbox_factory: what starts the sandbox; by default `Sandbox.start`.
     on_progress: told (bytes hashed, bytes in all) while files are hashed.
     Never raises for anything that is wrong with the bundle: see the result.
     """
-    checks = _Checks(directory, root, at, keep=keep or replay, on_progress=on_progress)
+    checks = _Checks(directory, root, at, policy, keep=keep or replay, on_progress=on_progress)
     golden = _replayed(checks, sandbox_factory) if replay else _left_out
     steps: list[Step] = []
     error: TouchstoneError | None = None
@@ -168,6 +171,7 @@ def verify(
         contract=checks.stated.contract,
         files=checks.files if keep else {},
         demo_root=checks.demo_root,
+        checkpoint=checks.checkpoint,
     )
 
 
@@ -182,16 +186,19 @@ class _Checks:
         directory: Path,
         root: x509.Certificate,
         at: dt.datetime,
+        policy: Policy,
         *,
         keep: bool,
         on_progress: Progress,
     ) -> None:
-        self.directory, self.root, self.at = directory, root, at
+        self.directory, self.root, self.at, self.policy = directory, root, at, policy
         self.keep, self.on_progress = keep, on_progress
         self.demo_root = False
         self.certificate: Certificate | None = None
         self.leaves: list[x509.Certificate] = []
         self.statement: str | None = None
+        self.logged: Logged | None = None
+        self.checkpoint: bytes | None = None
         self.stated: Stated | None = None
         self.files: dict[str, bytes] = {}
 
@@ -200,15 +207,17 @@ class _Checks:
             ("pinned root", self.pinned_root),
             ("signatures", self.signatures),
             ("enrolment", self.enrolment),
-            ("audit log", self.audit_log),
-            ("in force", self.in_force),
             ("file set", self.file_set),
             ("digests", self.digests),
+            ("in force", self.in_force),
+            ("verdict", self.verdict),
             ("statements", self.statements),
+            ("intended use", self.intended_use),
+            ("audit log", self.audit_log),
         )
 
     def pinned_root(self) -> Found:
-        self.demo_root = check_root(self.root, self.at)
+        self.demo_root = check_root(self.root, self.at, allow_demo=self.policy.allow_demo)
         if self.demo_root:
             return "warning", "DEMO ROOT: NOT FOR PATIENTS. Made by a demo for itself"
         return "ok", f"the root {self.root.subject.rfc4514_string()} is the one that was pinned"
@@ -216,24 +225,21 @@ class _Checks:
     def signatures(self) -> Found:
         envelope, leaves, payload = read_envelope(self.directory)
         self.statement = sha256_bytes(payload)
-        self.certificate = signed_certificate(envelope, leaves, self.root, self.at)
+        self.logged = read_logged(self.directory, self.statement, self.root, self.policy, self.at)
+        self.certificate = signed_certificate(envelope, leaves, self.root, self.logged.at)
         self.leaves = leaves
         people = " and ".join(f"{person} ({org})" for person, org in self.certificate.signers)
-        return "ok", f"signed by {people}, under the pinned root"
+        return "ok", (
+            f"signed by {people} with two keys under the pinned root, which were valid when it was "
+            f"logged on {self.logged.at:%Y-%m-%d}"
+        )
 
     def enrolment(self) -> Found:
         return "ok", check_enrolled(self.directory, self.leaves, self.root)
 
-    def audit_log(self) -> Found:
-        log = self._certificate().log  # its signature was checked with the others
-        return "ok", (
-            f"the facility's log {log.origin} stood at {log.size} events when the verdict was "
-            "reached, signed under the pinned root"
-        )
-
     def in_force(self) -> Found:
         predicate = self._predicate()
-        check_subjects(self._certificate().subjects)
+        check_in_force(predicate, self.at)
         text = f"in force until {predicate.not_after:%Y-%m-%d}"
         if predicate.overall == "conditional":
             due = f"due on {predicate.conditions_due:%Y-%m-%d}"
@@ -242,6 +248,7 @@ class _Checks:
 
     def file_set(self) -> Found:
         subjects = self._certificate().subjects
+        check_subjects(subjects)
         list_files(self.directory, {*subjects, *UNSIGNED})
         return "ok", f"exactly the {len(subjects)} files that were signed over, and no link"
 
@@ -270,19 +277,34 @@ class _Checks:
 
     def statements(self) -> Found:
         self.stated = check_statements(self._certificate(), self.files)
-        predicate = self._predicate()
+        of = self._predicate()
         return "ok", (
-            f"{predicate.model.organisation}/{predicate.model.name} {predicate.model.version}: "
-            f"verdict {predicate.overall} on {predicate.cohort.id} {predicate.cohort.version} by "
-            f"{predicate.protocol.id} {predicate.protocol.version}; model, protocol, contract and "
-            "report agree with the certificate"
+            f"{of.model.organisation}/{of.model.name} {of.model.version} on {of.cohort.id} "
+            f"{of.cohort.version} ({of.cohort.cases or 'too few to be counted'} cases) by "
+            f"{of.protocol.id} {of.protocol.version}: model, protocol, contract and report agree "
+            "with the certificate"
         )
+
+    def audit_log(self) -> Found:
+        assert self.logged is not None
+        log = self._predicate().log
+        certificate = parse_certificate(log.certificate.encode())
+        _, key = check_log_certificate(certificate, self.root, self.at)
+        sentence, newest = check_history(self.logged, self._certificate().log, self.policy, key)
+        self.checkpoint = newest.note
+        return "ok", sentence
+
+    def verdict(self) -> Found:
+        return verdict_again(self._predicate())
+
+    def intended_use(self) -> Found:
+        return acknowledged_use(self._predicate(), self.policy)
 
     def _certificate(self) -> Certificate:
         assert self.certificate is not None
         return self.certificate
 
-    def _predicate(self) -> Any:
+    def _predicate(self) -> Predicate:
         return self._certificate().predicate
 
 
@@ -292,30 +314,10 @@ def _left_out() -> Found:
 
 def _replayed(checks: _Checks, sandbox_factory: SandboxFactory | None) -> Callable[[], Found]:
     def check() -> Found:
-        stated, certificate = checks.stated, checks.certificate
-        assert stated is not None
-        assert certificate is not None
-        try:
-            from serving.bundle.golden import replay
-
-            if sandbox_factory is None:
-                from serving.sandbox.process import Sandbox
-            start = sandbox_factory or Sandbox.start
-        except ImportError as error:
-            raise Unavailable(
-                f"the golden vectors can't be replayed here ({error.name or 'a part'} is missing): "
-                "install touchstone-tef[hospital] on Linux, or leave the replay out knowingly "
-                "with --skip-golden",
-                code="golden_unavailable",
-            ) from error
-        with start() as sandbox:
-            files = checks.files
-            sandbox.load({name: files[path] for name, path in model_names(files).items()})
-            tolerance = certificate.predicate.golden_tolerance
-            result = replay(sandbox, files, stated.contract, tolerance)
-        return "ok", (
-            f"{result.cases} made-up cases in {result.calls} calls, at most "
-            f"{result.largest_difference:.2g} from the facility's scores ({tolerance:.2g} allowed)"
-        )
+        assert checks.stated is not None
+        assert checks.certificate is not None
+        predicate = checks.certificate.predicate
+        contract = checks.stated.contract
+        return "ok", replayed(checks.files, contract, predicate.golden_tolerance, sandbox_factory)
 
     return check

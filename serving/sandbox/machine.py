@@ -11,7 +11,9 @@ Rules
 3. Bytes are promised within one class, a contract's tolerance across.
 """
 
+import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -61,9 +63,18 @@ def this_cpu() -> str:
     return cpu_class(platform.machine(), cpu_flags(Path("/proc/cpuinfo").read_text()))
 
 
-def recorded(provider: Provider, machine_class: str) -> Recorded:
-    """All that decides the bits of an answer beside model and versions, for the evidence."""
+IMAGE = "TOUCHSTONE_IMAGE_DIGEST"
+"""The variable by which a deployment says which container image it runs: sha256:…"""
+
+
+def recorded(
+    provider: Provider, machine_class: str, environment: Mapping[str, str] = os.environ
+) -> Recorded:
+    """All that decides the bits of an answer beside model and versions, for the evidence; and the
+    container's image, where the deployment names it."""
+    image = environment.get(IMAGE, "")
     return {
+        **({"image": image} if image else {}),
         "provider": provider.name,
         "class": machine_class,
         "device": f"{provider.kind}:{provider.device}" if provider.on_device else provider.kind,

@@ -6,10 +6,8 @@
 The application is the real one without MLflow behind it: `create_api`.
 """
 
-import base64
 import contextlib
 import datetime as dt
-import json
 import threading
 import time
 import uuid
@@ -22,6 +20,7 @@ import uvicorn
 
 from registry.api import examples
 from registry.api.app import create_api
+from registry.audit.checkpoints import certified_log
 from registry.audit.log_key import make_log_key
 from registry.database.migrate import mark_done, mlflow_name
 from registry.database.record import Record
@@ -41,6 +40,7 @@ from serving.bundle.layout import REQUIRED
 from tests.registry.made_manifest import made_manifest
 from tests.registry.registered import register
 from tests.registry.role import Role, acting, token_of
+from tests.serving.certified import quoting
 from tests.validators import evidence_made
 from validators.cohort.manifest import manifest_bytes, manifest_path
 from validators.protocol.read import parse_protocol
@@ -233,12 +233,8 @@ class Stage:
         gate.execute(
             "INSERT INTO touchstone.certificate (submission, organisation, model_name,"
             " model_version, envelope, signers, not_after)"
-            " VALUES (%s, 'sme-a', %s, 1, %s, 'pem', now() + interval '1 day')",
-            (
-                name,
-                row[1],
-                json.dumps({"payload": base64.b64encode(statement or name.encode()).decode()}),
-            ),
+            " VALUES (%s, 'sme-a', %s, 1, %s::jsonb, 'pem', now() + interval '1 day')",
+            (name, row[1], canonical(quoting(certified_log(self.facility))).decode()),
         )
         gate.execute("UPDATE touchstone.submission SET state='certified' WHERE id = %s", (name,))
         files = dict.fromkeys(REQUIRED, b"{}") | {"model/model.onnx": bytes(range(256)) * 16}

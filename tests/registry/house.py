@@ -19,8 +19,11 @@ from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.certificate import (
     STATEMENT_TYPE,
     CertifiedCohort,
+    CertifiedExecution,
     CertifiedModel,
     CertifiedProtocol,
+    IntendedUse,
+    Named,
     Predicate,
     new_statement,
 )
@@ -29,11 +32,29 @@ from registry.trust.dsse import add_signature, signature_over, unsigned
 from registry.trust.enrolment import EnrolledRole, founded, person_of, request
 from registry.trust.keys import Identity, issue, key_id, load_identity, pem_of
 from registry.trust.sign_in import new_sign_in
+from registry.trust.verdict_rules import Limits, Result, ShownInterval
 from tests.registry.role import Role, token_of
 
 D1 = "sha256:" + "1" * 64
 LENIENT = '{"endpoints": [{"rule": "gating", "if_insufficient": "conditional"}]}'
 FIRST: dict[str, EnrolledRole] = {"Ada": "assessor", "Ben": "assessor", "Sam": "steward"}
+
+
+def _results(*, lenient: bool) -> tuple[Result, ...]:
+    """One gating rule, passed or left open by the protocol."""
+    interval = ShownInterval(low=0.6 if lenient else 0.8, high=0.9, level=0.95, method="made up")
+    return (
+        Result(
+            id="endpoint:auc",
+            metric="auc",
+            rule="gating",
+            if_insufficient="conditional" if lenient else "block",
+            asked=(Limits(about="value", least=0.7, most=None, interval=interval),),
+            estimate=0.85,
+            counts={},
+            outcome="insufficient_evidence" if lenient else "pass",
+        ),
+    )
 
 
 class House:
@@ -201,15 +222,27 @@ class House:
             submission=name,
             facility="tef",
             model=CertifiedModel(organisation="sme-a", name=model, version=1, digest=D1),
-            cohort=CertifiedCohort(id="c", version="1", root=D1),
+            cohort=CertifiedCohort(id="c", version="1", root=D1, cases=20, patients=None),
             protocol=CertifiedProtocol(id="p", version="1", digest=D1),
             full_report=report,
             code=D1,
-            environment=D1,
+            contract=D1,
+            preprocessing=Named(digest=D1),
+            execution=CertifiedExecution(
+                record=D1,
+                onnxruntime="1.31.1",
+                provider="CPUExecutionProvider",
+                machine="x86-64 avx2",
+                container=Named(digest=None, reason="none"),
+            ),
+            results=_results(lenient=lenient),
             overall=verdict,  # type: ignore[arg-type]
             conditions=("thin slices were not shown",) if lenient else (),
             conditions_due=now + dt.timedelta(days=90) if lenient else None,
-            intended_use={},
+            intended_use=IntendedUse(
+                purpose="triage", population="adults", setting="CT", prevalence=None, limits=""
+            ),
+            regulatory_references=(),
             pilot_mode="shadow",
             issued=now,
             not_after=now + dt.timedelta(days=90),

@@ -23,7 +23,7 @@ from registry.settings import Databases, read_settings
 from registry.submissions import places
 from registry.trust.errors import Invalid, Tampered, TouchstoneError, Unauthenticated, Unavailable
 from registry.trust.keys import issue, save_identity
-from serving.bundle.layout import REQUIRED
+from serving.bundle.layout import REQUIRED, UNSIGNED
 from tests.registry.api_stage import EXAMPLE, PROTOCOL, Stage
 from tests.registry.test_api import grow
 from tests.validators.cohort_example import CONTRACT, few_scans
@@ -272,7 +272,7 @@ def test_a_submission_whose_report_is_damaged_is_rejected_without_it(
 def test_pulling_and_assessing(cli: Cli, way: str, stage: Stage, tmp_path: Path) -> None:
     stage.certified(f"pulled-{way}")
     pulled = cli("clinician", "pull", f"pulled-{way}", "--to", tmp_path / "bundle")
-    assert pulled["files"] == len(REQUIRED) + 4
+    assert pulled["files"] == len(REQUIRED) + 1 + len(UNSIGNED)
     assert (tmp_path / "bundle" / "model" / "model.onnx").stat().st_size == 4096
     table = tmp_path / "table.csv"
     rows = [f"{i},{i % 2},{0.9 if i % 2 else 0.1},{i},a,b" for i in range(80)]

@@ -11,8 +11,7 @@ from registry.identity import accounts, enrolment
 from registry.identity.caller import Caller
 from registry.submissions import review
 from registry.trust.canonical import canonical
-from registry.trust.certificate import STATEMENT_TYPE
-from registry.trust.dsse import add_signature, signature_over, unsigned
+from registry.trust.dsse import add_signature
 from registry.trust.enrolment import founded, person_of, request
 from registry.trust.errors import Conflict, Refused, Tampered, Unauthenticated
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
@@ -243,10 +242,10 @@ def test_whoever_owns_the_database_forges_rows_and_is_found_by_the_signatures(
     files = _forged_bundle(house, [house.keys[name] for name in puppets])
     from serving.bundle.pack import write_bundle
     from serving.bundle.verify import verify
+    from tests.serving.certified import TAKES_DEMO
 
-    result = verify(
-        write_bundle(files, tmp_path / "b"), house.root.certificate, _in_an_hour(), replay=False
-    )
+    directory = write_bundle(files, tmp_path / "b")
+    result = verify(directory, house.root.certificate, _in_an_hour(), TAKES_DEMO, replay=False)
     assert (result.steps[-1].name, result.steps[-1].code) == ("enrolment", "not_enrolled")
     assert "never enrolled" in result.steps[-1].sentence
     house.superuser("DELETE FROM touchstone.enrolment WHERE envelope ->> 'payload' IS NULL")
@@ -266,11 +265,8 @@ def _forged_bundle(house: House, puppets: list[Identity]) -> dict[str, bytes]:
     from serving.bundle.pack import subjects
     from tests.serving import certified
 
-    files = certified.packed(certified.model())
-    statement = new_statement(
-        subjects(files), certified.predicate(files, certified.log_of(house.root))
-    )
-    signatures = [signature_over(STATEMENT_TYPE, statement, who) for who in puppets]
+    files, log = certified.packed(certified.model()), certified.log_of(house.root)
+    statement = new_statement(subjects(files), certified.predicate(files, log))
     with house.facility.record.transaction(house.callers["Ada"]) as now:
         rows = [row for row in now.all("enrolments") if "payload" in row["envelope"]]
     from registry.trust.enrolment import Register
@@ -280,10 +276,7 @@ def _forged_bundle(house: House, puppets: list[Identity]) -> dict[str, bytes]:
     known = needed_for(Register(founding, (), leaves), [])
     return {
         **files,
-        "certificate.json": canonical(
-            {**unsigned(STATEMENT_TYPE, statement), "signatures": signatures}
-        ),
-        "signers.pem": b"".join(pem_of(who.certificate) for who in puppets),
+        **certified.around(statement, log, *puppets),
         "enrolments.json": known.as_bytes(),
     }
 

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from registry.audit.checkpoints import certified_log
 from registry.facility import Facility
 from registry.identity.caller import Caller
 from registry.pipeline.overdue import look_at_overdue
@@ -22,10 +23,12 @@ from registry.submissions.submit import view
 from registry.trust.dsse import add_signature, unsigned
 from registry.trust.errors import Conflict, NotFound, Refused, Tampered, TouchstoneError
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
+from registry.trust.log_key import save_log_key
 from registry.trust.resumption import RESUMPTION_TYPE, Resumption, new_resumption
 from tests.registry.facility_example import enrol, facilities, settings_of
 from tests.registry.mlflow_server import D1, D2, Gate, submit
 from tests.registry.role import enrol_by_hand
+from tests.serving import certified as made
 
 
 @dataclass
@@ -53,9 +56,10 @@ class Pilot:
                 f" VALUES (%s, '{key}', '{person}', 'certify', 'because', '{D2}', '{{}}', '{{}}')",
                 submission,
             )  # fmt: skip
+        envelope = made.quoting(certified_log(self.api))
         with self.api.gate.transaction() as now:
             now.do("certificate_add", submission=submission, organisation="sme-a", model_name=name,
-                   model_version=version, envelope=envelope_of(name), signers="", enrolments="",
+                   model_version=version, envelope=envelope, signers="", enrolments="",
                    not_after=in_(days))  # fmt: skip
             now.do("certified_move", id=submission, state="certified")
             now.do("pilot_set", organisation="sme-a", model_name=name, version=version)
@@ -122,8 +126,11 @@ def pilot(gate: Gate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pilo
         pem = pem_of(leaf).decode()
         enrol_by_hand(gate.databases, person, role, key=key_id(leaf), pem=pem)
     settings = settings_of(home, gate.databases)
-    with facilities(gate.databases, settings, LocalStore(home / "objects"), root) as made:
-        yield Pilot(gate, *made, people, keys)
+    log = made.log_of(root)
+    save_log_key(log.key, settings.log_key)
+    settings.log_key.with_suffix(".pem").write_bytes(pem_of(log.certificate))
+    with facilities(gate.databases, settings, LocalStore(home / "objects"), root) as both:
+        yield Pilot(gate, *both, people, keys)
 
 
 @pytest.mark.parametrize("who", ["Sam", "Ada"])

@@ -38,26 +38,11 @@ def ben(root: keys.Identity) -> keys.Identity:
     return keys.issue(root, "Ben", organisation="tef")
 
 
+FILES = {"model/model.onnx": b"model"}
+
+
 def predicate(**changes: object) -> certificate.Predicate:
-    values: dict[str, object] = {
-        "submission": "s-1",
-        "facility": "tef",
-        "model": {"organisation": "sme-a", "name": "m", "version": 1, "digest": A_DIGEST},
-        "cohort": {"id": "c", "version": "1", "root": A_DIGEST},
-        "protocol": {"id": "p", "version": "1", "digest": A_DIGEST},
-        "log": certified.checkpointed(LOG),
-        "full_report": A_DIGEST,
-        "code": A_DIGEST,
-        "environment": A_DIGEST,
-        "overall": "pass",
-        "conditions": (),
-        "intended_use": {"purpose": "triage"},
-        "pilot_mode": "shadow",
-        "issued": NOW,
-        "not_after": NOW + dt.timedelta(days=30),
-        "golden_tolerance": 1e-5,
-    }
-    return certificate.Predicate.model_validate(values | changes)
+    return certified.predicate(FILES, LOG, **changes)
 
 
 def signed(*signers: keys.Identity, **changes: object) -> dsse.Envelope:
@@ -141,7 +126,7 @@ def test_a_changed_payload_or_signature_is_tampering(
         ben,
         overall="conditional",
         conditions=("only thick slices",),
-        conditions_due=NOW + dt.timedelta(days=30),
+        conditions_due=certified.NOT_AFTER,
     )
     with pytest.raises(Tampered):
         certificate.verified({**good, "payload": other["payload"]}, leaves, root.certificate, NOW)
@@ -169,9 +154,7 @@ def test_an_expired_certificate_or_leaf_is_refused(
 ) -> None:
     leaves = [ada.certificate, ben.certificate]
     with pytest.raises(Refused, match="expired on"):
-        certificate.verified(
-            signed(ada, ben), leaves, root.certificate, NOW + dt.timedelta(days=40)
-        )
+        certificate.check_in_force(predicate(), certified.NOT_AFTER)
     with pytest.raises(Refused, match="was not valid"):
         certificate.verified(
             signed(ada, ben), leaves, root.certificate, NOW + dt.timedelta(days=800)
@@ -205,7 +188,7 @@ def test_a_leaf_for_servers_may_not_sign(root: keys.Identity, ada: keys.Identity
 
 def test_a_pass_is_the_least_a_certificate_can_state() -> None:
     with pytest.raises(ValueError, match="overall"):
-        predicate(overall="fail")
+        certificate.Predicate.model_validate(predicate().model_dump() | {"overall": "fail"})
     with pytest.raises(Refused, match="conditions"):
         signed(overall="conditional")
 

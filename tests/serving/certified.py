@@ -1,7 +1,6 @@
 """A real certified model, small: an ONNX file, a root, two assessors, and the bundle of it."""
 
 import datetime as dt
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,28 +9,49 @@ from typing import Any
 
 import numpy as np
 import onnx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import TensorProto, helper, numpy_helper
 
+from registry.pipeline.certificate_predicate import certified
 from registry.trust.canonical import canonical, sha256_bytes
-from registry.trust.certificate import STATEMENT_TYPE, Predicate, new_statement
-from registry.trust.checkpoint import Checkpoint, sign
+from registry.trust.certificate import (
+    STATEMENT_TYPE,
+    CertifiedLog,
+    Predicate,
+    new_statement,
+)
+from registry.trust.checkpoint import Checkpoint, cosignature_line, sign, with_line
 from registry.trust.dsse import add_signature, unsigned
 from registry.trust.enrolment import Register, founded, person_of
+from registry.trust.event import BEFORE_THE_FIRST, Event
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
 from registry.trust.log_key import LogKey, certify, new_log_key, request
+from registry.trust.log_proof import proof_bytes
+from registry.trust.merkle import Tree, leaf_hash
 from registry.trust.model_files import model_digest
 from serving.bundle.golden import make_inputs, record
 from serving.bundle.layout import CARD, ML_BOM, REFERENCE_SUMMARY, REPORT_PDF, SBOM
 from serving.bundle.pack import bundle_files, subjects
+from serving.bundle.policy import Policy
 from serving.bundle.sbom import runtime, runtime_sbom
 from serving.sandbox import Sandbox
 from validators.contract.schema import Contract, Tensor
-from validators.evidence import CaseFlow, Digests, Environment, Report, Verdict
+from validators.evidence import (
+    CaseFlow,
+    Digests,
+    EndpointEvidence,
+    Environment,
+    Evidence,
+    Interval,
+    Report,
+)
 from validators.protocol.schema import Endpoint, IntendedUse, Protocol
+from validators.report.build import code_digest
 from validators.report.card import applied_model_card, card_xml
 from validators.report.disclosure import release
 from validators.report.ml_bom import NamedCohort, NamedModel, ml_bom
 from validators.report.pdf import NamedRun, report_pdf
+from validators.verdict import decide, judge_goal
 
 # An hour on: keys are made when a test runs, long after this line, and must be valid by then.
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(hours=1)
@@ -56,7 +76,10 @@ PROTOCOL = Protocol(
     reference_standard="median rating",
     contract=CONTRACT,
     threshold=0.5,
-    endpoints=(Endpoint(metric="auc", goal=0.8),),
+    endpoints=(
+        Endpoint(metric="auc", goal=0.805),
+        Endpoint(metric="specificity", goal=0.7, role="secondary", if_insufficient="conditional"),
+    ),
 )
 
 
@@ -156,18 +179,44 @@ def _traps(initializers: list[onnx.TensorProto]) -> list[onnx.NodeProto]:
     ]
 
 
-def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
-    """A report.json in its released form."""
-    return release(made_report(model_id, overall=overall), "certified", PROTOCOL.disclosure)
+def evidence(*, overall: str = "pass") -> Evidence:
+    """What was found: an AUC just above its goal, and a specificity that is shown or not."""
+
+    def endpoint(
+        metric: str, value: float, low: float, high: float, goal: float, role: str
+    ) -> EndpointEvidence:
+        interval = Interval(low=low, high=high, level=0.95, method="made up")
+        outcome, reason = judge_goal(PROTOCOL.measures[metric], value, interval, goal)
+        return EndpointEvidence(
+            metric=metric, estimate=value, interval=interval, n=200, positives=100, negatives=100,
+            clusters=None, goal=goal, role=role, rule="gating", outcome=outcome, reason=reason,
+        )  # fmt: skip
+
+    shown = overall == "pass"
+    return Evidence(
+        endpoints=(
+            endpoint("auc", 0.8571, 0.8062, 0.9013, 0.805, "primary"),
+            endpoint("specificity", 0.81, 0.7234 if shown else 0.6512, 0.8749, 0.7, "secondary"),
+        ),
+        complete_case=(),
+        subgroups=(),
+        case_flow=CaseFlow(
+            sealed=200, excluded={}, scored=200, failed=0, failed_by_code={}, positives=100,
+            negatives=100, patients=None,
+        ),
+    )  # fmt: skip
 
 
-def made_report(model_id: str, *, overall: str = "pass") -> Report:
-    """The complete report that the released one is made of."""
+def full_report(model_id: str, *, overall: str = "pass") -> Report:
+    """The facility's complete report on `evidence`."""
+    found = evidence(overall=overall)
+    verdict = decide(PROTOCOL, found)
+    assert verdict.overall == overall
     return Report(
         protocol_id=PROTOCOL.id,
         protocol_version=PROTOCOL.version,
         title="",
-        reference_standard=PROTOCOL.reference_standard,
+        reference_standard=str(PROTOCOL.reference_standard),
         intended_use=PROTOCOL.intended_use.model_dump(),
         threshold=0.5,
         alpha=0.025,
@@ -176,33 +225,31 @@ def made_report(model_id: str, *, overall: str = "pass") -> Report:
             protocol=PROTOCOL.digest,
             cohort_root=sha256_bytes(b"cohort"),
             predictions=None,
-            code=sha256_bytes(b"code"),
+            code=code_digest(),
             environment=sha256_bytes(b"environment"),
         ),
-        case_flow=CaseFlow(
-            sealed=200,
-            excluded={},
-            scored=200,
-            failed=0,
-            failed_by_code={},
-            positives=100,
-            negatives=100,
-            patients=None,
-        ),
-        endpoints=(),
+        case_flow=found.case_flow,
+        endpoints=found.endpoints,
         complete_case=(),
         subgroups=(),
-        verdict=Verdict.model_validate(
-            {"overall": overall, "reason": "r", "rules": (), "conditions": ()}
-        ),
+        verdict=verdict,
         curves=None,
-        environment=Environment(versions={}),
+        environment=Environment(
+            versions={"onnxruntime": "1.31.1"},
+            providers=("CPUExecutionProvider",),
+            execution={"provider": "CPUExecutionProvider", "class": "x86-64 avx2"},
+        ),
         attribution="",
     )
 
 
-_FOUNDED: dict[str, bytes] = {}
-"""{an assessor's key: the founding statement that enrols it, as it lies in a bundle}."""
+def report(model_id: str, *, overall: str = "pass") -> dict[str, Any]:
+    """A report.json in its released form."""
+    return release(full_report(model_id, overall=overall), "certified", PROTOCOL.disclosure)
+
+
+_FOUNDED: dict[tuple[str, ...], bytes] = {}
+"""{assessors' keys: the founding statement that enrols them, as it lies in a bundle}."""
 
 
 @dataclass(frozen=True)
@@ -219,11 +266,17 @@ def facility(*, demo: bool = False) -> Facility:
     """A facility of its own."""
     root = new_root("tef", demo=demo)
     ada, ben = (issue(root, name, organisation="tef") for name in ("Ada", "Ben"))
-    first = [person_of(who.certificate, "assessor", NOW) for who in (ada, ben)]
-    leaves = (ada.certificate, ben.certificate)
-    data = Register(founded(root, "tef", first, NOW), (), leaves).as_bytes()
-    _FOUNDED.update({key_id(leaf): data for leaf in leaves})
-    return Facility(root, ada, ben, log_of(root))
+    made = Facility(root, ada, ben, log_of(root))
+    enrol(made, ada, ben)
+    return made
+
+
+def enrol(facility: Facility, *people: Identity) -> None:
+    """Found the facility with these assessors in place of Ada and Ben."""
+    leaves = tuple(who.certificate for who in people)
+    first = [person_of(leaf, "assessor", NOW) for leaf in leaves]
+    data = Register(founded(facility.root, "tef", first, NOW), (), leaves).as_bytes()
+    _FOUNDED[tuple(sorted(map(key_id, leaves)))] = data
 
 
 def log_of(root: Identity, origin: str = "touchstone/tef/log") -> LogKey:
@@ -232,11 +285,67 @@ def log_of(root: Identity, origin: str = "touchstone/tef/log") -> LogKey:
     return LogKey(key, certify(request(key, origin), root), origin)
 
 
-def checkpointed(log: LogKey, *, size: int = 17) -> dict[str, str]:
+BEFORE = 17
+"""Events in the log when the verdict was reached."""
+
+
+def history(
+    statement: str | None = None, *, size: int = 20, at: dt.datetime = NOW, note: str = "x"
+) -> tuple[Tree, list[Event]]:
+    """A log of `size` events; the one after the first 17 certifies `statement`.
+
+    note: what the events after that say; another note makes another log that begins alike.
+    """
+    tree, events, previous = Tree(), [], BEFORE_THE_FIRST
+    for seq in range(1, size + 1):
+        certifies = statement is not None and seq == BEFORE + 1
+        detail = canonical({"statement": statement} if certifies else {"note": note}).decode()
+        event = Event(
+            seq,
+            f"{at if certifies else NOW:%Y-%m-%dT%H:%M:%S}.000000Z",
+            "touchstone",
+            "sme-a",
+            "certificate-issued" if certifies else "something-else",
+            "s-1",
+            detail if certifies or seq > BEFORE else "{}",
+            previous,
+        )
+        tree.append(leaf_hash(event.leaf()))
+        events.append(event)
+        previous = event.hash()
+    return tree, events
+
+
+def state_of(log: LogKey, tree: Tree, size: int | None = None) -> bytes:
+    """The signed state of a log."""
+    size = tree.size if size is None else size
+    return sign(Checkpoint(log.origin, size, tree.root(size)), log.key)
+
+
+def checkpointed(log: LogKey, *, size: int = BEFORE) -> dict[str, str]:
     """The log's part of a certificate."""
-    root = hashlib.sha256(b"the log").digest()
-    note = sign(Checkpoint(log.origin, size, root), log.key)
-    return {"checkpoint": note.decode(), "certificate": pem_of(log.certificate).decode()}
+    tree, _ = history(size=size)
+    return {
+        "checkpoint": state_of(log, tree).decode(),
+        "certificate": pem_of(log.certificate).decode(),
+    }
+
+
+def log_json(
+    statement: str,
+    log: LogKey,
+    *,
+    at: dt.datetime = NOW,
+    witnesses: Sequence[tuple[str, Ed25519PrivateKey, dt.datetime]] = (),
+) -> bytes:
+    """The proof that the log took the certificate in."""
+    tree, events = history(statement, at=at)
+    note = state_of(log, tree)
+    for name, key, seen in witnesses:
+        note = with_line(note, cosignature_line(note, name, key, seen))
+    path = tree.inclusion_path(BEFORE)
+    since = tree.consistency_path(BEFORE)
+    return proof_bytes([(events[BEFORE], path)], note, log.certificate, since)
 
 
 def golden_of(model_files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -248,7 +357,7 @@ def golden_of(model_files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def documents_of(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The further documents, each by the function that makes it at the facility."""
-    told = made_report(model_digest(files))
+    told = full_report(model_digest(files))
     released = release(told, "certified", PROTOCOL.disclosure)
     named = NamedModel("sme-a", "nodule", 3, {n: sha256_bytes(of) for n, of in files.items()})
     cohort = NamedCohort("lidc", "1", "CC BY 3.0")
@@ -267,6 +376,10 @@ def documents_of(files: Mapping[str, bytes]) -> dict[str, bytes]:
     }
 
 
+NO_GOLDEN = {"golden/inputs.bin": b"x", "golden/expected.json": b"{}"}
+"""Where a bundle is not replayed."""
+
+
 def packed(data: bytes, *, golden: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
     """The signed-over files of a bundle for the model `data`."""
     files = {"model.onnx": data}
@@ -281,51 +394,77 @@ def packed(data: bytes, *, golden: Mapping[str, bytes] | None = None) -> dict[st
     )
 
 
-def predicate(files: Mapping[str, bytes], by: LogKey, /, **changes: object) -> Predicate:
-    """What is certified about the model in `files`."""
+def predicate(files: Mapping[str, bytes], by: LogKey, /, **changes: Any) -> Predicate:
+    """What is certified about the model in `files`, as the facility makes it; with `changes`."""
     names = {p.removeprefix("model/"): d for p, d in files.items() if p.startswith("model/")}
-    values: dict[str, object] = {
-        "submission": "s-1",
-        "facility": "tef",
-        "model": {"organisation": "sme-a", "name": "nodule", "version": 3,
-                  "digest": model_digest(names)},
-        "cohort": {"id": "lidc", "version": "1", "root": sha256_bytes(b"cohort")},
-        "protocol": {"id": PROTOCOL.id, "version": "1", "digest": PROTOCOL.digest},
-        "log": checkpointed(by),
-        "full_report": sha256_bytes(b"full"),
-        "code": sha256_bytes(b"code"),
-        "environment": sha256_bytes(b"environment"),
-        "overall": "pass",
-        "conditions": (),
-        "intended_use": {"purpose": "triage of nodules"},
-        "pilot_mode": "shadow",
-        "issued": NOW,
-        "not_after": NOT_AFTER,
-        "golden_tolerance": 1e-5,
+    full = full_report(model_digest(names), overall=changes.get("overall", "pass"))
+    row = {
+        "id": "s-1", "organisation": "sme-a", "model_name": "nodule", "model_version": 3,
+        "model_digest": model_digest(names), "cohort_id": "lidc", "cohort_version": "1",
+        "cohort_root": sha256_bytes(b"cohort"), "report_digest": sha256_bytes(b"full"),
     }  # fmt: skip
-    return Predicate.model_validate(values | changes)
+    made = certified(
+        row,
+        full,
+        release(full, "certified", PROTOCOL.disclosure),
+        PROTOCOL,
+        CONTRACT,
+        facility="tef",
+        log=CertifiedLog.model_validate(checkpointed(by)),
+        issued=NOW,
+        not_after=NOT_AFTER,
+        conditions_due=None,
+    )
+    return Predicate.model_validate(made.model_dump() | changes)
 
 
-def signed(
-    files: Mapping[str, bytes], by: LogKey, /, *signers: Identity, **changes: object
-) -> dict[str, bytes]:
-    """The bundle with its unsigned files, signed by `signers`."""
-    statement = new_statement(subjects(files), predicate(files, by, **changes))
-    envelope = unsigned(STATEMENT_TYPE, statement)
+def enveloped(payload: bytes, *signers: Identity) -> bytes:
+    """certificate.json: the payload, signed by `signers`."""
+    envelope = unsigned(STATEMENT_TYPE, payload)
     for signer in signers:
         envelope = add_signature(envelope, signer)
+    return canonical(envelope)
+
+
+def around(payload: bytes, by: LogKey, *signers: Identity, **logged: Any) -> dict[str, bytes]:
+    """The unsigned files around a statement."""
     leaves = {pem_of(signer.certificate): None for signer in signers}
     return {
-        **files,
-        "certificate.json": canonical(envelope),
+        "certificate.json": enveloped(payload, *signers),
         "signers.pem": b"".join(leaves),
         "enrolments.json": _enrolments_of(signers),
+        "log.json": log_json(sha256_bytes(payload), by, **logged),
     }
 
 
+def signed(
+    files: Mapping[str, bytes], by: LogKey, /, *signers: Identity, **changes: Any
+) -> dict[str, bytes]:
+    """The bundle with its unsigned files, signed by `signers`."""
+    logged = changes.pop("logged", {})
+    statement = new_statement(subjects(files), predicate(files, by, **changes))
+    return {**files, **around(statement, by, *signers, **logged)}
+
+
+def quoting(log: CertifiedLog) -> dict[str, Any]:
+    """An envelope that nobody signed around a statement that quotes this state of a log: what the
+    log's own proof is made of."""
+    files = {"model/model.onnx": b"model"}
+    stated = predicate(files, log_of(new_root("tef", demo=True)), log=log)
+    digest = sha256_bytes(files["model/model.onnx"])
+    return unsigned(STATEMENT_TYPE, new_statement({"model/model.onnx": digest}, stated))
+
+
+TAKES = Policy(acknowledging="Clara")
+"""What a hospital says that acknowledges whatever use it meets."""
+TAKES_DEMO = Policy(acknowledging="Clara", allow_demo=True)
+
+
 def _enrolments_of(signers: Sequence[Identity]) -> bytes:
-    keys = [key_id(signer.certificate) for signer in signers]
-    return next((_FOUNDED[key] for key in keys if key in _FOUNDED), b"{}")
+    keys = {key_id(signer.certificate) for signer in signers}
+    whole = [data for founders, data in _FOUNDED.items() if keys <= set(founders)]
+    partly = [data for founders, data in _FOUNDED.items() if keys & set(founders)]
+    return (whole or partly or [b"{}"])[-1]
 
 
 def copy_of(bundle: Path, directory: Path) -> Path:

@@ -1,6 +1,7 @@
 """A certified model answers over HTTP, and nothing but what was certified does."""
 
 import asyncio
+import datetime as dt
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ import pytest
 
 from registry.trust.errors import Refused
 from registry.trust.keys import pem_of
+from serving.bundle.acknowledged import remember
 from serving.bundle.pack import write_bundle
 from serving.bundle.verify import verify
 from serving.front import bento
@@ -52,7 +54,8 @@ class Serving:
 
     def __init__(self, served: Served, *arguments: str, port: int = 0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", str(served.bundle), "--root",
+            [sys.executable, "-m", "serving.server", str(served.bundle), "--allow-demo", "--state",
+             str(served.root.parent / "state"), "--root",
              str(served.root), "--port", str(port), *arguments],
             cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -88,7 +91,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     tef = certified.facility(demo=True)
     directory = tmp_path_factory.mktemp("hospital")
     files = certified.packed(certified.model(traps=True))
-    write_bundle(certified.signed(files, tef.log, tef.ada, tef.ben), directory / "nodule-3")
+    write_bundle(
+        certified.signed(files, tef.log, tef.ada, tef.ben, logged={"at": dt.datetime.now(dt.UTC)}),
+        directory / "nodule-3",
+    )
+    use = certified.predicate(files, tef.log).use
+    remember(directory / "state", use, "Clara", certified.NOW)
     (directory / "root.pem").write_bytes(pem_of(tef.root.certificate))
     return Served(directory / "nodule-3", directory / "root.pem")
 
@@ -96,7 +104,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 @pytest.fixture(scope="module")
 def server(served: Served) -> Iterator[Serving]:
     serving = Serving(served, "--seconds", "1", "--waiting", "3")
-    assert serving.url, serving.lines
+    assert serving.url, serving.lines[-2:]
     yield serving
     serving.stop()
 
@@ -140,13 +148,13 @@ def problem(response: httpx.Response, status: int) -> str:
 
 def test_it_says_what_it_verified_before_it_serves(server: Serving) -> None:
     names = [line.split(":")[0] for line in server.lines]
-    assert names[:9] == [
-        "ok    pinned root", "ok    signatures", "ok    enrolment", "ok    audit log",
-        "ok    in force", "ok    file set", "ok    digests", "ok    statements",
-        "ok    golden vectors",
+    assert names[:11] == [
+        "ok    pinned root", "ok    signatures", "ok    enrolment", "ok    file set",
+        "ok    digests", "ok    in force", "ok    verdict", "ok    statements",
+        "ok    intended use", "ok    audit log", "ok    golden vectors",
     ]  # fmt: skip
-    assert "investigational" in server.lines[9]
-    assert "shadow" in server.lines[9]
+    assert "investigational" in server.lines[11]
+    assert "shadow" in server.lines[11]
 
 
 def test_scores_are_those_that_the_sandboxed_model_gives(client: httpx.Client) -> None:
@@ -177,7 +185,8 @@ def test_each_answer_says_what_it_is(client: httpx.Client) -> None:
 
 def test_the_label_says_what_for_until_when_and_by_whom(client: httpx.Client) -> None:
     label = client.get("/v1/model").json()
-    assert label["intended_use"] == {"purpose": "triage of nodules"}
+    assert label["intended_use"]["purpose"] == "triage of nodules"
+    assert label["intended_use"]["limits"] == ""
     assert label["not_after"] == NOT_AFTER.isoformat().replace("+00:00", "Z")
     assert label["model"]["organisation"] == "sme-a"
     assert label["in_force"] is True
@@ -460,7 +469,7 @@ def test_many_clients_get_their_own_answers(client: httpx.Client, server: Servin
 
 def test_nothing_was_logged_of_any_request(server: Serving) -> None:
     """Runs last of those that share the server."""
-    noise = [line for line in server.lines[11:] if line]
+    noise = [line for line in server.lines[13:] if line]
     assert noise == []
 
 
@@ -579,7 +588,8 @@ def test_the_day_the_certificate_ends_it_stops_predicting(served: Served) -> Non
     from registry.trust.keys import load_certificate
 
     present = NOW
-    verified = verify(served.bundle, load_certificate(served.root), NOW, replay=False, keep=True)
+    root, policy = load_certificate(served.root), certified.TAKES_DEMO
+    verified = verify(served.bundle, root, NOW, policy, replay=False, keep=True)
     worker = Worker(verified, limits=SERVING_LIMITS, waiting=4)
     worker.start()
     watch = Watch(str(verified.statement), None, lambda: present)
@@ -616,7 +626,7 @@ def test_a_process_that_does_not_replay_the_golden_vectors_answers_nobody(
     other = certified.golden_of({"model.onnx": certified.model(sign=-1.0)})
     files = certified.packed(certified.model(), golden=other)
     bundle = write_bundle(certified.signed(files, tef.log, tef.ada, tef.ben), tmp_path / "b")
-    verified = verify(bundle, tef.root.certificate, NOW, replay=False, keep=True)
+    verified = verify(bundle, tef.root.certificate, NOW, certified.TAKES, replay=False, keep=True)
     verified.raise_if_failed()
     worker = Worker(verified, limits=SERVING_LIMITS, waiting=4)
     try:

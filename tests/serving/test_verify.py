@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from registry.trust.canonical import canonical
-from registry.trust.certificate import STATEMENT_TYPE, new_statement
-from registry.trust.dsse import add_signature, unsigned
+from registry.trust.certificate import new_statement
 from registry.trust.errors import Refused, TouchstoneError
 from registry.trust.keys import Identity, issue, pem_of
 from serving.bundle.golden import Golden
 from serving.bundle.layout import UNSIGNED
 from serving.bundle.pack import write_bundle
+from serving.bundle.policy import Policy
 from serving.bundle.verify import VerifyResult, verify
 from serving.sandbox import Sandbox
 from tests.serving import certified
@@ -55,7 +55,8 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 
 def check(directory: Path, tef: Facility, **options: Any) -> VerifyResult:
     """Verify without the replay, which needs no proof again in each of these tests."""
-    return verify(directory, tef.root.certificate, NOW, **({"replay": False} | options))
+    policy = options.pop("policy", certified.TAKES)
+    return verify(directory, tef.root.certificate, NOW, policy, **({"replay": False} | options))
 
 
 def refused(result: VerifyResult) -> str | None:
@@ -74,17 +75,19 @@ def refused(result: VerifyResult) -> str | None:
 def test_an_untouched_bundle_verifies_step_by_step_and_replays_its_golden_vectors(
     bundle: Path, tef: Facility
 ) -> None:
-    result = verify(bundle, tef.root.certificate, NOW)
+    result = verify(bundle, tef.root.certificate, NOW, certified.TAKES)
     result.raise_if_failed()
     assert [(step.name, step.outcome) for step in result.steps] == [
         ("pinned root", "ok"),
         ("signatures", "ok"),
         ("enrolment", "ok"),
-        ("audit log", "ok"),
-        ("in force", "ok"),
         ("file set", "ok"),
         ("digests", "ok"),
+        ("in force", "ok"),
+        ("verdict", "ok"),
         ("statements", "ok"),
+        ("intended use", "ok"),
+        ("audit log", "ok"),
         ("golden vectors", "ok"),
     ]
     assert "Ada (tef) and Ben (tef)" in result.steps[1].sentence
@@ -99,7 +102,8 @@ def test_a_demo_root_is_said_aloud(signed_over: Files, tmp_path: Path) -> None:
     directory = write_bundle(
         certified.signed(signed_over, demo.log, demo.ada, demo.ben), tmp_path / "b"
     )
-    result = check(directory, demo)
+    assert refused(check(directory, demo)) == "demo_root"
+    result = check(directory, demo, policy=Policy(allow_demo=True, acknowledging="Clara"))
     assert result.ok
     assert result.demo_root
     assert result.steps[0].outcome == "warning"
@@ -120,8 +124,8 @@ def test_conditions_are_said_aloud(tef: Facility, tmp_path: Path) -> None:
     )  # fmt: skip
     result = check(write_bundle(signed, tmp_path / "b"), tef)
     assert result.ok
-    assert result.steps[4].outcome == "warning"
-    assert f"due on {NOT_AFTER:%Y-%m-%d}: no thin slices" in result.steps[4].sentence
+    assert result.steps[5].outcome == "warning"
+    assert f"due on {NOT_AFTER:%Y-%m-%d}: no thin slices" in result.steps[5].sentence
 
 
 # -- the attack table --------------------------------------------------------------------------
@@ -134,7 +138,7 @@ def names_in(directory: Path) -> list[str]:
 @pytest.mark.parametrize("where", ["first", "middle", "last"])
 def test_a_flipped_bit_in_any_file_is_found(copy: Path, tef: Facility, where: str) -> None:
     names = names_in(copy)
-    assert len(names) == 15
+    assert len(names) == 16
     for name in names:
         path = copy / name
         original = path.read_bytes()
@@ -145,7 +149,9 @@ def test_a_flipped_bit_in_any_file_is_found(copy: Path, tef: Facility, where: st
         code = refused(check(copy, tef))
         if name in UNSIGNED:
             assert code in {"certificate_malformed", "bad_signature", "other_root", "tampered",
-                            "enrolments_malformed", "not_enrolled"}  # fmt: skip
+                            "enrolments_malformed", "not_enrolled", "log_malformed",
+                            "not_in_the_log", "checkpoint_forged",
+                            "checkpoint_unsigned"}  # fmt: skip
         else:
             assert code == "file_changed"
         path.write_bytes(original)
@@ -157,7 +163,7 @@ def test_every_single_bit_of_the_signatures_counts(copy: Path, tef: Facility) ->
     for name in sorted(UNSIGNED):
         path = copy / name
         original = path.read_bytes()
-        for at in range(0, len(original), 3):
+        for at in range(0, len(original), 7):
             changed = bytearray(original)
             changed[at] ^= 1 << (at % 8)
             path.write_bytes(changed)
@@ -396,11 +402,8 @@ def test_a_certificate_without_a_checkpoint_is_none(
     statement = json.loads(new_statement(subjects(signed_over),
                                          certified.predicate(signed_over, tef.log)))  # fmt: skip
     del statement["predicate"]["log"]
-    envelope = unsigned(STATEMENT_TYPE, canonical(statement))
-    for signer in (tef.ada, tef.ben):
-        envelope = add_signature(envelope, signer)
-    files = sign(signed_over, tef) | {"certificate.json": canonical(envelope)}
-    assert not check(write_bundle(files, tmp_path / "b"), tef).ok
+    files = signed_over | certified.around(canonical(statement), tef.log, tef.ada, tef.ben)
+    assert refused(check(write_bundle(files, tmp_path / "b"), tef)) == "invalid"
 
 
 @pytest.mark.parametrize("how", ["another root", "another key", "another size", "unsigned"])
@@ -430,7 +433,8 @@ def test_a_checkpoint_that_the_facilitys_log_did_not_sign_is_refused(
     [
         (NOT_AFTER - dt.timedelta(seconds=1), None),
         (NOT_AFTER, "certificate_expired"),
-        (NOW + dt.timedelta(days=800), "leaf_expired"),
+        (NOW + dt.timedelta(days=800), "certificate_expired"),
+        (NOW - dt.timedelta(minutes=20), "clock_behind"),
         (NOW + dt.timedelta(days=4000), "root_invalid"),
         (NOW - dt.timedelta(days=1), "root_invalid"),
     ],
@@ -438,7 +442,7 @@ def test_a_checkpoint_that_the_facilitys_log_did_not_sign_is_refused(
 def test_time_runs_out_in_order(
     bundle: Path, tef: Facility, at: dt.datetime, code: str | None
 ) -> None:
-    result = verify(bundle, tef.root.certificate, at, replay=False)
+    result = verify(bundle, tef.root.certificate, at, certified.TAKES, replay=False)
     assert (None if result.ok else refused(result)) == code
 
 
@@ -457,6 +461,7 @@ def test_the_certificate_of_another_model_does_not_fit(
         "certificate.json": files["certificate.json"],
         "signers.pem": files["signers.pem"],
         "enrolments.json": files["enrolments.json"],
+        "log.json": files["log.json"],
     }
     assert refused(check(write_bundle(ours, tmp_path / "b"), tef)) == "file_changed"
 
@@ -468,7 +473,7 @@ def test_documents_that_disagree_are_found_even_when_signed(
     digest = "sha256:" + "ab" * 32
     model = {"organisation": "sme-a", "name": "nodule", "version": 3, "digest": digest}
     protocol = {"id": "nodule-triage", "version": "1", "digest": digest}
-    cohort = {"id": "lidc", "version": "1", "root": digest}
+    cohort = {"id": "lidc", "version": "1", "root": digest, "cases": 200, "patients": None}
     report = json.loads(signed_over["report.json"])
     failing = {**signed_over, "report.json": canonical(
         report | {"verdict": report["verdict"] | {"overall": "fail"}})}  # fmt: skip
@@ -507,11 +512,9 @@ def test_a_signed_name_that_leads_elsewhere_is_refused(
 
     digests = subjects(signed_over) | {name: "sha256:" + "00" * 32}
     statement = new_statement(digests, certified.predicate(signed_over, tef.log))
-    envelope = unsigned(STATEMENT_TYPE, statement)
-    for signer in (tef.ada, tef.ben):
-        envelope = add_signature(envelope, signer)
     copy = certified.copy_of(bundle, tmp_path / "copy")
-    (copy / "certificate.json").write_bytes(canonical(envelope))
+    for path, data in certified.around(statement, tef.log, tef.ada, tef.ben).items():
+        (copy / path).write_bytes(data)
     assert refused(check(copy, tef)) == "unsafe_name"
 
 
@@ -532,7 +535,7 @@ def test_nothing_is_read_before_the_signatures_hold(
     )
     assert refused(check(copy, tef)) == "bad_signature"
     seen = {Path(path).name for path in opened}
-    assert seen == {"certificate.json", "signers.pem"}
+    assert seen == {"certificate.json", "signers.pem", "log.json"}
 
 
 # -- golden vectors ----------------------------------------------------------------------------
@@ -550,9 +553,9 @@ def test_golden_vectors_within_tolerance_pass_and_beyond_are_refused(
     tef: Facility, signed_over: Files, tmp_path: Path
 ) -> None:
     near = write_bundle(sign(shifted(signed_over, 5e-6), tef), tmp_path / "near")
-    assert verify(near, tef.root.certificate, NOW).ok
+    assert verify(near, tef.root.certificate, NOW, certified.TAKES).ok
     far = write_bundle(sign(shifted(signed_over, 2e-5), tef), tmp_path / "far")
-    result = verify(far, tef.root.certificate, NOW)
+    result = verify(far, tef.root.certificate, NOW, certified.TAKES)
     assert refused(result) == "golden_mismatch"
     assert "don't use it here" in result.steps[-1].sentence
 
@@ -566,7 +569,7 @@ def test_a_sandbox_that_does_not_start_is_no_verification(bundle: Path, tef: Fac
     def broken() -> Sandbox:
         raise Refused("no seccomp here", code="sandbox_unavailable")
 
-    result = verify(bundle, tef.root.certificate, NOW, sandbox_factory=broken)
+    result = verify(bundle, tef.root.certificate, NOW, certified.TAKES, sandbox_factory=broken)
     assert refused(result) == "sandbox_unavailable"
 
 
@@ -581,10 +584,12 @@ sys.meta_path.insert(0, Missing())
 sys.modules.pop("fcntl", None)
 from pathlib import Path
 from registry.trust.keys import load_certificate
+from serving.bundle.policy import Policy
 from serving.bundle.verify import verify
 for replay in (True, False):
     result = verify(Path(sys.argv[1]), load_certificate(Path(sys.argv[2])),
-                    datetime.datetime.now(datetime.UTC), replay=replay)
+                    datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1),
+                    Policy(acknowledging="Clara"), replay=replay)
     print(json.dumps(result.as_json()))
 """
 
@@ -603,7 +608,7 @@ def test_without_numpy_and_onnxruntime_all_but_the_replay_is_checked(
         cwd=Path(__file__).parents[2],
     )
     with_replay, without = (json.loads(line) for line in done.stdout.splitlines())
-    assert [step["ok"] for step in with_replay["steps"]] == [True] * 8 + [False]
+    assert [step["ok"] for step in with_replay["steps"]] == [True] * 10 + [False]
     assert with_replay["code"] == "golden_unavailable"
     assert "touchstone-tef[hospital]" in with_replay["steps"][-1]["sentence"]
     assert without["ok"] is True

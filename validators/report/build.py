@@ -139,6 +139,19 @@ def code_digest() -> str:
     )
 
 
+@cache
+def preprocessing_digest() -> str:
+    """The same over the sources of `validators.contract`: what makes a model's inputs."""
+    root = Path(validators.__file__).parent / "contract"
+    return digest_of(
+        {
+            path.relative_to(root).as_posix(): sha256_file(path)
+            for path in sorted(root.rglob("*"))
+            if path.suffix in _SOURCES and path.is_file()
+        }
+    )
+
+
 def environment_digest(environment: Environment) -> str:
     """The digest of where the predictions were made."""
     return digest_of(_rounded(environment.model_dump(mode="json")))

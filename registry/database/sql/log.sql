@@ -15,6 +15,11 @@ WHERE (seq = %(seq)s::bigint OR subject = %(subject)s::text)
   AND (%(organisation)s::text IS NULL OR organisation = %(organisation)s)
 ORDER BY seq LIMIT 10000
 
+-- name: certificate_event
+SELECT seq, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at, actor,
+    organisation, kind, subject, detail, encode(previous, 'hex') AS previous
+FROM touchstone.certificate_event(%(submission)s)
+
 -- name: log_leaves
 SELECT leaves, last FROM touchstone.leaf_hashes(%(after)s, %(most)s)
 

@@ -1,0 +1,66 @@
+"""Who at this hospital acknowledged which intended use: one small file in the state directory.
+
+    >>> remember(state, predicate.use, "Dr Clara Weiss", now)
+    >>> acknowledged(state)[predicate.use]
+    'Dr Clara Weiss'
+
+An act is added and never taken back here; whoever may write the file may remove one.
+"""
+
+import contextlib
+import datetime as dt
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+
+from registry.trust.canonical import canonical, is_digest
+from registry.trust.errors import Invalid
+
+FILE = "acknowledged.json"
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{3,200}\Z")
+_MOST_BYTES = 1 << 20
+
+
+def acknowledged(state: Path) -> dict[str, str]:
+    """{digest of a use: who acknowledged it}; empty where nobody did."""
+    return {use: str(act["by"]) for use, act in _read(state).items()}
+
+
+def check_name(who: str) -> str:
+    """`who`, if it can be a person's name; Invalid otherwise."""
+    if not _NAME.match(who) or not who.strip():
+        raise Invalid("--acknowledge needs the name of the person who read the intended use")
+    return who.strip()
+
+
+def remember(state: Path, use: str, who: str, at: dt.datetime) -> None:
+    """Keep that `who` acknowledged the use with this digest at the time `at`."""
+    acts = _read(state)
+    acts[use] = {"by": check_name(who), "at": f"{at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    state.mkdir(parents=True, exist_ok=True)
+    half = state / f".{FILE}-{secrets.token_hex(8)}"
+    try:
+        half.write_bytes(canonical(acts))
+        os.replace(half, state / FILE)  # noqa: PTH105
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _read(state: Path) -> dict[str, dict[str, str]]:
+    data = b""
+    with contextlib.suppress(FileNotFoundError), (state / FILE).open("rb") as stream:
+        data = stream.read(_MOST_BYTES)
+    if not data:
+        return {}
+    try:
+        acts = json.loads(data)
+        good = all(is_digest(use) and isinstance(act["by"], str) for use, act in acts.items())
+    except (ValueError, TypeError, KeyError, AttributeError):
+        good = False
+    if not good:
+        raise Invalid(
+            f"{state / FILE} is not a list of acknowledged uses: move it away and acknowledge anew"
+        )
+    return dict(acts)
