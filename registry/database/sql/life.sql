@@ -70,7 +70,12 @@ ORDER BY (SELECT max(t.began_at) FROM touchstone.turn t WHERE t.organisation = s
     s.created_at
 
 -- name: turns_died
-UPDATE touchstone.turn t SET ended_at = clock_timestamp(), outcome = 'died', state = s.state
+-- Its claim is free. A database that was down since the turn began has let go of it: the worker may
+-- be alive. (PostgreSQL throws its counters away when it recovers, also where only a session was
+-- killed and the server itself went on.)
+UPDATE touchstone.turn t SET ended_at = clock_timestamp(), state = s.state,
+    outcome = CASE WHEN t.began_at > greatest(pg_postmaster_start_time(),
+        (SELECT stats_reset FROM pg_stat_bgwriter)) THEN 'died' ELSE 'again' END
 FROM touchstone.submission s
 WHERE s.id = t.submission AND t.submission = %(submission)s AND t.ended_at IS NULL
 
