@@ -23,7 +23,6 @@ import pytest
 
 from registry.audit.log_key import make_log_key
 from registry.database.embedded import EmbeddedPostgres
-from registry.pipeline.carry import carry
 from registry.pipeline.run import parts_of
 from registry.settings import Databases
 from registry.submissions.lock import load_manifest
@@ -187,7 +186,7 @@ def kill_at_random(
             submission = answered(lambda: life.queued(honest(0.7)))
             workers, runs = 0, runs + 1
             while done < kills and answered(lambda s=submission: life.state(s)) in UNDER_WAY:
-                time.sleep(draw.uniform(0.05, 1.2))
+                time.sleep(draw.uniform(0.05, 1.0))
                 if order[done] == "worker" and workers == MOST_WORKERS_A_RUN:
                     break
                 if crowd.kill(order[done], draw):
@@ -257,7 +256,6 @@ def test_a_turn_that_the_database_lost_is_no_death_and_judges_nothing(
             with _next(life) as turn:
                 assert (turn.submission, turn.died) == (submission, 0)
                 assert life.sql(outcome, submission) == [("again",), (None,)]
-                assert carry(life.worker, turn) == "in_review"
 
 
 @contextlib.contextmanager
