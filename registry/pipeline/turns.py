@@ -22,7 +22,7 @@ from typing import Final, Literal
 
 from registry.database.claim import claims
 from registry.facility import Facility
-from registry.trust.errors import Unavailable
+from registry.trust.errors import TouchstoneError, Unavailable
 
 Outcome = Literal["done", "again", "unforeseen"]
 QUEUES: Final = ("cpu", "gpu")
@@ -37,8 +37,8 @@ END_PAUSE_SECONDS: Final = 2.0
 class Turn:
     """One worker's turn at one submission, and how often earlier ones were lost in its state.
 
-    `outcome` is what the turn is closed with; the worker sets it. `check` raises Unavailable once
-    the claim is lost: another may have the submission's turn by then.
+    `outcome` is what the turn is closed with, `code` why it is to be taken again. `check` raises
+    Unavailable once the claim is lost: another may have the submission's turn by then.
     """
 
     number: int
@@ -46,6 +46,7 @@ class Turn:
     died: int
     unforeseen: int
     outcome: Outcome = "done"
+    code: str | None = None
     check: Callable[[], None] = lambda: None
 
     @property
@@ -86,9 +87,10 @@ def next_turn(
                 break
         try:
             yield turn
-        except Exception:
+        except Exception as error:
             if turn is not None and turn.outcome == "done":
                 turn.outcome = "again"
+                turn.code = error.code if isinstance(error, TouchstoneError) else None
             raise
         finally:
             if turn is not None:
@@ -100,7 +102,7 @@ def _end(facility: Facility, turn: Turn) -> None:
     for _ in range(END_TRIES):
         try:
             with facility.record.transaction() as now:
-                now.do("turn_end", number=turn.number, outcome=turn.outcome)
+                now.do("turn_end", number=turn.number, outcome=turn.outcome, code=turn.code)
             return
         except Unavailable:
             time.sleep(END_PAUSE_SECONDS)
