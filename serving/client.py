@@ -27,11 +27,13 @@ from numpy.typing import NDArray
 from serving.answering import Answers, answer
 from serving.batches import Arrays, Shard, batch_of, mixed
 from serving.calls import Calls
-from serving.sandbox.failures import ModelFailure
+from serving.sandbox.failures import KILLED, ModelFailure
 from serving.sharing import share
 from validators.contract.schema import Contract
 
 MAXIMUM_RESTARTS = 16
+TRIES = 3
+"""Of starting a process that is killed before its first call."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def repeat(
     """
     first = dict(zip(predictions.cases, predictions.scores, strict=True))
     chosen = chosen_cases(first, order_seed, cases)
-    sandbox.restart()
+    begin_anew(sandbox)
     largest, changed, compared = 0.0, 0, 0
     for part in subset(shards, chosen):
         before = np.array([first[case] for case in part.cases])
@@ -189,12 +191,28 @@ class Restarts:
         self._lock = threading.Lock()
 
     def give(self, sandbox: Calls, failure: ModelFailure) -> None:
-        """Start the sandbox's process anew; raises the failure where that was too often."""
-        with self._lock:
-            if self.given >= self._most:
-                raise failure
-            self.given += 1
-        sandbox.restart()
+        """Start the sandbox's process anew; raises the failure where that was too often.
+
+        One that is killed while it loads the model is followed by another, which counts too.
+        """
+        while True:
+            with self._lock:
+                if self.given >= self._most:
+                    raise failure
+                self.given += 1
+            try:
+                sandbox.restart()
+            except ModelFailure as again:
+                if again.code not in KILLED:
+                    raise
+                failure = again
+            else:
+                return
+
+
+def begin_anew(sandbox: Calls) -> None:
+    """A fresh process, the model loaded, before the first call. Raises ModelFailure."""
+    Restarts(TRIES).give(sandbox, ModelFailure("model_crashed"))
 
 
 @dataclass(frozen=True)

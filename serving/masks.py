@@ -16,7 +16,7 @@ import numpy as np
 from serving.answering import Answers
 from serving.batches import Shard
 from serving.calls import Calls
-from serving.client import Repeatability, Restarts, answered, chosen_cases, subset
+from serving.client import Repeatability, Restarts, answered, begin_anew, chosen_cases, subset
 from validators.contract.schema import Contract
 
 
@@ -38,7 +38,7 @@ def repeat_masks(
     contract's tolerance. `sandbox` is restarted first.
     """
     chosen = chosen_cases(names, order_seed, cases)
-    sandbox.restart()
+    begin_anew(sandbox)
     sizes = {"again": 1, "together": None}
     answers = iter(before)
     largest, changed, compared = 0.0, 0, 0

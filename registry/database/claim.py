@@ -10,6 +10,8 @@ Rules
    also when the worker was killed. The server asks after a silent host by itself.
 2. It keeps two workers from doing the same work twice; that nothing is written twice is the
    record's own rule.
+3. A database that goes down takes every claim with it, while those who held them still work. So
+   who is about to judge what happened to its work asks first (`check`).
 """
 
 from collections.abc import Iterator
@@ -40,6 +42,13 @@ class Claims:
     def let_go(self, work: str) -> None:
         """Give back one claim. Raises Unavailable."""
         self._ask("unclaim", work)
+
+    def check(self) -> None:
+        """Raise Unavailable where the connection is lost, and with it every claim."""
+        try:
+            self._connection.execute("SELECT 1")
+        except psycopg.OperationalError as error:
+            raise Unavailable("the database was lost, and with it the claim; try again") from error
 
     def _ask(self, query: str, work: str) -> bool:
         try:

@@ -11,10 +11,10 @@ Each is asked again by every run, since another worker on another host may make 
 from collections.abc import Iterable, Iterator
 
 from registry.pipeline import canary
+from registry.pipeline.manifests import locked_manifest
 from registry.pipeline.release import release_inputs
 from registry.pipeline.work import Work
 from registry.submissions.cohort_life import check_lock
-from registry.submissions.lock import load_manifest
 from registry.trust.errors import Refused, Tampered, Unavailable
 from serving.calls import Model
 from validators.cohort.keys import InputKey
@@ -33,7 +33,7 @@ def open_inputs(work: Work) -> tuple[Manifest, InputKey]:
     sealed reference standard that was changed: it is looked at before an attempt is spent, and
     stays sealed.
     """
-    manifest, store = load_manifest(work.facility, work.row), work.facility.store
+    manifest, store = locked_manifest(work), work.facility.store
     if manifest.root != work.row["cohort_root"]:
         raise Tampered("the cohort's root is not the one that was locked")
     check_lock(work.facility, work.row)

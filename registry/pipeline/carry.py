@@ -11,6 +11,8 @@ Rules
    Whose fault it was is found in `ending`.
 5. What may pass by itself (database or inference server away, the disk full) is raised, for the
    queue to retry.
+6. Who lost its claim, because the database was down, ends nothing: another may have the turn, and
+   what the record then refuses is nobody's fault.
 """
 
 import logging
@@ -69,6 +71,7 @@ def carry(
                     raise Unavailable("this worker is stopping; another goes on") from None
                 if watch.expired:
                     raise Unavailable(RELEASE_ENDED, code="release_ended") from None
+                turn.check()
                 _failed(work, turn, error)
 
 

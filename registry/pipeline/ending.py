@@ -31,9 +31,10 @@ def fail(
     model_had_a_hand: bool,
     start: Callable[[], Model],
     blamed: bool = False,
+    kept_waiting: bool = False,
 ) -> Finding | None:
     """End the submission of `row`; None where it was no longer in the state of `row`."""
-    failure = Failure(code, model_had_a_hand, blamed=blamed)
+    failure = Failure(code, model_had_a_hand, blamed=blamed, kept_waiting=kept_waiting)
     finding = whose(failure)
     if not finding.ours:
         failure = dataclasses.replace(failure, canary_after=canary.sound(start))

@@ -9,10 +9,12 @@ Rules
 2. A turn on a submission that is ended here is over within a second (`watch`).
 3. A submission is ended by a worker of its own queue alone: whose fault it was is asked on a host
    that could have run it.
-4. One that fails is logged and does not keep the others from being looked at.
-5. Before a certificate ends its submitter and the hospitals that pulled it are told, 60, 30 and 7
+4. Before a certificate ends its submitter and the hospitals that pulled it are told, 60, 30 and 7
    days ahead. The database writes each notice once, however often or in how many workers it is
    asked (0024_pilots.sql).
+5. A server that answers again at the deadline tells nothing of the time before: the turns do, which
+   say why they ended (`fault.kept_waiting`).
+6. One that fails is logged and does not keep the others from being looked at.
 """
 
 import datetime as dt
@@ -25,6 +27,7 @@ from registry.facility import Facility
 from registry.pipeline.ending import fail
 from registry.pipeline.turns import QUEUES
 from registry.pipeline.where import start_model
+from registry.submissions.fault import AWAY, kept_waiting
 from registry.submissions.revoke import expire
 from registry.submissions.watchdog import Action, Expire, Fail, Notice, due
 from registry.trust.errors import TouchstoneError
@@ -70,12 +73,17 @@ def _do(facility: Facility, row: Row, action: Action, *, allow_unsandboxed: bool
             )
     elif isinstance(action, Fail):
         with facility.record.transaction() as now:
-            tried = now.one("worked_on", submission=row["id"], since=row["changed_at"])
+            tried = now.one(
+                "worked_on", submission=row["id"], since=row["changed_at"], away=sorted(AWAY)
+            )
         fail(
             facility,
             row,
             code=action.code,
             message=action.message,
             model_had_a_hand=tried["worked_on"],
+            kept_waiting=kept_waiting(
+                tried["answered_at"], tried["away_at"], tried["back_at"], until=row["deadline"]
+            ),
             start=functools.partial(start_model, facility, allow_unsandboxed=allow_unsandboxed),
         )

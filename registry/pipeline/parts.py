@@ -14,9 +14,10 @@ Rules
    order of the cohort: the same bytes, however many took part.
 4. A run is put together of parts of one class: what bytes are promised alike within. Parts that
    another class left behind are answered again.
-5. Helpers come once the leader of their class has answered a part. They need what the leader needs:
-   the lock, a release of the key, a sound host at the level that the protocol asks for. A helper's
-   failure ends nothing: the leader meets it itself, and it is judged there.
+5. Helpers come once a leader of their class is at work, which holds a claim on its class, or has
+   answered a part. They need what the leader needs: the lock, a release of the key, a sound host at
+   the level that the protocol asks for. A helper's failure ends nothing: the leader meets it
+   itself, and it is judged there. To look whether there is something to do costs a few questions.
 6. A model that needs more fresh processes than `MAXIMUM_RESTARTS`, over all parts, fails the run.
 """
 
@@ -35,13 +36,13 @@ from registry.database.record import Row
 from registry.facility import Facility
 from registry.pipeline.answering import file_of, joined
 from registry.pipeline.before import open_inputs
+from registry.pipeline.manifests import known_manifest
 from registry.pipeline.pool import pool, processor_seconds
 from registry.pipeline.run import Run, parts_of, step_of
 from registry.pipeline.turns import QUEUES
 from registry.pipeline.watch import Watch
 from registry.pipeline.work import Work
 from registry.submissions import places
-from registry.submissions.lock import load_manifest
 from registry.trust.canonical import digest_of, sha256_bytes
 from registry.trust.errors import Conflict, Tampered, TouchstoneError
 from serving.answering import Answers
@@ -72,6 +73,7 @@ def lead(
     before_first()
     parts, kind = parts_of(run.manifest), class_of(sandboxes[0])
     with claims(work.facility.databases.app) as ours:
+        ours.claim(_claim(work, run.name, kind))  # until we end: who computes alike may help
         while len(rows := _rows(work, run.name, kind)) < len(parts):
             if _answer_free(work, run, sandboxes, ours, on_progress):
                 continue
@@ -107,9 +109,10 @@ def help_out(
 def _help(work: Work) -> int:
     asked = [None, *work.protocol.perturbations]
     under_way = next((of for of in asked if work.output_of(step_of(of)) is None), None)
+    name = step_of(under_way)
     with claims(work.facility.databases.app) as ours:
-        leads = _leading_class(work, step_of(under_way))
-        if leads is None or not _any_free(work, step_of(under_way), leads, ours):
+        leads = _leading_class(work, name, ours)
+        if leads is None or not _any_free(work, name, leads, ours):
             return 0
         manifest, key = open_inputs(work)
         run = Run(work, manifest, key, under_way)
@@ -129,21 +132,29 @@ def class_of(sandbox: Model) -> str:
     return digest_of([sandbox.execution, sandbox.versions])
 
 
-def _leading_class(work: Work, name: str) -> str | None:
-    """The class that answered the last part; None before the first."""
+def _leading_class(work: Work, name: str, ours: Claims) -> str | None:
+    """The class that answered the last part; before the first ours, if such a leader is at work."""
     with work.facility.record.transaction() as now:
         rows = now.all("parts", submission=work.id, run=name)
-    return max(rows, key=lambda row: row["finished_at"])["class"] if rows else None
+    if rows:
+        return str(max(rows, key=lambda row: row["finished_at"])["class"])
+    with work.start_own_sandbox() as sandbox:
+        kind = class_of(sandbox)
+    return None if _free(ours, _claim(work, name, kind)) else kind
 
 
 def _any_free(work: Work, name: str, kind: str, ours: Claims) -> bool:
     """Whether there is a part that nobody answered or holds. Nothing is released to find out."""
     rows = _rows(work, name, kind)
-    for part in range(len(parts_of(load_manifest(work.facility, work.row)))):
-        if part not in rows and ours.claim(claim := _claim(work, name, part)):
-            ours.let_go(claim)
-            return True
-    return False
+    parts = range(len(parts_of(known_manifest(work))))
+    return any(part not in rows and _free(ours, _claim(work, name, part)) for part in parts)
+
+
+def _free(ours: Claims, claim: str) -> bool:
+    """Whether nobody holds it."""
+    if mine := ours.claim(claim):
+        ours.let_go(claim)
+    return mine
 
 
 def _answer_free(
@@ -237,5 +248,6 @@ def _cases(run: Run, rows: Iterable[int]) -> int:
     return sum(shards[index].cases for part in rows for index in parts[part])
 
 
-def _claim(work: Work, name: str, part: int) -> str:
-    return f"{work.id}/{name}/{part}"
+def _claim(work: Work, name: str, what: int | str) -> str:
+    """The name of a part, by its number, or of the lead of a class."""
+    return f"{work.id}/{name}/{what}"

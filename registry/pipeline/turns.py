@@ -9,19 +9,20 @@ Rules
    waits longest without a turn. Fifty submissions of one organisation cost another's one nothing.
 2. Choosing is done one worker at a time, and what was chosen is claimed (`database.claim`).
 3. A turn that nobody ended and nobody holds is a worker that died: it counts against the
-   submission it died on. After three, the submission isn't tried again.
+   submission it died on. After three, the submission isn't tried again. Where the database was down
+   since the turn began, its claim was lost by that, and it counts against nobody.
 4. Turns are also what an organisation's use of compute is counted by, successful or not.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from registry.database.claim import claims
 from registry.facility import Facility
-from registry.trust.errors import Unavailable
+from registry.trust.errors import TouchstoneError, Unavailable
 
 Outcome = Literal["done", "again", "unforeseen"]
 QUEUES: Final = ("cpu", "gpu")
@@ -36,7 +37,8 @@ END_PAUSE_SECONDS: Final = 2.0
 class Turn:
     """One worker's turn at one submission, and how often earlier ones were lost in its state.
 
-    `outcome` is what the turn is closed with; the worker sets it.
+    `outcome` is what the turn is closed with, `code` why it is to be taken again. `check` raises
+    Unavailable once the claim is lost: another may have the submission's turn by then.
     """
 
     number: int
@@ -44,6 +46,8 @@ class Turn:
     died: int
     unforeseen: int
     outcome: Outcome = "done"
+    code: str | None = None
+    check: Callable[[], None] = lambda: None
 
     @property
     def last_try(self) -> bool:
@@ -77,13 +81,16 @@ def next_turn(
                     organisation=row["organisation"],
                     worker=worker,
                 )
-                turn = Turn(begun["number"], submission, lost["died"], lost["unforeseen"])
+                turn = Turn(
+                    begun["number"], submission, lost["died"], lost["unforeseen"], check=ours.check
+                )
                 break
         try:
             yield turn
-        except Exception:
+        except Exception as error:
             if turn is not None and turn.outcome == "done":
                 turn.outcome = "again"
+                turn.code = error.code if isinstance(error, TouchstoneError) else None
             raise
         finally:
             if turn is not None:
@@ -95,7 +102,7 @@ def _end(facility: Facility, turn: Turn) -> None:
     for _ in range(END_TRIES):
         try:
             with facility.record.transaction() as now:
-                now.do("turn_end", number=turn.number, outcome=turn.outcome)
+                now.do("turn_end", number=turn.number, outcome=turn.outcome, code=turn.code)
             return
         except Unavailable:
             time.sleep(END_PAUSE_SECONDS)

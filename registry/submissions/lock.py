@@ -115,10 +115,15 @@ def _behind(after: tuple[str, ...] | None) -> Row:
 
 def load_manifest(facility: Facility, row: Row) -> Manifest:
     """The manifest of a locked cohort, checked against the digest in the record."""
+    return parse_manifest(manifest_data(facility, row))
+
+
+def manifest_data(facility: Facility, row: Row) -> bytes:
+    """Its bytes, checked in the same way. Raises Tampered."""
     data = facility.store.get(row["manifest_path"])
     if sha256_bytes(data) != row["manifest_digest"]:
         raise Tampered(f"the manifest {row['manifest_path']} is not the one that was locked")
-    return parse_manifest(data)
+    return data
 
 
 def other_versions(

@@ -1,6 +1,7 @@
 """Whose fault a failure was: an attempt comes back for what is proven to be the facility's."""
 
 import dataclasses
+import datetime as dt
 import logging
 import traceback
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from registry.pipeline import canary
 from registry.pipeline import carry as module
 from registry.pipeline.carry import carry
 from registry.settings import Databases
-from registry.submissions.fault import Failure, whose
+from registry.submissions.fault import Failure, kept_waiting, whose
 from registry.trust.errors import Refused, TouchstoneError, Unavailable
 from serving.sandbox.failures import ModelFailure
 from serving.sandbox.process import Sandbox
@@ -83,6 +84,36 @@ def test_without_proof_no_failure_of_a_model_that_ran_is_ours() -> None:
         for blamed in (True, False):
             for seen in (None, True):
                 assert not whose(Failure(code, True, seen, blamed)).ours
+
+
+@pytest.mark.parametrize(
+    ("answered", "away", "back", "waited"),
+    [
+        (0, None, None, False),  # nothing was ever away
+        (0, 1, None, True),  # away from the start and to the end
+        (0, 1, 71, True),  # back just before the deadline
+        (40, 41, 71, True),  # away for the last thirty hours
+        (0, 1, 2, False),  # away for an hour, and nothing for the seventy after it
+        (40, 71, 71.5, False),  # slow before it went away for a moment
+        (0, 1, 72.5, True),  # back after the deadline only
+    ],
+)
+def test_whoever_waited_for_the_facility_longer_than_it_computed_is_not_late(
+    answered: float, away: float | None, back: float | None, waited: bool
+) -> None:
+    begun = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
+
+    def hour(number: float) -> dt.datetime:
+        return begun + dt.timedelta(hours=number)
+
+    found = kept_waiting(
+        hour(answered),
+        None if away is None else hour(away),
+        None if back is None else hour(back),
+        until=hour(72),
+    )
+    assert found is waited
+    assert whose(Failure("deadline_passed", True, True, kept_waiting=found)).ours is waited
 
 
 def test_the_canary_gives_its_numbers_here() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +18,12 @@ import numpy as np
 import psycopg
 import pytest
 
-from registry.pipeline import parts
+from registry.pipeline import manifests, parts
 from registry.pipeline.carry import carry
 from registry.pipeline.parts import help_out
 from registry.pipeline.run import parts_of, shards_with
 from registry.settings import Databases
+from registry.storage.local import LocalStore
 from registry.submissions import places
 from registry.submissions.withdraw import withdraw
 from registry.trust.errors import Unavailable
@@ -29,6 +31,7 @@ from tests.registry.facility_example import Example, described, facility_example
 from tests.registry.further_example import NOISE
 from tests.registry.test_life_stop import until
 from tests.validators import cohort_example
+from validators.cohort.manifest import parse_manifest
 
 KILLS = 5
 
@@ -142,22 +145,16 @@ def alone(life: Example, **more: Any) -> str:
     return predictions(life, submission)
 
 
-def slowed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Make this process's parts take longer, so that there is something left to share."""
-    keep = parts._keep
-
-    def late(*given: Any) -> None:
-        time.sleep(seconds)
-        keep(*given)
-
-    monkeypatch.setattr(parts, "_keep", late)
-
-
-def test_helpers_take_parts_and_the_bytes_are_those_of_one_worker(
+def test_a_helper_begins_before_the_first_part_and_the_bytes_are_those_of_one_worker(
     life: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = alone(life)
-    slowed(monkeypatch, 0.6)
+    expected, keep = alone(life), parts._keep
+
+    def after_the_helper(*given: Any) -> None:
+        until(lambda: rows(life, submission), 60)
+        keep(*given)
+
+    monkeypatch.setattr(parts, "_keep", after_the_helper)
     helpers = [started(life, HELPER)]
     assert helpers[0].stdout is not None
     assert helpers[0].stdout.readline() == b"ready\n"
@@ -214,6 +211,52 @@ def test_a_helper_comes_before_nothing_was_paid_and_finds_nothing_to_do(life: Ex
     assert life.attempt(submission) is None
     assert carried(life) == "in_review"
     assert help_out(life.worker) == 0
+
+
+def test_whoever_looks_for_something_to_do_releases_no_key_and_reads_a_manifest_once(
+    life: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader died before its first part: there is nobody to help, or every part is held."""
+    life.fresh()
+    submission = life.queued(honest(0.7))
+    keep = parts._keep
+
+    def lost(*given: Any) -> None:
+        raise Unavailable("this host is lost")
+
+    def released() -> int:
+        asked = "SELECT count(*) FROM touchstone.key_release WHERE submission = %s"
+        return int(life.sql(asked, submission)[0][0])
+
+    monkeypatch.setattr(parts, "_keep", lost)
+    with pytest.raises(Unavailable):
+        carried(life)
+    assert (life.attempt(submission), rows(life, submission), released()) == ("spent", [], 1)
+    assert help_out(life.worker) == 0, "nobody leads"
+    given = iter((keep, lost))
+    monkeypatch.setattr(parts, "_keep", lambda *of: next(given)(*of))
+    with pytest.raises(Unavailable):
+        carried(life)
+    ((answered, *_),) = rows(life, submission)
+    read: list[str] = []
+    get = LocalStore.get
+    monkeypatch.setattr(
+        LocalStore, "get", lambda store, path: (read.append(path), get(store, path))[1]
+    )
+    monkeypatch.setattr(manifests, "_kept", OrderedDict())
+    with psycopg.connect(life.worker.databases.app, autocommit=True) as held:
+        every = len(
+            parts_of(parse_manifest(get(life.worker.store, life.row(submission)["manifest_path"])))
+        )
+        for part in range(every):
+            held.execute(
+                "SELECT pg_advisory_lock(hashtextextended(%s, 749))", [f"{submission}/run/{part}"]
+            )
+        for _ in range(3):
+            assert help_out(life.worker) == 0, "nothing is left to do"
+    assert answered in range(every)
+    assert len(read) == 1, "the manifest, and no more than once"
+    assert released() == 2, "the leaders'"
 
 
 def test_a_leader_that_waits_for_a_helper_ends_when_the_run_is_stopped(life: Example) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from registry.pipeline.killed import unless_killed
+from serving.client import TRIES, begin_anew
 from serving.sandbox import ModelFailure, Sandbox
+from serving.sandbox.failures import KILLED
+from serving.sandbox.process import SessionInfo
 from tests.serving import hostile
 from validators.contract.description import ModelDescription
 from validators.cores import cores
@@ -49,6 +52,31 @@ def test_what_dies_again_and_again_is_at_fault():
         unless_killed(sandbox, lambda: killing(sandbox, 99, asked))
     assert caught.value.code == "model_out_of_memory"
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_fresh_process_that_is_killed_while_it_loads_is_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch, times: int
+):
+    load, left = Sandbox.load, [*range(times)]
+
+    def killed(sandbox: Sandbox, files: dict[str, bytes]) -> SessionInfo:
+        if left:
+            left.pop()
+            os.kill(sandbox.pid or 0, signal.SIGKILL)
+        return load(sandbox, files)
+
+    with Sandbox.start() as sandbox:
+        sandbox.load({"model.onnx": hostile.honest()})
+        monkeypatch.setattr(Sandbox, "load", killed)
+        if times < TRIES:
+            begin_anew(sandbox)
+            assert sandbox.run(hostile.cases(2))["score"].shape == (2, 1)
+        else:
+            with pytest.raises(ModelFailure) as caught:
+                begin_anew(sandbox)
+            assert caught.value.code in KILLED
+    assert not left
 
 
 def test_what_is_wrong_with_a_model_is_said_at_once():

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from registry.database.embedded import EmbeddedPostgres
 from registry.facility import Facility
 from registry.pipeline import canary, parts
 from registry.pipeline.carry import carry
@@ -29,6 +30,7 @@ from serving.inference import asking
 from serving.inference.remote import RemoteSandbox
 from serving.sandbox.process import Sandbox
 from tests.registry.facility_example import Example, endless, facility_example, honest
+from tests.registry.logged import behind_the_triggers
 from tests.serving.inference.serving import TOKEN, Server
 
 MODEL = honest(0.7)
@@ -188,6 +190,56 @@ def test_a_server_that_stays_away_is_the_facilitys_fault_and_the_attempt_comes_b
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("server"), "--port", "0") as running:
         yield running
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_server_that_is_back_at_the_deadline_blames_no_model_that_waited_for_it(
+    life: Example,
+    server: Server,
+    cluster: EmbeddedPostgres,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: bool,
+) -> None:
+    """The canary passes by then. A model that answered since is slow, and was not kept waiting."""
+    monkeypatch.setattr(asking, "ATTEMPTS", 2)
+    superuser = cluster.superuser_dsn.replace("@/touchstone?", "@/test_remote_runs?")
+    keep = parts._keep
+
+    def one_part(*given: Any) -> None:
+        keep(*given)
+        raise Unavailable("this worker is lost")
+
+    monkeypatch.setattr(parts, "_keep", one_part)
+    life.fresh()
+    submission = life.queued(honest(0.6))
+    with pytest.raises(Unavailable, match="lost"):
+        carried(life, life.worker)
+    back = through(life, server)
+    [nowhere] = place(server.models, "tcp")[1:]
+    away = dataclasses.replace(back.settings, inference=f"http://127.0.0.1:{nowhere}")
+    with pytest.raises(Unavailable, match="inference server"):
+        carried(life, dataclasses.replace(back, settings=away))
+    turns = "SELECT outcome, code FROM touchstone.turn WHERE submission = %s ORDER BY number"
+    assert life.sql(turns, submission)[-1] == ("again", "inference_unreachable")
+    time.sleep(2)
+    with life.turn() as turn:
+        if answers:
+            with pytest.raises(Unavailable, match="lost"):
+                carry(back, turn)
+        behind_the_triggers(
+            superuser,
+            "UPDATE touchstone.submission SET deadline = clock_timestamp()"
+            f" WHERE id = '{submission}'",
+        )
+        done = look_at_overdue(back, dt.datetime.now(dt.UTC))
+    assert (submission, "Fail") in done
+    [(party, evidence)] = life.sql(
+        "SELECT party, evidence FROM touchstone.finding WHERE submission = %s", submission
+    )
+    assert evidence["kept_waiting"] is not answers
+    assert party == ("model" if answers else "facility")
+    assert life.attempt(submission) == ("spent" if answers else "returned")
+    assert canary.sound(lambda: start_model(back))
 
 
 def test_a_model_that_was_changed_at_the_server_ends_as_the_facilitys_fault(

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-PROGRAM = """
+COUNTING = """
 import json, os, socket, subprocess, sys
 from pathlib import Path
 
@@ -48,7 +48,11 @@ def files():
         folders[:] = [name for name in folders
                       if Path(place, name) not in (checkout, Path("/tmp/run"))]
     return sorted(found)
-
+"""
+"""What was sent, which sockets are open and which files are there."""
+PROGRAM = (
+    COUNTING
+    + """
 before = {"counted": counted(), "files": files()}
 from serving.client import predict
 from serving.inference.remote import RemoteSandbox
@@ -85,6 +89,7 @@ print(json.dumps({"before": before, "after": after, "sockets": opened, "failed":
                   "tried": [tried.returncode, tried.stderr[-500:]], "seccomp": level["seccomp"],
                   "page": (run / "out" / "report.html").exists(), "control": counted()}))
 """
+)
 
 
 def alone() -> list[str]:

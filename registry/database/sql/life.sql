@@ -38,8 +38,24 @@ WHERE s.deadline <= %(now)s
 ORDER BY s.deadline
 
 -- name: worked_on
-SELECT EXISTS (SELECT FROM touchstone.turn WHERE submission = %(submission)s
-    AND coalesce(ended_at, 'infinity') >= %(since)s) AS worked_on
+-- since: when its state began; away: codes of what no model can bring about. answered_at: the last
+-- that came of the work. away_at: when, after it, a turn first ended for such a code; back_at: when,
+-- after the last such turn, another one began.
+WITH t AS (
+    SELECT began_at, ended_at, coalesce(code = ANY(%(away)s), false) AS away FROM touchstone.turn
+    WHERE submission = %(submission)s AND coalesce(ended_at, 'infinity') >= %(since)s
+), a AS (
+    SELECT greatest(%(since)s::timestamptz,
+        (SELECT max(finished_at) FROM touchstone.part WHERE submission = %(submission)s),
+        (SELECT max(finished_at) FROM touchstone.step WHERE submission = %(submission)s)
+    ) AS answered_at
+), w AS (
+    SELECT min(ended_at) AS away_at, max(ended_at) AS last FROM t, a
+    WHERE away AND ended_at > answered_at
+)
+SELECT EXISTS (SELECT FROM t) AS worked_on, answered_at, away_at,
+    (SELECT min(began_at) FROM t WHERE NOT away AND began_at >= w.last) AS back_at
+FROM a, w
 
 -- name: finding_add
 INSERT INTO touchstone.finding (submission, code, party, reason, evidence)
@@ -70,8 +86,14 @@ ORDER BY (SELECT max(t.began_at) FROM touchstone.turn t WHERE t.organisation = s
     s.created_at
 
 -- name: turns_died
-UPDATE touchstone.turn t SET ended_at = clock_timestamp(), outcome = 'died', state = s.state
-FROM touchstone.submission s
+-- Its claim is free. A database that was down since the turn began has let go of it: the worker may
+-- be alive. (PostgreSQL throws its counters away when it recovers, also where only a session was
+-- killed and the server itself went on.)
+UPDATE touchstone.turn t SET ended_at = clock_timestamp(), state = s.state,
+    outcome = CASE WHEN t.began_at > up.since THEN 'died' ELSE 'again' END,
+    code = CASE WHEN t.began_at > up.since THEN NULL ELSE 'database_lost' END
+FROM touchstone.submission s, (
+    SELECT greatest(pg_postmaster_start_time(), stats_reset) AS since FROM pg_stat_bgwriter) up
 WHERE s.id = t.submission AND t.submission = %(submission)s AND t.ended_at IS NULL
 
 -- name: turn_begin
@@ -79,7 +101,8 @@ INSERT INTO touchstone.turn (submission, organisation, worker)
 VALUES (%(submission)s, %(organisation)s, %(worker)s) RETURNING number
 
 -- name: turn_end
-UPDATE touchstone.turn t SET ended_at = clock_timestamp(), outcome = %(outcome)s, state = s.state
+UPDATE touchstone.turn t SET ended_at = clock_timestamp(), outcome = %(outcome)s, code = %(code)s,
+    state = s.state
 FROM touchstone.submission s
 WHERE s.id = t.submission AND t.number = %(number)s AND t.ended_at IS NULL
 
