@@ -1,5 +1,6 @@
 """Bundles of a hospital's server, and the server as a process that a test starts and stops."""
 
+import datetime as dt
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from registry.trust.keys import pem_of
+from serving.bundle.acknowledged import remember
 from serving.bundle.pack import write_bundle
 from tests.serving import certified
 from validators.contract.schema import Contract
@@ -84,15 +86,20 @@ def of_contract(contract: Contract) -> Iterator[None]:
 
 
 def write(tef: certified.Facility, data: bytes, directory: Path, **changes: Any) -> Path:
-    """A signed bundle for the model `data`.
+    """A signed bundle for the model `data`; beside it the root, and a state that knows its use.
 
     changes: `version`, `name` and `golden` vectors of another model; fields of the predicate.
     """
     files = certified.packed(data, golden=changes.pop("golden", None))
     named = {key: changes.pop(key) for key in ("version", "name") if key in changes}
     model = certified.predicate(files, tef.log).model.model_dump() | named
-    signed = certified.signed(files, tef.log, tef.ada, tef.ben, model=model, **changes)
+    signed = certified.signed(
+        files, tef.log, tef.ada, tef.ben, logged={"at": dt.datetime.now(dt.UTC)}, model=model,
+        **changes,
+    )  # fmt: skip
     write_bundle(signed, directory)
+    use = certified.predicate(files, tef.log, **changes).use
+    remember(directory.parent / "state", use, "Clara", certified.NOW)
     root = directory.parent / "root.pem"
     root.write_bytes(pem_of(tef.root.certificate))
     return directory

@@ -13,6 +13,7 @@ from typing import Any
 
 from registry.trust.errors import Tampered, TouchstoneError
 from registry.trust.keys import load_certificate
+from serving.bundle.policy import Policy
 from serving.bundle.standing import Standing, StandingOf
 from serving.hospital.telling import Prediction
 from serving.server import Settings, serve
@@ -64,6 +65,7 @@ def main() -> int:
             Path(given["directory"]),
             load_certificate(Path(given["root"])),
             Settings(**settings),
+            policy_of=lambda: Policy(acknowledging="Clara"),
             standing_of=standing_in(Path(given["standing"])) if "standing" in given else None,
             on_prediction=tell if log else None,
         )

@@ -73,7 +73,7 @@ def service(tmp_path: Path, versions: Versions) -> Service:
 
 
 def deployer(versions: Versions) -> Deployer:
-    return Deployer(load_certificate(versions.root), Settings(), None, now)
+    return Deployer(load_certificate(versions.root), Settings(), None, now, lambda: certified.TAKES)
 
 
 @pytest.fixture
@@ -225,7 +225,9 @@ def test_assistive_mode_needs_the_certificate_s_leave(versions: Versions, tmp_pa
         (versions.three, versions.root, ["shadow"]),
         (bundle, tmp_path / "root.pem", ["shadow", "assistive"]),
     ):
-        verified = verify(directory, load_certificate(root), certified.NOW, replay=False, keep=True)
+        verified = verify(
+            directory, load_certificate(root), now(), certified.TAKES, replay=False, keep=True
+        )
         worker = Worker(verified, limits=SERVING_LIMITS, waiting=1)
         watch = Watch(str(verified.statement), None, now)
         for mode in modes:
@@ -244,13 +246,14 @@ def test_the_command_line_takes_a_version_in_where_no_server_runs(
     versions: Versions, tmp_path: Path
 ) -> None:
     folder = tmp_path / "s"
-    made = touchstone("service", "update", folder, versions.three, "--root", versions.root)
+    known = ("--root", versions.root, "--state", versions.root.parent / "state")
+    made = touchstone("service", "update", folder, versions.three, *known)
     assert made.returncode == 0, made.stderr
     assert "golden vectors" in made.stderr
     assert "nodule 3 will answer" in made.stdout
     shown = json.loads(touchstone("service", "show", folder, "--json").stdout)
     assert [version["title"] for version in shown["versions"]] == ["sme-a/nodule 3"]
-    failed = touchstone("service", "rollback", folder, "--root", versions.root)
+    failed = touchstone("service", "rollback", folder, *known)
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: there is no earlier version")
 
