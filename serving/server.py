@@ -54,7 +54,7 @@ from serving.sandbox.limits import Limits
 if TYPE_CHECKING:
     from serving.hospital.deployment import Deployment, Mode, Stage
     from serving.hospital.service import Service
-    from serving.hospital.telling import OnPrediction
+    from serving.pilot.prediction import OnPrediction
 
 PORT = 8500
 WAITING = 16

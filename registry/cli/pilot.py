@@ -4,13 +4,18 @@
 `share --send` and `pilots` speak with the registry.
 """
 
+import contextlib
 import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from registry.cli.groups import Json
+
+if TYPE_CHECKING:
+    from serving.pilot.log import PredictionLog
 
 pilot_app = typer.Typer(help="Watch a certified model in your hospital.", no_args_is_help=True)
 Bundle = Annotated[Path, typer.Argument(help="Folder that `pull` made, verified before.")]
@@ -38,6 +43,18 @@ def pilot_state(state: Path | None) -> Path:
     from registry.settings import read_settings
 
     return (state or read_settings().home / "hospital") / "pilot"
+
+
+@contextlib.contextmanager
+def pilot_log(state: Path | None) -> "Iterator[PredictionLog]":
+    """The log that a server writes; what waits is written at the end."""
+    from serving.pilot.log import PredictionLog
+
+    log = PredictionLog(pilot_state(state))
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 @pilot_app.command("outcomes")

@@ -3,6 +3,7 @@
 `attach` puts the commands on the application; what each needs is imported when it runs.
 """
 
+import contextlib
 import os
 from dataclasses import asdict
 from enum import StrEnum
@@ -64,12 +65,16 @@ def serve(
     mode: Annotated[
         PilotMode, typer.Option(help="`assistive` only where the certificate allows it.")
     ] = PilotMode.shadow,
+    pilot: Annotated[
+        bool, typer.Option(help="Keep a pseudonymised log of predictions; needs [monitor].")
+    ] = False,
     state: State = None,
     allow_demo: AllowDemo = False,
     json: Json = False,
 ) -> None:
     """Verify a bundle, then serve it; Ctrl-C stops it."""
     from registry.cli.hospital import Asked, pinned_root
+    from registry.cli.pilot import pilot_log
     from registry.trust.keys import load_certificate
     from serving.server import Settings
     from serving.server import serve as run
@@ -83,7 +88,14 @@ def serve(
         collector=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
     )
     asked = Asked(state, allow_demo)
-    run(directory, load_certificate(pinned_root(root)), settings, policy_of=asked.policy)
+    with pilot_log(state) if pilot else contextlib.nullcontext() as log:
+        run(
+            directory,
+            load_certificate(pinned_root(root)),
+            settings,
+            policy_of=asked.policy,
+            on_prediction=None if log is None else log.record,
+        )
     show({"stopped": True}, json, "stopped")
 
 

@@ -33,13 +33,14 @@ from serving.hospital.bodies import (
 )
 from serving.hospital.deployment import Deployment
 from serving.hospital.parts import Parts
-from serving.hospital.telling import Prediction, score_of, summary_of
+from serving.hospital.telling import score_of, summary_of
 from serving.inference.answers import HEADER_LENGTH, Tensors, header_length
 from serving.inference.datatypes import LARGEST_HEADER
 from serving.inference.protocol import Request as Asked
 from serving.inference.protocol import gather, read_request, write_response
 from serving.inference.rows import Place
 from serving.inference.traces import Span
+from serving.pilot.prediction import Prediction
 
 _INLINE_BYTES = 64 << 10
 _LARGE_INPUT = 1 << 20

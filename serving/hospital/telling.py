@@ -8,49 +8,27 @@ Rules
 1. A prediction waits in a bounded queue. Where that is full it is counted as lost and not told:
    no answer ever waits for the monitoring, and no memory grows with it.
 2. What the listener raises is counted, logged by its type alone, and ends nothing.
-3. Of the inputs there is a summary: mean, minimum and maximum of each, and no pixel.
+3. Of the inputs there is a summary, `NAME.mean`, `NAME.minimum` and `NAME.maximum` of each, and no
+   pixel. A map of labels has as its score the share of its voxels that have one; the seconds are
+   those from a request's first byte to its scores, which its cases share.
 """
 
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from serving.pilot.prediction import OnPrediction, Prediction
 
 logger = logging.getLogger(__name__)
 
 WAITING: Final = 4096
 """Predictions that may wait to be told."""
 _END_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One case that was answered, or at which the model failed.
-
-    certificate: the digest of the signed statement. scores: by the output's name, in [0, 1]; where
-    it is a map of labels, the share of its voxels that have one. seconds: from the request's first
-    byte to its scores, shared by the cases of one request. case: the pseudonym that the client
-    gave. inputs: `NAME.mean`, `NAME.minimum`, `NAME.maximum` of each input. failure: the code where
-    there is no score, else empty.
-    """
-
-    certificate: str
-    moment: datetime
-    scores: Mapping[str, float] = field(repr=False)
-    seconds: float
-    case: str | None = field(default=None, repr=False)
-    patient: str | None = field(default=None, repr=False)
-    inputs: Mapping[str, float] = field(default_factory=dict, repr=False)
-    failure: str = ""
-
-
-OnPrediction = Callable[[Prediction], None]
 
 
 class Telling:

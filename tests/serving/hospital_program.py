@@ -15,7 +15,7 @@ from registry.trust.errors import Tampered, TouchstoneError
 from registry.trust.keys import load_certificate
 from serving.bundle.policy import Policy
 from serving.bundle.standing import Standing, StandingOf
-from serving.hospital.telling import Prediction
+from serving.pilot.prediction import Prediction
 from serving.server import Settings, serve
 
 

@@ -18,7 +18,8 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from serving.hospital.telling import Prediction, Telling, score_of, summary_of
+from serving.hospital.telling import Telling, score_of, summary_of
+from serving.pilot.prediction import Prediction
 from tests.serving import certified
 from tests.serving.hospital_made import Running, write
 from tests.serving.inference.test_server import Collector
@@ -246,7 +247,7 @@ def test_a_bundle_with_code_in_it_is_refused_from_within_and_runs_nothing(
 
 
 def prediction(case: str) -> Prediction:
-    return Prediction("sha256:x", certified.NOW, {"probability": 0.5}, 0.1, case)
+    return Prediction("sha256:" + "a" * 64, certified.NOW, {"probability": 0.5}, 0.1, case)
 
 
 def test_a_slow_or_failing_listener_costs_no_answer_and_no_memory() -> None:

@@ -200,7 +200,7 @@ def test_what_does_not_verify_changes_nothing(
 def order_of_status(folder: Path, versions: Versions) -> Path:
     """Revoke version 4 in the status that the server reads, and give its bundle."""
     root = load_certificate(versions.root)
-    statement = verify(versions.four, root, certified.NOW, replay=False).statement
+    statement = verify(versions.four, root, now(), certified.TAKES, replay=False).statement
     assert statement is not None
     say_of(folder / "status.json", others=row(), **{statement: row("revoked", "unsafe")})
     return versions.four
