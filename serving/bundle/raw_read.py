@@ -5,26 +5,26 @@
 
 Rules
 -----
-1. DICOM by `validators.contract.dicom_*`, a PNG by Pillow; then `validators.contract.harmonise`.
+1. DICOM by `validators.contract.dicom_*`, a PNG by `picture_file`, then `harmonise`: as an ingest.
    Nothing here decides what is done to a pixel.
 2. The files were signed over, so they are read in this process. They lie in an own folder as long.
 """
 
-import io
 import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
 from validators.contract.dicom_file import read_header
 from validators.contract.dicom_open import guarded
 from validators.contract.dicom_series import parts_of, read_picture
-from validators.contract.harmonise import Picture, tensor_of
+from validators.contract.harmonise import tensor_of
+from validators.contract.in_memory import InMemory
+from validators.contract.picture_file import read_picture_file
 from validators.contract.schema import Tensor
 
 
@@ -33,7 +33,8 @@ def image_of(tensor: Tensor, files: Mapping[str, bytes]) -> NDArray[Any]:
     assert tensor.image is not None
     if len(files) == 1 and next(iter(files)).endswith(".png"):
         (data,) = files.values()
-        picture = guarded(partial(_png, data), f"the picture of {tensor.name} can't be read")
+        read = partial(read_picture_file, InMemory(data, "0"), tensor.name, "PNG")
+        picture = guarded(read, f"the picture of {tensor.name} can't be read")
         return tensor_of(picture, tensor).astype(tensor.dtype)
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -47,14 +48,3 @@ def image_of(tensor: Tensor, files: Mapping[str, bytes]) -> NDArray[Any]:
             raise Invalid(f"the files of {tensor.name} are not one image that its contract takes")
         picture = read_picture(parts.volumes[0], tensor.image.values)
         return tensor_of(picture, tensor).astype(tensor.dtype)
-
-
-def _png(data: bytes) -> Picture:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        if image.mode not in ("L", "RGB"):
-            raise Invalid("a golden picture is 8 bit grey or RGB")
-        pixels = np.asarray(image)
-    channels = pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    return Picture(channels[:, np.newaxis])
