@@ -11,7 +11,7 @@ import datetime as dt
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -213,10 +213,10 @@ class Stage:
         store.put(places.report_page(name), b"<!doctype html><title>Report</title>")
         return name
 
-    def certified(self, model: str | None = None, statement: bytes | None = None) -> str:
+    def certified(self, model: str | None = None, subjects: Mapping[str, str] | None = None) -> str:
         """A certified submission, with a bundle of the files that every bundle has.
 
-        The certificate's envelope holds `statement`, or the submission's id.
+        The certificate's statement quotes the log, names `subjects`, and nobody signed it.
         """
         name = self.submission(model=model)
         row = self.worker.execute(
@@ -229,18 +229,26 @@ class Stage:
                 " VALUES (%s, %s, %s, 'certify', 'because', %s, '{}', '{}')",
                 (name, key_id(self.identities[person].certificate), person, row[0]),
             )
+        envelope = quoting(certified_log(self.facility), name, subjects)
         gate = Role(self.database.gate, token_of(self.database, "tef", "assessor", "Ada"))
         gate.execute(
             "INSERT INTO touchstone.certificate (submission, organisation, model_name,"
             " model_version, envelope, signers, not_after)"
             " VALUES (%s, 'sme-a', %s, 1, %s::jsonb, 'pem', now() + interval '1 day')",
-            (name, row[1], canonical(quoting(certified_log(self.facility))).decode()),
+            (name, row[1], canonical(envelope).decode()),
         )
         gate.execute("UPDATE touchstone.submission SET state='certified' WHERE id = %s", (name,))
         files = dict.fromkeys(REQUIRED, b"{}") | {"model/model.onnx": bytes(range(256)) * 16}
         for path, data in files.items():
             self.facility.store.put(places.bundle(name) + path, data)
         return name
+
+    def envelope_of(self, submission: str) -> dict[str, Any]:
+        """What was certified."""
+        [(envelope,)] = self.owner.execute(
+            "SELECT envelope FROM touchstone.certificate WHERE submission = %s", (submission,)
+        ).fetchall()
+        return dict(envelope)
 
     def model_of(self, submission: str) -> str:
         """The name of the model that was submitted."""

@@ -17,6 +17,7 @@ from registry.identity.accounts import authenticate
 from registry.settings import Databases
 from registry.submissions import certified, pilots
 from registry.trust.canonical import sha256_bytes
+from registry.trust.dsse import payload_of
 from registry.trust.keys import pem_of
 from tests.registry.api_stage import PEOPLE, Stage, client
 from tests.registry.pilot_made import signed_report
@@ -146,7 +147,9 @@ def report_pilot(stage: Stage) -> None:
     submission = stage.certified()
     clara = authenticate(stage.facility.record, stage.secrets["clinician"])
     certified.listing(stage.facility, clara, stage.model_of(submission))
-    envelope = signed_report(stage.hospital, sha256_bytes(submission.encode()))
+    envelope = signed_report(
+        stage.hospital, sha256_bytes(payload_of(stage.envelope_of(submission)))
+    )
     pem = pem_of(stage.hospital.certificate).decode()
     pilots.receive(stage.facility, clara, envelope, pem)
 

@@ -1,6 +1,5 @@
 """Stopping a certified model is easy and at once; starting it again is hard; ended is ended."""
 
-import base64
 import datetime as dt
 import threading
 import time
@@ -56,7 +55,7 @@ class Pilot:
                 f" VALUES (%s, '{key}', '{person}', 'certify', 'because', '{D2}', '{{}}', '{{}}')",
                 submission,
             )  # fmt: skip
-        envelope = made.quoting(certified_log(self.api))
+        envelope = made.quoting(certified_log(self.api), submission)
         with self.api.gate.transaction() as now:
             now.do("certificate_add", submission=submission, organisation="sme-a", model_name=name,
                    model_version=version, envelope=envelope, signers="", enrolments="",
@@ -102,11 +101,6 @@ class Pilot:
         } | changes
         payload = new_resumption(Resumption.model_validate(fields))
         return add_signature(unsigned(RESUMPTION_TYPE, payload), self.keys[who])
-
-
-def envelope_of(name: str) -> dict[str, Any]:
-    """What a certificate's envelope needs to be named by."""
-    return {"payload": base64.b64encode(f"statement of {name}".encode()).decode()}
 
 
 def in_(span: str) -> dt.datetime:

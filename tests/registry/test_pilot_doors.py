@@ -13,6 +13,7 @@ from registry.cli.main import app
 from registry.identity.accounts import authenticate
 from registry.settings import Databases
 from registry.submissions import certified as certified_models
+from registry.trust.canonical import canonical, parse_canonical
 from registry.trust.dsse import payload_of
 from registry.trust.errors import Refused
 from serving.pilot.certified import read_certified
@@ -25,7 +26,7 @@ LATELY = dt.datetime.now(dt.UTC) - dt.timedelta(days=75)
 
 @pytest.fixture(scope="module")
 def stage(database: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(database, tmp_path_factory.mktemp("facility"))
+    stage = Stage(database, tmp_path_factory.mktemp("facility")).with_log()
     yield stage
     stage.close()
 
@@ -34,8 +35,10 @@ def test_a_hospital_watches_sees_what_it_would_send_and_sends_that(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = made.bundle(tmp_path / "bundle", performance=made.TRUE)
-    envelope = json.loads((bundle / "certificate.json").read_text())
-    submission = stage.certified(statement=payload_of(envelope))
+    known = parse_canonical(payload_of(json.loads((bundle / "certificate.json").read_bytes())))
+    subjects = {of["name"]: "sha256:" + of["digest"]["sha256"] for of in known["subject"]}
+    submission = stage.certified(subjects=subjects)
+    (bundle / "certificate.json").write_bytes(canonical(stage.envelope_of(submission)))
     clara = authenticate(stage.facility.record, stage.secrets["clinician"])
     certified_models.listing(stage.facility, clara, stage.model_of(submission))
 

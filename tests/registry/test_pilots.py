@@ -15,13 +15,14 @@ from registry.submissions.notices import listing as notices
 from registry.submissions.revoke import suspend
 from registry.trust.canonical import digest_of as canonical_digest
 from registry.trust.canonical import sha256_bytes
+from registry.trust.dsse import payload_of
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered, TouchstoneError
 from registry.trust.keys import Identity, issue, new_root, pem_of
 from registry.trust.model_files import model_digest
 from tests.registry.api_stage import PROTOCOL
 from tests.registry.mlflow_server import D1, D2
 from tests.registry.pilot_made import ALARM, signed_report
-from tests.registry.test_life_certificate import Pilot, envelope_of, in_
+from tests.registry.test_life_certificate import Pilot, in_
 from tests.registry.test_life_certificate import pilot as pilot  # the fixture
 
 
@@ -31,13 +32,16 @@ def key() -> Identity:
     return issue(new_root("clinic", demo=False), "pilot", organisation="clinic")
 
 
-def digest_of(name: str) -> str:
-    return sha256_bytes(base64.b64decode(envelope_of(name)["payload"]))
+def digest_of(pilot: Pilot, name: str) -> str:
+    [(envelope,)] = pilot.sql(
+        "SELECT envelope FROM touchstone.certificate WHERE model_name = %s", name
+    )
+    return sha256_bytes(payload_of(envelope))
 
 
 def send(pilot: Pilot, key: Identity, name: str, who: str = "Clara", **change: Any) -> Any:
     return pilots.receive(
-        pilot.api, pilot.people[who], signed_report(key, digest_of(name), **change),
+        pilot.api, pilot.people[who], signed_report(key, digest_of(pilot, name), **change),
         pem_of(key.certificate).decode(),
     )  # fmt: skip
 
@@ -77,7 +81,7 @@ def test_what_is_not_signed_as_it_stands_is_refused(pilot: Pilot, key: Identity)
     pilot.certified("signed")
     assert pilot.pulled("signed")
     clara, pem = pilot.people["Clara"], pem_of(key.certificate).decode()
-    envelope = signed_report(key, digest_of("signed"))
+    envelope = signed_report(key, digest_of(pilot, "signed"))
     good = base64.b64decode(envelope["payload"])
     for change, error in (
         ({"payload": base64.b64encode(good.replace(b"310", b"320")).decode()}, Tampered),
@@ -121,7 +125,7 @@ def test_the_database_alone_refuses_what_is_not_the_hospitals(pilot: Pilot, key:
         " last_month, patients, alarms, received_by) SELECT 'clinic', %s, key_id, %s, '', 0, '{}',"
         " 'Clara' FROM touchstone.pilot_key"
     )
-    envelope = psycopg.types.json.Jsonb(signed_report(key, digest_of("alone")))
+    envelope = psycopg.types.json.Jsonb(signed_report(key, digest_of(pilot, "alone")))
     with pytest.raises(psycopg.Error, match="hospital that pulled"):
         pilot.sql(add, submission, envelope)
     for change in ("UPDATE touchstone.pilot_report SET alarms = '{}'",

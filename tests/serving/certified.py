@@ -446,13 +446,15 @@ def signed(
     return {**files, **around(statement, by, *signers, **logged)}
 
 
-def quoting(log: CertifiedLog) -> dict[str, Any]:
+def quoting(
+    log: CertifiedLog, submission: str = "made up", subjects: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """An envelope that nobody signed around a statement that quotes this state of a log: what the
     log's own proof is made of."""
     files = {"model/model.onnx": b"model"}
-    stated = predicate(files, log_of(new_root("tef", demo=True)), log=log)
-    digest = sha256_bytes(files["model/model.onnx"])
-    return unsigned(STATEMENT_TYPE, new_statement({"model/model.onnx": digest}, stated))
+    stated = predicate(files, log_of(new_root("tef", demo=True)), log=log, submission=submission)
+    named = subjects or {path: sha256_bytes(data) for path, data in files.items()}
+    return unsigned(STATEMENT_TYPE, new_statement(named, stated))
 
 
 TAKES = Policy(acknowledging="Clara")
