@@ -35,6 +35,7 @@ from registry.api import (
     people,
     protocols,
     sign_in,
+    status,
     submissions,
     use,
 )
@@ -95,6 +96,7 @@ def create_api(
     app.include_router(submissions.router(facility, caller_of))
     app.include_router(certified.router(facility, caller_of))
     app.include_router(life.router(facility, caller_of))
+    app.include_router(status.router(facility, caller_of))
     app.include_router(audit.router(facility, caller_of))
     describe(app)
     return app

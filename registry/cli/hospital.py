@@ -1,13 +1,19 @@
 """`pull`, `verify` and `serve`: what a hospital types. Needs nothing of the registry's parts."""
 
+from __future__ import annotations
+
 import datetime as dt
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.cli.client import Client
 from registry.cli.output import console, print_json, progress_bar, show
 from registry.settings import read_settings
 from registry.trust.errors import Invalid
 from registry.trust.keys import load_certificate
+
+if TYPE_CHECKING:
+    from serving.bundle.status_step import StatusAsked
 
 _MARKS = {
     "ok": ("ok  ", None),
@@ -48,7 +54,31 @@ def pinned_root(root: Path | None) -> Path:
     return root
 
 
-def verify(bundle: Path, root: Path | None, replay: bool, as_json: bool) -> None:
+def status_asked(
+    root: Path | None, state: Path | None, folder: Path | None, grace_days: int, *, left_out: bool
+) -> StatusAsked | None:
+    """Where the status is; None where the hospital left it out knowingly."""
+    from serving.bundle.status_step import StatusAsked
+
+    if left_out:
+        return None
+    if state is None and folder is None:
+        raise Invalid(
+            "name your state folder (--state DIR, filled by `touchstone status fetch --to DIR`), "
+            "or leave out with --no-status whether the certificate is still in force"
+        )
+    grace = dt.timedelta(days=grace_days)
+    return StatusAsked(load_certificate(pinned_root(root)), state, folder, grace)
+
+
+def verify(
+    bundle: Path,
+    root: Path | None,
+    replay: bool,
+    as_json: bool,
+    *,
+    status: StatusAsked | None = None,
+) -> None:
     """Every check in order, one line each; the first that fails ends it."""
     from serving.bundle.verify import verify as check
 
@@ -58,6 +88,7 @@ def verify(bundle: Path, root: Path | None, replay: bool, as_json: bool) -> None
             load_certificate(pinned_root(root)),
             dt.datetime.now(dt.UTC),
             replay=replay,
+            status=status,
             on_progress=advance,
         )
     if as_json:

@@ -24,6 +24,7 @@ from registry.cli.groups import (
     token_app,
 )
 from registry.cli.keys import key_app
+from registry.cli.status_group import status_app
 from registry.cli.storage import storage_app
 from registry.settings import SILENCE
 
@@ -42,6 +43,7 @@ for name, group in (
     ("cohort", cohort_app),
     ("protocol", protocol_app),
     ("audit", audit_app),
+    ("status", status_app),
     ("storage", storage_app),
 ):
     app.add_typer(group, name=name)
@@ -224,20 +226,6 @@ def submit(
 
 
 @app.command()
-def status(
-    id: Annotated[str | None, typer.Argument(help="Submission; all if left out.")] = None,  # noqa: A002
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Follow it until only people can take it on.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Show how far submissions have come."""
-    from registry.cli import submissions
-
-    submissions.status(id, watch, json)
-
-
-@app.command()
 def report(
     id: Annotated[str, typer.Argument(help="Submission.")],  # noqa: A002
     out: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
@@ -308,12 +296,37 @@ def verify(
     skip_golden: Annotated[
         bool, typer.Option(help="Leave out the replay on this machine; say so in your records.")
     ] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TOUCHSTONE_STATE",
+            help="Your state folder: what was fetched and seen before. Make one and keep it.",
+        ),
+    ] = None,
+    status: Annotated[
+        Path | None,
+        typer.Option(help="Folder with a status, such as one on a stick; else that of --state."),
+    ] = None,
+    no_status: Annotated[
+        bool,
+        typer.Option("--no-status", help="Leave out whether it is still in force, knowingly."),
+    ] = False,
+    grace_days: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=90,
+            envvar="TOUCHSTONE_GRACE_DAYS",
+            help="Days that you go on with a status that was not renewed.",
+        ),
+    ] = 0,
     json: Json = False,
 ) -> None:
-    """Prove, offline, what a bundle is and that it behaves as certified."""
+    """Prove, offline, what a bundle is, that it is in force, and that it behaves as certified."""
     from registry.cli import hospital
 
-    hospital.verify(bundle, root, not skip_golden, json)
+    asked = hospital.status_asked(root, state, status, grace_days, left_out=no_status)
+    hospital.verify(bundle, root, not skip_golden, json, status=asked)
 
 
 @app.command()

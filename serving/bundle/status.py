@@ -80,6 +80,8 @@ class Status:
     seen: Mapping[str, Seen]
     signers: tuple[tuple[str, str], ...]
     """The people behind the list of certificates in force."""
+    stopped_by: tuple[str, ...]
+    """The machine keys that may stop one."""
 
     def use_until(self, grace: dt.timedelta = NO_GRACE) -> dt.datetime:
         """After this moment the status says nothing any more, by a hospital's policy."""
@@ -172,6 +174,7 @@ def checked(
         stops=stops,
         seen=seen,
         signers=tuple(signers),
+        stopped_by=_check_delegation(targets.signed),
     )
 
 
@@ -329,12 +332,13 @@ def _check_key_names(keys: Mapping[str, Any], used: Iterable[str]) -> None:
             )
 
 
-def _check_delegation(targets: Targets) -> None:
+def _check_delegation(targets: Targets) -> tuple[str, ...]:
     delegations = targets.delegations
     roles = None if delegations is None else delegations.roles
     if delegations is None or roles is None or set(roles) != {DOWNGRADE}:
         raise _malformed("list of certificates", "it does not say who may stop one, and only that")
     _check_key_names(delegations.keys, roles[DOWNGRADE].keyids)
+    return tuple(sorted(delegations.keys))
 
 
 def _check_dates(role: str, part: Metadata[Any], at: dt.datetime) -> None:
