@@ -22,7 +22,7 @@ def hospital(story: Story, who: str, port: int) -> None:
     offline = stage.person("Clara, cable pulled", TOUCHSTONE_ROOT=str(root))
     offline.environment.pop("TOUCHSTONE_SERVER")
     with stage.step("The hospital verifies it offline and replays the golden vectors") as say:
-        result = stage.touchstone(offline, "verify", bundle, "--root", root)
+        result = stage.touchstone(offline, "verify", bundle, "--root", root, "--no-status")
         say("; ".join(step["name"] for step in result["steps"]))
     damaged = bundle.with_name("damaged")
     shutil.copytree(bundle, damaged)
@@ -30,7 +30,7 @@ def hospital(story: Story, who: str, port: int) -> None:
     flip_one_bit(target)
     stage.refused(
         f"a bundle with one bit of model/{target.name} flipped is verified",
-        lambda: stage.touchstone(offline, "verify", damaged, "--root", root),
+        lambda: stage.touchstone(offline, "verify", damaged, "--root", root, "--no-status"),
     )
     url = f"http://127.0.0.1:{port}"
     with stage.step("The hospital serves it with BentoML and asks for a prediction") as say:
