@@ -316,7 +316,7 @@ def _show_status(status: Any, as_json: bool) -> None:
 
 
 def _lifted(status: Any, digest: str) -> bool:
-    return status.standing(digest).state == "in_force"
+    return bool(status.standing(digest).state == "in_force")
 
 
 def _reader(client: Client) -> Any:

@@ -19,7 +19,7 @@ Rules
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_public_key,
 )
-from securesystemslib.signer import Signature, SSlibKey
+from securesystemslib.signer import Key, Signature, SSlibKey
 from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
@@ -36,8 +36,8 @@ from tuf.api.metadata import (
     MetaFile,
     Role,
     Root,
-    Signed,
     Snapshot,
+    T,
     TargetFile,
     Targets,
     Timestamp,
@@ -63,7 +63,6 @@ HARD_DAYS = 90
 """No hospital's grace reaches further than this from the last renewal."""
 
 _STATEMENTS, _STOPPED, _PERSON = "statements/", "stopped/", "x-touchstone-certificate"
-_S = TypeVar("_S", bound=Signed)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def key_name(public: ec.EllipticCurvePublicKey) -> str:
     )
 
 
-def holder_certificate(key: SSlibKey) -> x509.Certificate | None:
+def holder_certificate(key: Key) -> x509.Certificate | None:
     """The certificate of the person whose key this is; None for a machine's or a false one."""
     pem = key.unrecognized_fields.get(_PERSON)
     if not isinstance(pem, str):
@@ -115,7 +114,7 @@ def holder_certificate(key: SSlibKey) -> x509.Certificate | None:
         return None
 
 
-def is_well_named(key: SSlibKey) -> bool:
+def is_well_named(key: Key) -> bool:
     """Whether a key has the one name that it can have, and is of the one kind that is used."""
     try:
         public = _elliptic(load_pem_public_key(key.keyval["public"].encode()))
@@ -147,7 +146,7 @@ def new_root(
         role: Role(sorted({key.keyid for key in keys}), PEOPLE_NEEDED if len(keys) > 1 else 1)
         for role, keys in groups.items()
     }
-    every = {key.keyid: key for keys in reversed(groups.values()) for key in keys}
+    every: dict[str, Key] = {key.keyid: key for keys in reversed(groups.values()) for key in keys}
     return Metadata(
         Root(version, None, until("root", at), keys=every, roles=roles, consistent_snapshot=True)
     )
@@ -262,13 +261,13 @@ def until(role: str, at: dt.datetime) -> dt.datetime:
     return at.astimezone(dt.UTC).replace(microsecond=0) + dt.timedelta(days=DAYS[role])
 
 
-def signed_by(metadata: Metadata[_S], signer: Signer) -> Metadata[_S]:
+def signed_by(metadata: Metadata[T], signer: Signer) -> Metadata[T]:
     """`metadata` with the signature of a person, added."""
     name = key_name(_elliptic(signer.certificate.public_key()))
     return with_signature(metadata, name, signer.sign(metadata.signed_bytes))
 
 
-def with_signature(metadata: Metadata[_S], name: str, signature: bytes) -> Metadata[_S]:
+def with_signature(metadata: Metadata[T], name: str, signature: bytes) -> Metadata[T]:
     """`metadata` with a signature (ECDSA P-256 over SHA-256, DER) by the key of this name."""
     metadata.signatures[name] = Signature(name, signature.hex())
     return metadata

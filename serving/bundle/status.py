@@ -25,13 +25,13 @@ import datetime as dt
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from cryptography import x509
 from securesystemslib.exceptions import Error as SecureSystemsError
-from securesystemslib.signer import SSlibKey
+from securesystemslib.signer import Key
 from tuf.api.exceptions import LengthOrHashMismatchError, RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, T, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from registry.trust.canonical import sha256_bytes
@@ -63,7 +63,6 @@ NO_GRACE = dt.timedelta(0)
 _PEOPLE = ("root", "targets")
 MOST_ROOTS, LARGEST = 1000, 8 << 20
 _AGAIN = "fetch the status again, and tell the facility if it happens twice"
-_S = TypeVar("_S", bound=Signed)
 
 
 @dataclass(frozen=True)
@@ -230,13 +229,13 @@ def _check_endorsement(
         )
 
 
-def _part(kind: type[_S], files: Mapping[str, bytes], name: str, what: str) -> Metadata[_S]:
+def _part(kind: type[T], files: Mapping[str, bytes], name: str, what: str) -> Metadata[T]:
     if name not in files:
         raise _incomplete(name)
     if len(files[name]) > LARGEST:
         raise _malformed(what, f"it is larger than {LARGEST >> 20} MiB")
     try:
-        metadata: Metadata[_S] = Metadata.from_bytes(files[name])
+        metadata: Metadata[T] = Metadata.from_bytes(files[name])
         metadata.signed_bytes  # noqa: B018 - what has no canonical form is found here
     except (DeserializationError, RepositoryError, ValueError, RecursionError) as error:
         raise _malformed(what, "it is not TUF metadata") from error
@@ -245,7 +244,7 @@ def _part(kind: type[_S], files: Mapping[str, bytes], name: str, what: str) -> M
     return metadata
 
 
-def _named(kind: type[_S], files: Mapping[str, bytes], role: str, meta: MetaFile) -> Metadata[_S]:
+def _named(kind: type[T], files: Mapping[str, bytes], role: str, meta: MetaFile) -> Metadata[T]:
     """The part that the part above it names by version and digest."""
     name = file_name(role, meta.version)
     metadata = _part(kind, files, name, role)
@@ -266,7 +265,7 @@ def _named(kind: type[_S], files: Mapping[str, bytes], role: str, meta: MetaFile
     return metadata
 
 
-def _signed_with(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> list[SSlibKey]:
+def _signed_with(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> list[Key]:
     try:
         result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
     except (ValueError, RepositoryError, SecureSystemsError) as error:
