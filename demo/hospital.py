@@ -29,11 +29,11 @@ def hospital(story: Story, who: str, port: int) -> None:
     offline.environment.pop("TOUCHSTONE_SERVER")
     stage.refused(
         "a bundle under a demo's root is verified, and nobody allowed it",
-        lambda: stage.touchstone(offline, "verify", bundle, "--root", root),
+        lambda: stage.touchstone(offline, "verify", bundle),
     )
     with stage.step("The hospital verifies it offline and replays the golden vectors") as say:
         result = stage.touchstone(
-            offline, "verify", bundle, *DEMO, "--root", root, "--acknowledge", "Clara"
+            offline, "verify", bundle, *DEMO, "--no-status", "--acknowledge", "Clara"
         )
         say("; ".join(step["name"] for step in result["steps"]))
     damaged = bundle.with_name("damaged")
@@ -42,12 +42,12 @@ def hospital(story: Story, who: str, port: int) -> None:
     flip_one_bit(target)
     stage.refused(
         f"a bundle with one bit of model/{target.name} flipped is verified",
-        lambda: stage.touchstone(offline, "verify", damaged, *DEMO, "--root", root),
+        lambda: stage.touchstone(offline, "verify", damaged, *DEMO, "--no-status"),
     )
     url = f"http://127.0.0.1:{port}"
     with stage.step("The hospital serves it with BentoML and asks for a prediction") as say:
         command = [
-            *TOUCHSTONE, "serve", str(bundle), *DEMO, "--root", str(root), "--port", str(port),
+            *TOUCHSTONE, "serve", str(bundle), *DEMO, "--no-status", "--port", str(port),
         ]  # fmt: skip
         with running(command, offline.environment, story.home / "serve.log", lambda: _up(url)):
             answer = httpx.post(f"{url}/v1/predict", json=one_case(), timeout=30, trust_env=False)

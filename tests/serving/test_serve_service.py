@@ -200,7 +200,7 @@ def test_what_does_not_verify_changes_nothing(
 def order_of_status(folder: Path, versions: Versions) -> Path:
     """Revoke version 4 in the status that the server reads, and give its bundle."""
     root = load_certificate(versions.root)
-    statement = verify(versions.four, root, certified.NOW, replay=False).statement
+    statement = verify(versions.four, root, certified.NOW, certified.TAKES, replay=False).statement
     assert statement is not None
     say_of(folder / "status.json", others=row(), **{statement: row("revoked", "unsafe")})
     return versions.four
@@ -246,7 +246,7 @@ def test_the_command_line_takes_a_version_in_where_no_server_runs(
     versions: Versions, tmp_path: Path
 ) -> None:
     folder = tmp_path / "s"
-    known = ("--root", versions.root, "--state", versions.root.parent / "state")
+    known = ("--root", versions.root, "--state", versions.root.parent / "state", "--no-status")
     made = touchstone("service", "update", folder, versions.three, *known)
     assert made.returncode == 0, made.stderr
     assert "golden vectors" in made.stderr
