@@ -14,17 +14,19 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.api.answers import file_answer
+from registry.audit import tiles
+from registry.audit.tree import KnownTree
 from registry.facility import Facility
 from registry.identity.caller import Caller
 from registry.status import signing
 from registry.status.publish import published
 
+LOG = "log/"
 FileName = Annotated[
     str,
     Path(
-        pattern=r"^(timestamp\.json|1\.root\.dsse\.json|"
-        r"[1-9][0-9]{0,8}\.(root|targets|downgrade|snapshot)\.json)$",
-        description="A file of the status, such as `timestamp.json` or `1.root.json`.",
+        max_length=60,
+        description="Such as `timestamp.json`, `1.root.json` or `log/checkpoint`.",
         examples=["timestamp.json"],
     ),
 ]
@@ -81,6 +83,7 @@ class Rooted(BaseModel):
 def router(facility: Facility, caller_of: Any) -> APIRouter:
     """The routes under /api/v1/status."""
     routes = APIRouter(prefix="/api/v1/status", tags=["status"])
+    trees = KnownTree(facility.gate)
     Who = Annotated[Caller, Depends(caller_of)]  # noqa: N806
 
     @routes.get(
@@ -108,11 +111,14 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         return signing.take_roots(facility, caller, new)
 
     @routes.get(
-        "/{name}", summary="One file of the status", response_class=Response,
+        "/files/{file:path}", summary="One file of the status", response_class=Response,
         operation_id="status_file",
     )  # fmt: skip
-    def file(name: FileName) -> Response:
-        """For everybody: TUF metadata, the same as on a stick."""
-        return file_answer(published(facility, name), "application/json")
+    def status_file(file: FileName) -> Response:
+        """For everybody, the same as on a stick: TUF metadata, and hashes of the log's tree."""
+        if file.startswith(LOG):
+            data = tiles.published(facility, trees, file.removeprefix(LOG))
+            return file_answer(data, "application/octet-stream")
+        return file_answer(published(facility, file), "application/json")
 
     return routes

@@ -76,6 +76,7 @@ class Asked:
     witnesses_needed: int | None = None
     no_status: bool = False
     status: Path | None = None
+    status_from: str | None = None
     grace_days: int = 0
 
     def state_directory(self) -> Path:
@@ -115,7 +116,7 @@ class Asked:
 
         if self.no_status:
             return None
-        return standing_from(self.state_directory(), root, self._grace())
+        return standing_from(self.state_directory(), root, self._grace(), self.status_from)
 
     def _grace(self) -> dt.timedelta:
         return dt.timedelta(days=self.grace_days)

@@ -81,6 +81,13 @@ def serve(
     allow_demo: AllowDemo = False,
     no_status: NoStatus = False,
     grace_days: GraceDays = 0,
+    status_from: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TOUCHSTONE_STATUS_FROM",
+            help="Web address or folder to fetch the status from before each look.",
+        ),
+    ] = None,
     every: Annotated[
         float, typer.Option(min=1.0, help="Seconds between two looks at your copy of the status.")
     ] = 900.0,
@@ -89,7 +96,7 @@ def serve(
     """Verify a bundle, then serve it; Ctrl-C stops it.
 
     A model that the facility suspended or revoked stops answering, as soon as your copy of the
-    status says so: keep it fresh by `touchstone status fetch`.
+    status says so: keep it fresh by --status-from, or by `touchstone status fetch`.
     """
     from functools import partial
 
@@ -107,7 +114,9 @@ def serve(
         every=every,
         collector=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
     )
-    asked = Asked(state, allow_demo, no_status=no_status, grace_days=grace_days)
+    asked = Asked(
+        state, allow_demo, no_status=no_status, grace_days=grace_days, status_from=status_from
+    )
     pinned = load_certificate(pinned_root(root))
     run(
         directory,

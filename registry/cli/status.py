@@ -253,31 +253,30 @@ def _said(found: Mapping[str, Any]) -> str:
 
 def export(to: Path, as_json: bool) -> None:
     """The present status as plain files."""
-    from serving.bundle.status_copy import collect
+    from serving.bundle.status_copy import collect, export_log
     from serving.bundle.status_copy import export as write
 
-    files = collect(_reader(Client(read_settings(), anonymous=True)))
+    read = _reader(Client(read_settings(), anonymous=True))
+    files = collect(read)
+    many = export_log(read, to)
     write(files, to)
-    show({"directory": str(to), "files": sorted(files)}, as_json, f"{to}: {len(files)} files")
+    show({"directory": str(to), "files": sorted(files), "log_files": many}, as_json,
+         f"{to}: {len(files)} files, and {many} of the log")  # fmt: skip
 
 
 def fetch(state: Path | None, source: str | None, root: Path | None, as_json: bool) -> None:
     """From the registry, another web server, or a folder."""
-    import httpx
-
     from registry.cli.hospital import pinned_root, state_directory
     from serving.bundle.status_copy import fetch as bring
-    from serving.bundle.status_copy import folder_reader, web_reader
+    from serving.bundle.status_copy import reader_of
 
     certificate, now = load_certificate(pinned_root(root)), dt.datetime.now(dt.UTC)
     to = state_directory(state)
     if source is None:
         status = bring(to, certificate, now, _reader(Client(read_settings(), anonymous=True)))
-    elif source.startswith(("http://", "https://")):
-        with httpx.Client(trust_env=False, follow_redirects=False) as client:
-            status = bring(to, certificate, now, web_reader(source, client))
     else:
-        status = bring(to, certificate, now, folder_reader(Path(source)))
+        with reader_of(source) as read:
+            status = bring(to, certificate, now, read)
     _show_status(status, as_json)
 
 
@@ -323,7 +322,7 @@ def _lifted(status: Any, digest: str) -> bool:
 def _reader(client: Client) -> Any:
     def read(name: str) -> bytes | None:
         try:
-            return client.get_bytes(f"/status/{name}")
+            return client.get_bytes(f"/status/files/{name}")
         except NotFound:
             return None
 

@@ -49,6 +49,7 @@ from registry.trust.status import (
     with_signature,
 )
 from serving.bundle.status import checked
+from serving.bundle.status_copy import NAME
 
 DAILY = dt.timedelta(days=1)
 LOOK_SECONDS = 30.0
@@ -214,6 +215,8 @@ def _add(now: Transaction, kept: Kept, made: Mapping[str, bytes], root_version: 
 
 def published(facility: Facility, name: str) -> bytes:
     """One file of the status, as anybody may have it; NotFound where it is none."""
+    if not NAME.fullmatch(name):
+        raise NotFound(f"{name[:60]!a} is no file of a status")
     with facility.gate.transaction() as now:
         row: Row | None
         if name == TIMESTAMP:

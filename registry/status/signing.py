@@ -82,9 +82,9 @@ def draft(facility: Facility, caller: Caller, submission: str | None = None) -> 
     """
     require(caller, "status.sign")
     at = dt.datetime.now(dt.UTC)
-    machine = status_key(facility.settings).public_key()
     with facility.gate.transaction(caller) as now:
         kept = read_kept(now)
+        machine = status_key(facility.settings).public_key()
         certificates = now.all("status_certificates")
         listed = wanted(certificates, kept.stops)
         entries = dict(listed)
@@ -117,10 +117,10 @@ def take_signature(facility: Facility, caller: Caller, new: Signature) -> dict[s
     require(caller, "status.sign")
     at = dt.datetime.now(dt.UTC)
     metadata = _parsed(new.metadata)
-    machine = status_key(facility.settings).public_key()
     with facility.gate.transaction(caller) as now:
         now.one("status_lock")
         kept = read_kept(now)
+        machine = status_key(facility.settings).public_key()
         entries, listed = listed_in(metadata.signed), _wanted(now, kept)
         early = entries.keys() - listed.keys()
         if not early <= _vouched_for(now, caller).keys():

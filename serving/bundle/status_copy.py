@@ -12,24 +12,23 @@ Rules
    status that is newer than the memory, which is no harm.
 """
 
+import contextlib
 import datetime as dt
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
 from cryptography import x509
 
 from registry.trust.canonical import canonical, parse_canonical
+from registry.trust.checkpoint import parse
 from registry.trust.errors import Conflict, Invalid, Tampered, Unavailable
 from registry.trust.status import DOWNGRADE, ENDORSEMENT, TIMESTAMP, file_name
-from serving.bundle.memory import (
-    STATUS,
-    Memory,
-    open_memory,
-    write_whole,
-)
+from registry.trust.tiles import CERTIFICATE, CHECKPOINT
+from serving.bundle.log_copy import FOLDER, bring_log, tile_names
+from serving.bundle.memory import LOG, STATUS, Memory, open_memory, write_whole
 from serving.bundle.standing import Standing, StandingOf
 from serving.bundle.status import LARGEST, MOST_ROOTS, NO_GRACE, Status, checked
 
@@ -125,6 +124,7 @@ def fetch(state: Path, root: x509.Certificate, at: dt.datetime, read: Reader) ->
         status = checked(files, root, at, memory.remembered)
         write_whole(state / STATUS, _packed(files))
         _remember(memory, status, at)
+        bring_log(read, state / LOG, root, at)
     return status
 
 
@@ -155,6 +155,24 @@ def read_copy(state: Path) -> dict[str, bytes]:
         ) from error
 
 
+def export_log(read: Reader, folder: Path) -> int:
+    """Write the log's tree beside a status, as it comes; how many files. Full tiles stay."""
+    note = read(FOLDER + CHECKPOINT)
+    if note is None:
+        return 0
+    names = [*tile_names(parse(note)[0].size), CERTIFICATE]
+    for name in names:
+        path = folder / FOLDER / name
+        if name == CERTIFICATE or not path.is_file():
+            data = read(FOLDER + name)
+            if data is None:
+                raise Unavailable(f"there is no {FOLDER}{name} there", code="status_missing")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, data)
+    write_whole(folder / FOLDER / CHECKPOINT, note)
+    return len(names) + 1
+
+
 def export(files: Mapping[str, bytes], folder: Path) -> None:
     """Write a status as plain files; what names the others comes last, in one move."""
     try:
@@ -167,12 +185,29 @@ def export(files: Mapping[str, bytes], folder: Path) -> None:
         raise Conflict(f"{folder} can't be written ({error.strerror})") from error
 
 
+@contextlib.contextmanager
+def reader_of(source: str) -> Iterator[Reader]:
+    """Reads from a web address or a folder."""
+    if source.startswith(("http://", "https://")):
+        with httpx.Client(trust_env=False, follow_redirects=False) as client:
+            yield web_reader(source, client)
+    else:
+        yield folder_reader(Path(source))
+
+
 def standing_from(
-    state: Path, root: x509.Certificate, grace: dt.timedelta = NO_GRACE
+    state: Path, root: x509.Certificate, grace: dt.timedelta = NO_GRACE, source: str | None = None
 ) -> StandingOf:
-    """Who may ask again and again: each time the copy in `state` is read and checked anew."""
+    """Who may ask again and again: each time the copy in `state` is read and checked anew.
+
+    source: a web address or folder to fetch from first; where it can't be reached, the copy as it
+    is says until when it holds.
+    """
 
     def standing_of(statement: str, at: dt.datetime) -> Standing:
+        if source is not None:
+            with contextlib.suppress(Unavailable), reader_of(source) as read:
+                fetch(state, root, at, read)
         status, _ = kept(state, root, at)
         return status.standing(statement, grace)
 
