@@ -60,6 +60,7 @@ def facility_at_work(home: Path) -> Iterator[Story]:
             stack.enter_context(_facility(story, port))
             say(f"ready at {stage.server}")
         enrol(story)
+        begin_status(story)
         lock_cohort(story)
         lock_protocol(story)
         yield story
@@ -124,6 +125,7 @@ def enrol(story: Story) -> None:
 
         def sign_in(person: str) -> str:
             own = story.facility if person == "Sam" else {}
+            own = own | {"TOUCHSTONE_ROOT": str(story.keys / "root.pem")}
             given = stage.touchstone(
                 stage.person(person, **own), "login", "--key", story.keys / f"{person.lower()}.key"
             )
@@ -137,6 +139,31 @@ def enrol(story: Story) -> None:
             admin, "token", "add", "--org", "tef", "--role", "steward", "--person", "Sam"
         ),
     )
+
+
+def begin_status(story: Story) -> None:
+    """The status that hospitals fetch: two stewards hold its root, two assessors sign its list."""
+    stage, folder = story.stage, story.home / "status"
+    admin = stage.person("admin", **story.facility)
+
+    def pair(option: str, *people: str) -> list[str | Path]:
+        return [word for one in people for word in (option, story.keys / f"{one.lower()}.pem")]
+
+    with stage.step("Stewards and assessors begin the status that hospitals fetch") as say:
+        holders, assessors = pair("--holder", "Sam", "Uma"), pair("--assessor", "Ada", "Ben")
+        stage.touchstone(admin, "status", "init", "--out", folder, *holders, *assessors)
+        for person in ("Sam", "Uma"):
+            sign_status(story, person, folder)
+        stage.touchstone(story.people["Sam"], "status", "publish", folder)
+        for person in ("Ada", "Ben"):
+            shown = sign_status(story, person)
+        say(f"list {shown['version']}, signed by {' and '.join(shown['signed_by'])}")
+
+
+def sign_status(story: Story, person: str, *folder: Path) -> dict[str, Any]:
+    """A signature under a root of the status, or under its list of certificates in force."""
+    key = story.keys / f"{person.lower()}.key"
+    return story.stage.touchstone(story.people[person], "status", "sign", *folder, "--key", key)
 
 
 def lock_cohort(story: Story) -> None:

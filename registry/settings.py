@@ -116,6 +116,11 @@ class Settings:
         return self.home / "log.key"
 
     @property
+    def status_key(self) -> Path:
+        """The key that renews the status and stops certificates; its public half lies beside it."""
+        return self.home / "status.key"
+
+    @property
     def admin_token(self) -> Path:
         """The first administrator's token, written by `init`."""
         return self.keys / "admin.token"

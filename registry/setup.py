@@ -44,6 +44,7 @@ from registry.identity.accounts import (
     add_token,
 )
 from registry.settings import Databases, Settings
+from registry.status.machine_key import make_status_key
 from registry.trust.canonical import sha256_file
 from registry.trust.errors import Unavailable
 from registry.trust.keys import is_demo, load_certificate, new_root, pem_of, save_identity
@@ -111,6 +112,7 @@ def lay_ground(settings: Settings) -> bool:
             save_identity(new_root(FACILITY, demo=True), settings.keys, "root")
         settings.root_certificate.write_bytes(pem_of(load_certificate(root_path)))
     make_log_key(settings)
+    make_status_key(settings)
     return is_demo(load_certificate(settings.root_certificate))
 
 

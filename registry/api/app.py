@@ -36,6 +36,7 @@ from registry.api import (
     pilots,
     protocols,
     sign_in,
+    status,
     submissions,
     use,
 )
@@ -97,6 +98,7 @@ def create_api(
     app.include_router(certified.router(facility, caller_of))
     app.include_router(life.router(facility, caller_of))
     app.include_router(pilots.router(facility, caller_of))
+    app.include_router(status.router(facility, caller_of))
     app.include_router(audit.router(facility, caller_of))
     describe(app)
     return app

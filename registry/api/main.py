@@ -12,6 +12,7 @@ from registry.facility import open_facility
 from registry.identity.oidc_settings import read_oidc
 from registry.identity.rate import read_limits
 from registry.settings import Settings, read_settings
+from registry.status.machine_key import make_status_key
 
 
 def application() -> ASGIApp:
@@ -23,6 +24,7 @@ def application() -> ASGIApp:
     settings = read_settings()
     facility = open_facility(settings)
     make_log_key(settings)  # in a cluster nobody else does; without the root's key: the request
+    make_status_key(settings)
     atexit.register(facility.close)
     return create_app(facility, oidc=oidc, limits=limits)
 

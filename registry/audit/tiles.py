@@ -1,10 +1,12 @@
 """The log's tree as files that anybody may copy: beside the status, on a web server or a stick.
 
-    >>> publish(facility, folder)         # tiles, and the newest checkpoint last
+    >>> published(facility, tree, "checkpoint")       # the newest state that was signed
+    >>> published(facility, tree, "tile/0/000.p/17")
 
 Rules
 -----
-1. Hashes only (`registry.trust.tiles`): no event leaves with them.
+1. Hashes only (`registry.trust.tiles`): no event leaves with them. What is handed out is of the
+   newest checkpoint in the store; asking makes none.
 2. A full tile is written once and never again. The last, partial one gets another name as it grows;
    earlier ones go when it does, so that a folder holds one a level.
 3. The checkpoint is written last: who reads it finds the tiles that it needs.
@@ -15,22 +17,40 @@ import os
 import secrets
 from pathlib import Path
 
-from registry.audit.checkpoints import covering
+from registry.audit.checkpoints import latest_note
+from registry.audit.log_key import log_key
 from registry.audit.tree import KnownTree
 from registry.facility import Facility
+from registry.trust.checkpoint import parse
+from registry.trust.errors import NotFound
+from registry.trust.keys import pem_of
 from registry.trust.merkle import Tree
-from registry.trust.tiles import CHECKPOINT, HASH_BYTES, LEVELS_A_TILE, TILE, tile_path
+from registry.trust.tiles import (
+    CERTIFICATE,
+    CHECKPOINT,
+    HASH_BYTES,
+    LEVELS_A_TILE,
+    TILE,
+    parse_tile_path,
+    tile_path,
+)
 
 
-def publish(facility: Facility, folder: Path) -> int:
-    """Bring the folder up to the newest checkpoint, made now where events have none over them;
-    returns its size."""
-    with facility.gate.transaction() as now:
-        size = now.one("log_state")["size"]
-    checkpoint, note = covering(facility, size)
-    tree = KnownTree(facility.gate).at(checkpoint.size, checkpoint.root)
-    write_tiles(tree, checkpoint.size, folder, note)
-    return checkpoint.size
+def published(facility: Facility, known: KnownTree, name: str) -> bytes:
+    """One file of the log, as anybody may have it; NotFound where it is none."""
+    if name == CERTIFICATE:
+        return pem_of(log_key(facility).certificate)
+    note = latest_note(facility)
+    if note is None:
+        raise NotFound("the log has no checkpoint yet")
+    if name == CHECKPOINT:
+        return note
+    level, number, width = parse_tile_path(name)
+    head = parse(note)[0]
+    if number * TILE + width > head.size >> (LEVELS_A_TILE * level):
+        raise NotFound(f"the log of {head.size} events has no {name}")
+    hashes = known.at(head.size, head.root).hashes(LEVELS_A_TILE * level)
+    return hashes[number * TILE * HASH_BYTES :][: width * HASH_BYTES]
 
 
 def write_tiles(tree: Tree, size: int, folder: Path, note: bytes) -> int:

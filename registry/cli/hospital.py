@@ -1,5 +1,7 @@
 """`pull` and `verify`: what a hospital types. Needs nothing of the registry's parts."""
 
+from __future__ import annotations
+
 import datetime as dt
 import sys
 from dataclasses import dataclass
@@ -9,11 +11,15 @@ from typing import TYPE_CHECKING
 from registry.cli.client import Client
 from registry.cli.output import console, print_json, progress_bar, show
 from registry.settings import read_settings
-from registry.trust.errors import Invalid
+from registry.trust.errors import Invalid, TouchstoneError
 from registry.trust.keys import load_certificate
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from serving.bundle.policy import Policy
+    from serving.bundle.standing import StandingOf
+    from serving.bundle.status_step import StatusAsked
 
 _MARKS = {
     "ok": ("ok  ", None),
@@ -54,6 +60,11 @@ def pinned_root(root: Path | None) -> Path:
     return root
 
 
+def state_directory(state: Path | None) -> Path:
+    """Where this hospital's memory and its copy of the status lie."""
+    return state or read_settings().home / "hospital"
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a hospital says on the command line beside bundle and root."""
@@ -63,39 +74,92 @@ class Asked:
     acknowledge: str | None = None
     witnesses: tuple[str, ...] = ()
     witnesses_needed: int | None = None
+    no_status: bool = False
+    status: Path | None = None
+    status_from: str | None = None
+    grace_days: int = 0
 
     def state_directory(self) -> Path:
         """Where this hospital's memory lies."""
-        return self.state or read_settings().home / "hospital"
+        return state_directory(self.state)
 
-    def policy(self) -> "Policy":
-        """The same, checked, with what is remembered."""
+    def policy(self, root: x509.Certificate) -> Policy:
+        """The same, checked, with what is remembered. The log's tree comes with the status, so
+        that who leaves the one out can't hold the log against the one seen before either."""
         from serving.bundle.acknowledged import acknowledged, check_name
+        from serving.bundle.memory import LOG, seen_checkpoint
         from serving.bundle.policy import Policy, witnesses_of
 
         witnesses, needed = witnesses_of(self.witnesses, self.witnesses_needed)
+        state = self.state_directory()
         return Policy(
             allow_demo=self.allow_demo,
-            acknowledged=acknowledged(self.state_directory()),
+            acknowledged=acknowledged(state),
             acknowledging=check_name(self.acknowledge) if self.acknowledge is not None else None,
             witnesses=witnesses,
             witnesses_needed=needed,
+            last_checkpoint=None if self.no_status else seen_checkpoint(state, root),
+            tiles=None if self.no_status else state / LOG,
         )
+
+    def status_asked(self, root: x509.Certificate) -> StatusAsked | None:
+        """Where the status is; None where the hospital left it out knowingly."""
+        from serving.bundle.status_step import StatusAsked
+
+        if self.no_status:
+            return None
+        return StatusAsked(root, self.state_directory(), self.status, self._grace())
+
+    def standing_of(self, root: x509.Certificate) -> StandingOf | None:
+        """The same question, to be asked on a schedule."""
+        from serving.bundle.status_copy import standing_from
+
+        if self.no_status:
+            return None
+        return standing_from(self.state_directory(), root, self._grace(), self.status_from)
+
+    def _grace(self) -> dt.timedelta:
+        return dt.timedelta(days=self.grace_days)
 
 
 def verify(bundle: Path, root: Path | None, asked: Asked, replay: bool, as_json: bool) -> None:
     """Every check in order, one line each; the first that fails ends it, with its own status."""
-    from serving.bundle.acknowledged import remember
     from serving.bundle.exits import exit_status
+
+    pinned = load_certificate(pinned_root(root))
+    try:
+        error = _verified(bundle, pinned, asked, replay, as_json)
+    except TouchstoneError as found:  # what is remembered can't be read, or kept
+        error = found
+    if error is not None:
+        sys.stderr.write(f"error: {error.message}\n")
+        sys.exit(exit_status(error.code))
+
+
+def _verified(
+    bundle: Path, root: x509.Certificate, asked: Asked, replay: bool, as_json: bool
+) -> TouchstoneError | None:
+    from serving.bundle.acknowledged import remember
+    from serving.bundle.memory import open_memory
     from serving.bundle.verify import verify as check
 
-    pinned, policy = load_certificate(pinned_root(root)), asked.policy()
-    now = dt.datetime.now(dt.UTC)
+    policy, now = asked.policy(root), dt.datetime.now(dt.UTC)
     with progress_bar(f"verifying {bundle}", as_json) as advance:
-        result = check(bundle, pinned, now, policy, replay=replay, on_progress=advance)
+        result = check(
+            bundle,
+            root,
+            now,
+            policy,
+            replay=replay,
+            status=asked.status_asked(root),
+            on_progress=advance,
+        )
     if result.certificate is not None and policy.acknowledging is not None:
         use = result.certificate.predicate.use
         remember(asked.state_directory(), use, policy.acknowledging, now)
+    if result.checkpoint is not None and not asked.no_status:
+        memory = open_memory(asked.state_directory(), root, now)
+        memory.remember(checkpoint=result.checkpoint)
     if as_json:
         print_json(result.as_json())
     else:
@@ -103,6 +167,4 @@ def verify(bundle: Path, root: Path | None, asked: Asked, replay: bool, as_json:
             mark, style = _MARKS[step.outcome]
             console.print(f"{mark}  {step.name}: {step.sentence}", markup=False, style=style,
                           soft_wrap=True)  # fmt: skip
-    if result.error is not None:
-        sys.stderr.write(f"error: {result.error.message}\n")
-        sys.exit(exit_status(result.error.code))
+    return result.error

@@ -50,12 +50,15 @@ def resume(
 ) -> None:
     """Sign, on this machine, that a suspended model may come back (two assessors)."""
     from registry.cli.client import Client
+    from registry.cli.status import sign_along
     from registry.settings import read_settings
+    from registry.trust.canonical import sha256_bytes
     from registry.trust.dsse import add_signature, unsigned
     from registry.trust.errors import Conflict
     from registry.trust.keys import signer_name
     from registry.trust.resumption import RESUMPTION_TYPE, Resumption, new_resumption
     from registry.trust.signer import open_signer
+    from registry.trust.status import moment_of
 
     client = Client(read_settings())
     found = client.get(f"/submissions/{id}")
@@ -72,7 +75,11 @@ def resume(
             signed_at=dt.datetime.now(dt.UTC),
         )
         envelope = add_signature(unsigned(RESUMPTION_TYPE, new_resumption(resumption)), signer)
-    _tell(client.post(f"/submissions/{id}/resume", {"envelope": envelope}), json)
+        shown = client.post(f"/submissions/{id}/resume", {"envelope": envelope})
+        statement = sha256_bytes(client.get_bytes(f"/submissions/{id}/statement"))
+        expected = {statement: moment_of(resumption.suspended_at)}
+        shown["status"] = sign_along(client, signer, id, expected, json)
+    _tell(shown, json)
 
 
 def notices(

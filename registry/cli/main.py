@@ -25,7 +25,8 @@ from registry.cli.groups import (
     token_app,
 )
 from registry.cli.keys import key_app
-from registry.cli.serving import AllowDemo, Root, State
+from registry.cli.serving import AllowDemo, GraceDays, NoStatus, Root, State
+from registry.cli.status_group import status_app
 from registry.cli.storage import storage_app
 from registry.settings import SILENCE
 
@@ -44,6 +45,7 @@ for name, group in (
     ("cohort", cohort_app),
     ("protocol", protocol_app),
     ("audit", audit_app),
+    ("status", status_app),
     ("storage", storage_app),
 ):
     app.add_typer(group, name=name)
@@ -226,20 +228,6 @@ def submit(
 
 
 @app.command()
-def status(
-    id: Annotated[str | None, typer.Argument(help="Submission; all if left out.")] = None,  # noqa: A002
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Follow it until only people can take it on.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Show how far submissions have come."""
-    from registry.cli import submissions
-
-    submissions.status(id, watch, json)
-
-
-@app.command()
 def report(
     id: Annotated[str, typer.Argument(help="Submission.")],  # noqa: A002
     out: Annotated[Path | None, typer.Option(help="Folder to write to.")] = None,
@@ -316,15 +304,30 @@ def verify(
     skip_golden: Annotated[
         bool, typer.Option(help="Leave out the replay on this machine; say so in your records.")
     ] = False,
+    status: Annotated[
+        Path | None,
+        typer.Option(help="Folder with a newer status, such as one on a stick: taken in first."),
+    ] = None,
+    no_status: NoStatus = False,
+    grace_days: GraceDays = 0,
     json: Json = False,
 ) -> None:
-    """Prove, offline, what a bundle is and that it behaves as certified.
+    """Prove, offline, what a bundle is, that it is in force, and that it behaves as certified.
 
     Each kind of failure has an exit status of its own: docs/hospitals.md lists them.
     """
     from registry.cli import hospital
 
-    asked = hospital.Asked(state, allow_demo, acknowledge, tuple(witness or ()), witnesses)
+    asked = hospital.Asked(
+        state,
+        allow_demo,
+        acknowledge,
+        tuple(witness or ()),
+        witnesses,
+        no_status=no_status,
+        status=status,
+        grace_days=grace_days,
+    )
     hospital.verify(bundle, root, asked, not skip_golden, json)
 
 

@@ -31,6 +31,19 @@ State = Annotated[
 AllowDemo = Annotated[
     bool, typer.Option(help="Take a root that a demo made for itself: not for patients.")
 ]
+NoStatus = Annotated[
+    bool,
+    typer.Option("--no-status", help="Leave out, knowingly, whether it is still in force."),
+]
+GraceDays = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=90,
+        envvar="TOUCHSTONE_GRACE_DAYS",
+        help="Days that you go on with a status that was not renewed.",
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="Service folder; made where there is none.")]
 service_app = typer.Typer(
     help="A service folder: which certified version a hospital's server answers with.",
@@ -70,9 +83,27 @@ def serve(
     ] = False,
     state: State = None,
     allow_demo: AllowDemo = False,
+    no_status: NoStatus = False,
+    grace_days: GraceDays = 0,
+    status_from: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TOUCHSTONE_STATUS_FROM",
+            help="Web address or folder to fetch the status from before each look.",
+        ),
+    ] = None,
+    every: Annotated[
+        float, typer.Option(min=1.0, help="Seconds between two looks at your copy of the status.")
+    ] = 900.0,
     json: Json = False,
 ) -> None:
-    """Verify a bundle, then serve it; Ctrl-C stops it."""
+    """Verify a bundle, then serve it; Ctrl-C stops it.
+
+    A model that the facility suspended or revoked stops answering, as soon as your copy of the
+    status says so: keep it fresh by --status-from, or by `touchstone status fetch`.
+    """
+    from functools import partial
+
     from registry.cli.hospital import Asked, pinned_root
     from registry.cli.pilot import pilot_log
     from registry.trust.keys import load_certificate
@@ -85,15 +116,20 @@ def serve(
         socket=socket,
         token=token,
         mode=mode.value,
+        every=every,
         collector=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
     )
-    asked = Asked(state, allow_demo)
+    asked = Asked(
+        state, allow_demo, no_status=no_status, grace_days=grace_days, status_from=status_from
+    )
+    pinned = load_certificate(pinned_root(root))
     with pilot_log(state) if pilot else contextlib.nullcontext() as log:
         run(
             directory,
-            load_certificate(pinned_root(root)),
+            pinned,
             settings,
-            policy_of=asked.policy,
+            policy_of=partial(asked.policy, pinned),
+            standing_of=asked.standing_of(pinned),
             on_prediction=None if log is None else log.record,
         )
     show({"stopped": True}, json, "stopped")
@@ -106,13 +142,16 @@ def update(
     root: Root = None,
     state: State = None,
     allow_demo: AllowDemo = False,
+    no_status: NoStatus = False,
+    grace_days: GraceDays = 0,
     json: Json = False,
 ) -> None:
     """Verify another version and switch to it, without a refused request where one runs."""
     from registry.cli.hospital import Asked
 
     order = {"do": "update", "directory": str(bundle.resolve())}
-    _ordered(service, order, root, Asked(state, allow_demo), json, "answers now")
+    asked = Asked(state, allow_demo, no_status=no_status, grace_days=grace_days)
+    _ordered(service, order, root, asked, json, "answers now")
 
 
 @service_app.command()
@@ -121,12 +160,14 @@ def rollback(
     root: Root = None,
     state: State = None,
     allow_demo: AllowDemo = False,
+    no_status: NoStatus = False,
+    grace_days: GraceDays = 0,
     json: Json = False,
 ) -> None:
     """Go back to the version before, verified anew."""
     from registry.cli.hospital import Asked
 
-    asked = Asked(state, allow_demo)
+    asked = Asked(state, allow_demo, no_status=no_status, grace_days=grace_days)
     _ordered(service, {"do": "rollback"}, root, asked, json, "answers again")
 
 
@@ -163,12 +204,17 @@ def _ordered(
 
 def _offline(service: Any, order: dict[str, Any], root: Path | None, asked: "Asked") -> Any:
     """Carried out here, where no server runs: verified and replayed all the same."""
+    from functools import partial
+
     from registry.cli.hospital import pinned_root
     from registry.trust.keys import load_certificate
     from serving.listening import prepare, to_stderr
     from serving.server import Deployer, Settings, now
 
-    deploy = Deployer(load_certificate(pinned_root(root)), Settings(), None, now, asked.policy)
+    pinned = load_certificate(pinned_root(root))
+    deploy = Deployer(
+        pinned, Settings(), asked.standing_of(pinned), now, partial(asked.policy, pinned)
+    )
     prepare()
     with service.held():
         if order["do"] == "update":

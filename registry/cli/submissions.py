@@ -208,6 +208,7 @@ def _asked(row: dict[str, Any]) -> str | None:
 
 def decide(submission: str, outcome: str, reason: str, key: str, as_json: bool) -> None:
     """Fetch the report, recompute its digest, show what is signed, sign here, send signatures."""
+    from registry.cli.status import sign_along
     from registry.trust.certificate import STATEMENT_TYPE
     from registry.trust.decision import DECISION_TYPE, Decision, DecisionOutcome, new_decision
     from registry.trust.dsse import add_signature, signature_over, unsigned
@@ -264,7 +265,10 @@ def decide(submission: str, outcome: str, reason: str, key: str, as_json: bool) 
         }
         if statement:
             body["statement_signature"] = signature_over(STATEMENT_TYPE, statement, signer)
-    shown = client.post(f"/submissions/{submission}/decisions", body)
+        shown = client.post(f"/submissions/{submission}/decisions", body)
+        if statement:
+            expected = {sha256_bytes(statement): None}
+            shown["status"] = sign_along(client, signer, submission, expected, as_json)
     show(shown, as_json, f"signed as {person}: {kind}. The submission is {shown['state']}: "
          f"{shown['meaning']}")  # fmt: skip
 

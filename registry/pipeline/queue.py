@@ -29,6 +29,7 @@ from registry.pipeline.carry import carry
 from registry.pipeline.overdue import look_at_overdue
 from registry.pipeline.parts import help_out
 from registry.pipeline.turns import QUEUES, next_turn
+from registry.status.publish import keep_up_for_ever as keep_status_for_ever
 from registry.trust.errors import TouchstoneError, Unavailable
 
 TRIES = 3
@@ -90,7 +91,10 @@ async def work(
     app = worker_app(facility, queues, allow_unsandboxed=allow_unsandboxed)
     try:
         async with app.open_async():
-            log_keeper = asyncio.create_task(keep_up_for_ever(facility))
+            keepers = [
+                asyncio.create_task(keep_up_for_ever(facility)),
+                asyncio.create_task(keep_status_for_ever(facility)),
+            ]
             sweeper = asyncio.create_task(
                 _sweep_for_ever(app, facility, queues, allow_unsandboxed=allow_unsandboxed)
             )
@@ -105,7 +109,8 @@ async def work(
                 )
             finally:
                 sweeper.cancel()
-                log_keeper.cancel()
+                for keeper in keepers:
+                    keeper.cancel()
     except exceptions.ConnectorException as error:
         raise Unavailable("the worker lost the database; start it again") from error
 

@@ -17,6 +17,8 @@ Rules
 4. State, certificate and the alias `clinical-pilot` change in one transaction of the gate's role;
    the database refuses any part of it alone (0008_life.sql, rules 7 to 9).
 5. A model that comes back does not push a newer one from the alias.
+6. What hospitals fetch says at once that it was stopped; that it came back it says when two
+   assessors have signed that too (`registry.status`).
 """
 
 import datetime as dt
@@ -30,6 +32,7 @@ from registry.identity.accounts import note
 from registry.identity.caller import Caller
 from registry.identity.enrolment import assessor_key
 from registry.identity.policy import require
+from registry.status.publish import publish_now
 from registry.submissions.states import CERTIFIED, deadline
 from registry.submissions.submit import load, view
 from registry.trust.dsse import payload_of, verified_signers
@@ -56,6 +59,7 @@ def suspend(facility: Facility, caller: Caller, submission: str, reason: str) ->
         row = _locked(now, submission, "suspend")
         _say(now, caller, submission, "suspend", reason)
         _stop(now, submission, row, "suspended")
+    publish_now(facility)
     return view(facility, caller, submission)
 
 
@@ -70,6 +74,7 @@ def revoke(facility: Facility, caller: Caller, submission: str, reason: str) -> 
             _stop(now, submission, row, "suspended")
         elif _voices(now, submission, row, "revoke") >= NEEDED:
             _stop(now, submission, row, "revoked")
+    publish_now(facility)
     return view(facility, caller, submission)
 
 

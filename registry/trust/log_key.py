@@ -25,6 +25,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
@@ -139,7 +140,7 @@ def verified_checkpoint(
     return verified(note, origin, public)
 
 
-def save_log_key(key: Ed25519PrivateKey, path: Path) -> None:
+def save_log_key(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey, path: Path) -> None:
     """Write the key (PKCS #8 PEM, 0600), whole or not at all; Conflict where one lies already."""
     partial = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -4,6 +4,7 @@
     >>> extends(7, root_of_7, 1234, root_of_1234, tree.consistency_path(7))
 
     checkpoint              the newest state that was signed
+    certificate.pem         the certificate of the key that signed it, under the facility's root
     tile/0/x001/067         256 hashes of leaves, 256,000 + 17,152 on
     tile/0/x001/068.p/12    the last tile, 12 hashes wide so far
     tile/1/000              256 hashes of subtrees of 256 leaves, and so on up
@@ -16,17 +17,20 @@ Rules
 3. Leaves are hashes. What an event says is in nobody's hands but the facility's and its subject's.
 """
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
 from registry.trust.checkpoint import LONGEST
-from registry.trust.errors import Unavailable
+from registry.trust.errors import NotFound, Unavailable
 from registry.trust.merkle import Proofs, node_hash
 
 HASH_BYTES = 32
 TILE = 256
 LEVELS_A_TILE = 8
 CHECKPOINT = "checkpoint"
+CERTIFICATE = "certificate.pem"
+_TILE = re.compile(r"tile/([0-7])/((?:x[0-9]{3}/){0,5})([0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?\Z")
 
 
 def tile_path(level: int, number: int, width: int = TILE) -> str:
@@ -36,6 +40,17 @@ def tile_path(level: int, number: int, width: int = TILE) -> str:
     groups = [digits[at : at + 3] for at in range(0, len(digits), 3)]
     name = "/".join([*(f"x{group}" for group in groups[:-1]), groups[-1]])
     return f"tile/{level}/{name}" + ("" if width == TILE else f".p/{width}")
+
+
+def parse_tile_path(path: str) -> tuple[int, int, int]:
+    """(level, number, width) of a tile; NotFound where the path is not the one of any."""
+    found = _TILE.match(path)
+    if found is not None:
+        level, width = int(found[1]), int(found[4] or TILE)
+        number = int(found[2].replace("x", "").replace("/", "") + found[3])
+        if width <= TILE and tile_path(level, number, width) == path:
+            return level, number, width
+    raise NotFound(f"{path[:60]!a} is no file of the log")
 
 
 def read_checkpoint(folder: Path) -> bytes | None:

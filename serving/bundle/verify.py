@@ -50,6 +50,7 @@ from serving.bundle.logged import Logged, check_history, read_logged
 from serving.bundle.policy import Policy
 from serving.bundle.replayed import SandboxFactory, replayed
 from serving.bundle.statements import Stated, check_statements
+from serving.bundle.status_step import LEFT_OUT, StatusAsked
 from validators.contract.schema import Contract
 
 Progress = Callable[[int, int], None]
@@ -135,6 +136,7 @@ def verify(
     *,
     replay: bool = True,
     keep: bool = False,
+    status: StatusAsked | None = None,
     sandbox_factory: SandboxFactory | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> VerifyResult:
@@ -144,11 +146,20 @@ def verify(
     nobody acknowledged.
     replay: load the model in a sandbox and replay the golden vectors; False leaves that out.
     keep: keep the verified bytes in the result, to be used later.
+    status: where the facility's status is; None leaves out whether it is still in force.
     sandbox_factory: what starts the sandbox; by default `Sandbox.start`.
     on_progress: told (bytes hashed, bytes in all) while files are hashed.
     Never raises for anything that is wrong with the bundle: see the result.
     """
-    checks = _Checks(directory, root, at, policy, keep=keep or replay, on_progress=on_progress)
+    checks = _Checks(
+        directory,
+        root,
+        at,
+        policy,
+        keep=keep or replay,
+        status=status,
+        on_progress=on_progress,
+    )
     golden = _replayed(checks, sandbox_factory) if replay else _left_out
     steps: list[Step] = []
     error: TouchstoneError | None = None
@@ -189,10 +200,11 @@ class _Checks:
         policy: Policy,
         *,
         keep: bool,
+        status: StatusAsked | None,
         on_progress: Progress,
     ) -> None:
         self.directory, self.root, self.at, self.policy = directory, root, at, policy
-        self.keep, self.on_progress = keep, on_progress
+        self.keep, self.status, self.on_progress = keep, status, on_progress
         self.demo_root = False
         self.certificate: Certificate | None = None
         self.leaves: list[x509.Certificate] = []
@@ -205,8 +217,10 @@ class _Checks:
     def in_order(self) -> tuple[tuple[str, Callable[[], Found]], ...]:
         return (
             ("pinned root", self.pinned_root),
+            ("status", self.fresh_status),
             ("signatures", self.signatures),
             ("enrolment", self.enrolment),
+            ("standing", self.standing),
             ("file set", self.file_set),
             ("digests", self.digests),
             ("in force", self.in_force),
@@ -222,6 +236,9 @@ class _Checks:
             return "warning", "DEMO ROOT: NOT FOR PATIENTS. Made by a demo for itself"
         return "ok", f"the root {self.root.subject.rfc4514_string()} is the one that was pinned"
 
+    def fresh_status(self) -> Found:
+        return LEFT_OUT if self.status is None else self.status.fresh(self.at)
+
     def signatures(self) -> Found:
         envelope, leaves, payload = read_envelope(self.directory)
         self.statement = sha256_bytes(payload)
@@ -236,6 +253,10 @@ class _Checks:
 
     def enrolment(self) -> Found:
         return "ok", check_enrolled(self.directory, self.leaves, self.root)
+
+    def standing(self) -> Found:
+        assert self.statement is not None
+        return LEFT_OUT if self.status is None else self.status.in_force(self.statement, self.at)
 
     def in_force(self) -> Found:
         predicate = self._predicate()

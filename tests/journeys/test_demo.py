@@ -88,6 +88,30 @@ def test_the_hospital_verified_offline_and_got_a_prediction(
     assert "probability" in served
 
 
+def test_a_suspension_on_a_stick_is_refused_by_its_exit_status_and_does_not_come_again(
+    played: tuple[dict[str, Any], str, Path], tmp_path: Path
+) -> None:
+    hospital = played[2] / "data" / "hospital"
+    bundle = next(hospital.glob("nodule*/certificate.json")).parent
+
+    def verify(state: Path, *more: str | Path) -> int:
+        known = ["--root", hospital / "root.pem", "--state", state, "--allow-demo"]
+        return subprocess.run(
+            [sys.executable, "-m", "registry.cli.main", "verify", bundle, *known, "--skip-golden",
+             *more],
+            capture_output=True, text=True, check=False,
+        ).returncode  # fmt: skip
+
+    shutil.copytree(hospital / "state", tmp_path / "state")
+    assert verify(tmp_path / "new") == 60, "no status was fetched"
+    assert verify(tmp_path / "new", "--status", hospital / "stick") == 66, "suspended"
+    assert verify(tmp_path / "state") == 0, "two assessors lifted it"
+    assert verify(tmp_path / "state", "--status", hospital / "stick") == 63, "an older status"
+    damaged = tmp_path / "state" / "memory.json"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert verify(tmp_path / "state") == 69
+
+
 def test_every_cheat_is_refused_with_a_sentence(
     played: tuple[dict[str, Any], str, Path],
 ) -> None:

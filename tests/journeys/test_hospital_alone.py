@@ -102,7 +102,8 @@ def journey(python: Path, folder: Path) -> None:
     three = write(tef, certified.model(), folder / "nodule-3")
     root = folder / "root.pem"
     assert ask(python, "pull", "--help").returncode == 0
-    verified = ask(python, "verify", three, "--root", root, "--state", folder / "state", "--json")
+    known = ("--root", root, "--state", folder / "state", "--no-status")
+    verified = ask(python, "verify", three, *known, "--json")
     assert verified.returncode == 0, verified.stderr
     steps = json.loads(verified.stdout)["steps"]
     assert [step["outcome"] for step in steps if step["name"] == "golden vectors"] == ["ok"]
@@ -117,9 +118,8 @@ def switching(python: Path, folder: Path) -> None:
     tef, root, service = certified.facility(), folder / "root.pem", folder / "service"
     three = write(tef, certified.model(), folder / "again-3")
     four = write(tef, certified.model(sign=-1.0), folder / "nodule-4", version=4)
-    taken = ask(
-        python, "service", "update", service, three, "--root", root, "--state", folder / "state"
-    )
+    known = ("--root", root, "--state", folder / "state", "--no-status")
+    taken = ask(python, "service", "update", service, three, *known)
     assert taken.returncode == 0, taken.stderr
     with Served(python, service, root) as url:
         moved = ask(python, "service", "update", service, four)
@@ -134,7 +134,7 @@ class Served:
     def __init__(self, python: Path, service: Path, root: Path) -> None:
         self.process = subprocess.Popen(
             [python, "-P", "-m", "registry.cli.main", "serve", str(service), "--root", str(root),
-             "--state", str(root.parent / "state"), "--port", "0"],
+             "--state", str(root.parent / "state"), "--no-status", "--port", "0"],
             stderr=subprocess.PIPE, text=True, cwd="/", env=environment(),
         )  # fmt: skip
 

@@ -9,17 +9,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry.audit.certificate_proof import witnessed
-from registry.audit.tiles import publish
+from registry.audit.checkpoints import make_checkpoint
+from registry.audit.tiles import published
+from registry.audit.tree import KnownTree
 from registry.identity.caller import Caller
 from registry.submissions import certified, review
 from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import parse_statement
 from registry.trust.checkpoint import cosignature_line, parse, verifier_key, witnessed_at
 from registry.trust.dsse import payload_of
-from registry.trust.errors import Refused, Tampered
+from registry.trust.errors import NotFound, Refused, Tampered
 from registry.trust.log_proof import Proven, check_proof
 from registry.trust.merkle import extends
 from registry.trust.tiles import TiledTree, read_checkpoint
+from serving.bundle.log_copy import bring_log
 from tests.registry.house import House
 
 
@@ -47,6 +50,19 @@ def pulled(house: House, caller: Caller, model: str, name: str) -> bytes:
     return data
 
 
+def copied(house: House, folder: Path) -> None:
+    """The log's tree, as a hospital fetches it with the status."""
+    known = KnownTree(house.facility.gate)
+
+    def read(name: str) -> bytes:
+        return published(house.facility, known, name.removeprefix("log/"))
+
+    bring_log(read, folder, house.facility.root, dt.datetime.now(dt.UTC))
+    for name in ("tile/0/000.p/257", "tile/0/999", "tile/9/000", "events", "tile/0/../0/000"):
+        with pytest.raises(NotFound):
+            read(name)
+
+
 def proven(house: House, data: bytes) -> Proven:
     return check_proof(data, house.facility.root, dt.datetime.now(dt.UTC))
 
@@ -67,7 +83,7 @@ def test_the_log_holds_the_statement_that_was_signed(
 def test_it_is_the_same_file_while_the_log_grows(house: House, clara: Caller, model: str) -> None:
     before = pulled(house, clara, model, "log.json")
     house.in_review()
-    publish(house.facility, house.facility.settings.home / "log")
+    make_checkpoint(house.facility)
     assert pulled(house, clara, model, "log.json") == before
 
 
@@ -91,10 +107,11 @@ def test_the_published_tree_proves_that_the_log_only_grew(
 ) -> None:
     seen = proven(house, pulled(house, clara, model, "log.json")).checkpoint
     house.in_review()
-    size = publish(house.facility, tmp_path)
+    make_checkpoint(house.facility)
+    copied(house, tmp_path)
     note = read_checkpoint(tmp_path)
     assert note is not None
     newest = parse(note)[0]
-    assert seen.size < newest.size == size
-    path = TiledTree(tmp_path, size).consistency_path(seen.size)
-    assert extends(seen.size, seen.root, size, newest.root, path)
+    assert seen.size < newest.size
+    path = TiledTree(tmp_path, newest.size).consistency_path(seen.size)
+    assert extends(seen.size, seen.root, newest.size, newest.root, path)

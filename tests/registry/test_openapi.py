@@ -88,6 +88,7 @@ def test_everything_but_health_and_logging_in_needs_a_token(described: dict[str,
     assert {path for path in opened if not path.startswith("/api/v1/login")} == {
         "/health/live",
         "/health/ready",
+        "/api/v1/status/files/{file}",
     }
 
 

@@ -246,7 +246,7 @@ def test_the_command_line_takes_a_version_in_where_no_server_runs(
     versions: Versions, tmp_path: Path
 ) -> None:
     folder = tmp_path / "s"
-    known = ("--root", versions.root, "--state", versions.root.parent / "state")
+    known = ("--root", versions.root, "--state", versions.root.parent / "state", "--no-status")
     made = touchstone("service", "update", folder, versions.three, *known)
     assert made.returncode == 0, made.stderr
     assert "golden vectors" in made.stderr

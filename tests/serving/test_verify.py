@@ -79,8 +79,10 @@ def test_an_untouched_bundle_verifies_step_by_step_and_replays_its_golden_vector
     result.raise_if_failed()
     assert [(step.name, step.outcome) for step in result.steps] == [
         ("pinned root", "ok"),
+        ("status", "skipped"),
         ("signatures", "ok"),
         ("enrolment", "ok"),
+        ("standing", "skipped"),
         ("file set", "ok"),
         ("digests", "ok"),
         ("in force", "ok"),
@@ -90,7 +92,7 @@ def test_an_untouched_bundle_verifies_step_by_step_and_replays_its_golden_vector
         ("audit log", "ok"),
         ("golden vectors", "ok"),
     ]
-    assert "Ada (tef) and Ben (tef)" in result.steps[1].sentence
+    assert "Ada (tef) and Ben (tef)" in result.steps[2].sentence
     value = json.loads(json.dumps(result.as_json()))
     assert value["ok"] is True
     assert value["certificate"]["predicate"]["model"]["name"] == "nodule"
@@ -124,8 +126,8 @@ def test_conditions_are_said_aloud(tef: Facility, tmp_path: Path) -> None:
     )  # fmt: skip
     result = check(write_bundle(signed, tmp_path / "b"), tef)
     assert result.ok
-    assert result.steps[5].outcome == "warning"
-    assert f"due on {NOT_AFTER:%Y-%m-%d}: no thin slices" in result.steps[5].sentence
+    assert result.steps[7].outcome == "warning"
+    assert f"due on {NOT_AFTER:%Y-%m-%d}: no thin slices" in result.steps[7].sentence
 
 
 # -- the attack table --------------------------------------------------------------------------
@@ -608,7 +610,7 @@ def test_without_numpy_and_onnxruntime_all_but_the_replay_is_checked(
         cwd=Path(__file__).parents[2],
     )
     with_replay, without = (json.loads(line) for line in done.stdout.splitlines())
-    assert [step["ok"] for step in with_replay["steps"]] == [True] * 10 + [False]
+    assert [step["ok"] for step in with_replay["steps"]] == [True] * 12 + [False]
     assert with_replay["code"] == "golden_unavailable"
     assert "touchstone-tef[hospital]" in with_replay["steps"][-1]["sentence"]
     assert without["ok"] is True

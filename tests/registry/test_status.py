@@ -1,0 +1,245 @@
+"""A facility publishes its status: people list, a machine stops, and a hospital believes neither
+without the other's due."""
+
+import datetime as dt
+from typing import Any
+
+import psycopg
+import pytest
+from tuf.api.metadata import Metadata
+
+from registry.database.record import Record
+from registry.status import publish as publishing
+from registry.status.machine_key import status_key
+from registry.status.publish import keep_up, publish, published
+from registry.status.signing import Roots, Signature, draft, take_roots, take_signature
+from registry.submissions.review import decide
+from registry.submissions.revoke import resume, revoke, suspend
+from registry.trust.canonical import sha256_bytes
+from registry.trust.dsse import add_signature, unsigned
+from registry.trust.errors import NotFound, TouchstoneError
+from registry.trust.keys import Identity, issue
+from registry.trust.resumption import RESUMPTION_TYPE, Resumption, new_resumption
+from registry.trust.status import (
+    Listed,
+    endorsed,
+    key_name,
+    listed_in,
+    new_root,
+    new_targets,
+    signed_by,
+    until,
+)
+from serving.bundle.status import Status, checked
+from serving.bundle.status_copy import collect
+from tests.registry.house import House
+
+DAY = dt.timedelta(days=1)
+
+
+class Published:
+    """The house with a status: Sam and Uma hold its root, Ada and Ben list what is in force."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.uma = issue(house.root, "Uma", organisation="tef")
+        self.roots: list[Any] = []
+
+    def root(self, assessors: tuple[str, ...], **more: Any) -> Any:
+        """The next root, signed by its two holders."""
+        holders = (self.house.keys["Sam"], self.uma)
+        made = new_root(
+            len(self.roots) + 1, dt.datetime.now(dt.UTC),
+            holders=[holder.certificate for holder in holders],
+            assessors=[self.house.keys[name].certificate for name in assessors],
+            machine=more.get("machine", status_key(self.house.facility.settings).public_key()),
+        )  # fmt: skip
+        for holder in holders:
+            signed_by(made, holder)
+        self.roots.append(made)
+        return made
+
+    def hand_in(self) -> dict[str, Any]:
+        """Every root so far, by Sam."""
+        endorsement = endorsed(self.roots[0], self.house.root)
+        texts = [one.to_bytes().decode() for one in self.roots]
+        new = Roots(roots=texts, endorsement=endorsement)
+        return take_roots(self.house.facility, self.house.callers["Sam"], new)
+
+    def sign(self, person: str, submission: str | None = None, **more: Any) -> dict[str, Any]:
+        """What `touchstone status sign` does, without reading."""
+        caller = self.house.callers[person]
+        text = draft(self.house.facility, caller, submission)["metadata"]
+        return self.send(person, more.get("text", text), more.get("key"))
+
+    def send(self, person: str, text: str, key: Identity | None = None) -> dict[str, Any]:
+        """A signature over a list."""
+        key = key or self.house.keys[person]
+        signature = key.sign(Metadata.from_bytes(text.encode()).signed_bytes).hex()
+        public: Any = key.certificate.public_key()
+        new = Signature(metadata=text, key=key_name(public), signature=signature)
+        return take_signature(self.house.facility, self.house.callers[person], new)
+
+    def read(self, at: dt.datetime | None = None) -> Status:
+        """The status as a hospital sees it."""
+
+        def one(name: str) -> bytes | None:
+            try:
+                return published(self.house.facility, name)
+            except NotFound:
+                return None
+
+        moment = at or dt.datetime.now(dt.UTC)
+        return checked(collect(one), self.house.root.certificate, moment)
+
+    def certify(self, *people: str) -> str:
+        """A certificate, each deciding and signing along."""
+        submission = self.house.in_review()
+        for person in people:
+            self.vouch(person, submission)
+        return submission
+
+    def vouch(self, person: str, submission: str) -> None:
+        """A decision, and the list's signature with it."""
+        caller = self.house.callers[person]
+        signed = self.house.signed(person, submission)
+        decide(self.house.facility, caller, submission, signed)
+        self.sign(person, submission)
+
+    def statement(self, submission: str) -> str:
+        """The digest of its signed statement."""
+        return str(self.house.row(submission)["statement_digest"])
+
+    def state(self, submission: str) -> str:
+        """What a hospital is told of it."""
+        return self.read().standing(self.statement(submission)).state
+
+    def resume(self, person: str, submission: str) -> None:
+        """A resumption, and the list's signature with it."""
+        caller, key = self.house.callers[person], self.house.keys[person]
+        word = Resumption(
+            submission=submission, suspended_at=self.house.row(submission)["changed_at"],
+            reason="looked into", person=person, organisation="tef",
+            signed_at=dt.datetime.now(dt.UTC),
+        )  # fmt: skip
+        envelope = add_signature(unsigned(RESUMPTION_TYPE, new_resumption(word)), key)
+        resume(self.house.facility, caller, submission, envelope)
+        self.sign(person, submission)
+
+
+@pytest.fixture(scope="module")
+def status(house: House) -> Published:
+    """A first root and an empty list, published."""
+    house.keys["Cleo"] = issue(house.root, "Cleo", organisation="tef")
+    house.enrol("Cleo", "Ada", "Ben")
+    house.welcome("Cleo", "assessor")
+    made = Published(house)
+    with pytest.raises(NotFound) as caught:
+        draft(house.facility, house.callers["Ada"])
+    assert caught.value.code == publishing.NOT_SET_UP
+    made.root(("Ada", "Ben"))
+    assert made.hand_in() == {"version": 1, "added": 1, "stands": False}
+    assert not made.sign("Ada")["published"]
+    assert made.sign("Ben")["published"]
+    return made
+
+
+def code_of(act: Any) -> str:
+    with pytest.raises(TouchstoneError) as caught:
+        act()
+    return caught.value.code
+
+
+def test_a_certificate_is_listed_with_the_decisions_and_one_assessor_is_not_enough(
+    status: Published,
+) -> None:
+    submission = status.certify("Ada")
+    assert code_of(lambda: status.state(submission)) == "not_listed"
+    assert draft(status.house.facility, status.house.callers["Ben"])["due"] is False
+    status.vouch("Ben", submission)
+    assert status.state(submission) == "in_force"
+    assert status.read().signers == (("Ada", "tef"), ("Ben", "tef"))
+    assert draft(status.house.facility, status.house.callers["Ada"])["due"] is False
+
+
+def test_a_stop_is_published_at_once_and_lifted_by_two_with_their_words(status: Published) -> None:
+    submission = status.certify("Ada", "Ben")
+    facility, people = status.house.facility, status.house.callers
+    suspend(facility, people["Sam"], submission, "readings drift")
+    standing = status.read().standing(status.statement(submission))
+    assert (standing.state, standing.reason) == ("suspended", "readings drift")
+    status.resume("Ada", submission)
+    assert status.state(submission) == "suspended"
+    status.resume("Ben", submission)
+    assert status.state(submission) == "in_force"
+    suspend(facility, people["Ada"], submission, "again")
+    assert status.state(submission) == "suspended"
+    for person in ("Ada", "Ben"):
+        revoke(facility, people[person], submission, "it harms")
+    assert status.state(submission) == "revoked"
+    listed = listed_in(Metadata.from_bytes(
+        draft(facility, people["Ada"])["metadata"].encode()).signed)  # fmt: skip
+    assert status.statement(submission) not in listed
+
+
+def test_what_assessors_sign_is_the_records_own_list_to_the_byte(status: Published) -> None:
+    submission = status.certify("Ada", "Ben")
+    house = status.house
+    suspend(house.facility, house.callers["Sam"], submission, "readings drift")
+    given = Metadata.from_bytes(draft(house.facility, house.callers["Ada"])["metadata"].encode())
+    machine = status_key(house.facility.settings).public_key()
+    now = dt.datetime.now(dt.UTC)
+    listed = listed_in(given.signed)
+    back = {**listed, status.statement(submission): Listed(11)}
+    for expires, entries, version in (
+        (until("targets", now), back, given.signed.version),
+        (until("targets", now), {**listed, sha256_bytes(b"x"): Listed(1)}, given.signed.version),
+        (until("targets", now), {}, given.signed.version),
+        (until("targets", now), listed, given.signed.version + 1),
+        (until("targets", now) + DAY, listed, given.signed.version),
+        (now.replace(microsecond=0) + DAY, listed, given.signed.version),
+    ):
+        text = new_targets(version, expires, entries, machine).to_bytes().decode()
+        assert code_of(lambda text=text: status.send("Ada", text)) == "status_list_changed"
+    text = given.to_bytes().decode()
+    assert code_of(lambda: status.send("Sam", text)) == "refused"
+    assert code_of(lambda: status.send("Cleo", text)) == "status_key_unknown"
+    assert code_of(lambda: status.send("Ada", text, house.keys["Ben"])) == "refused"
+
+
+def test_a_new_root_waits_for_the_assessors_that_it_names(status: Published) -> None:
+    status.root(("Cleo", "Ben"))
+    assert status.hand_in() == {"version": 2, "added": 1, "stands": False}
+    assert status.read().seen["root"].version == 1
+    assert code_of(lambda: status.sign("Ada")) == "status_key_unknown"
+    status.sign("Cleo")
+    assert status.sign("Ben")["published"]
+    assert status.read().seen["root"].version == 2
+    assert status.read().signers == (("Ben", "tef"), ("Cleo", "tef"))
+    status.roots[1] = status.roots[0]
+    assert code_of(status.hand_in) in ("conflict", "status_malformed")
+
+
+def test_the_database_alone_keeps_order_and_names(status: Published) -> None:
+    house = status.house
+    gate: Record = house.facility.gate
+    row = {"content": "{}", "root_version": None}
+    with pytest.raises(TouchstoneError), gate.transaction() as now:
+        now.do("status_add", role="targets", version=99, **row)
+    with pytest.raises(TouchstoneError), gate.transaction(house.callers["Sam"]) as now:
+        now.do("status_signature_add", version=9, digest="sha256:" + "1" * 64, metadata="{}",
+               key_id=f"sha256:{key_name(house.keys['Ada'].certificate.public_key())}",  # type: ignore[arg-type]
+               signature="00" * 70, person="Ada", organisation="tef")  # fmt: skip
+    with pytest.raises(psycopg.errors.Error):
+        house.owner.execute("UPDATE touchstone.status_file SET content = '{}'")
+
+
+def test_the_machine_renews_by_itself_day_by_day(status: Published) -> None:
+    # The last test here: it publishes in the future.
+    facility, now = status.house.facility, dt.datetime.now(dt.UTC)
+    before = status.read()
+    assert not publish(facility, now)
+    assert keep_up(facility, now + 2 * DAY)
+    later = status.read(now + 2 * DAY)
+    assert later.use_until() > before.use_until()
+    assert later.seen["targets"] == before.seen["targets"]
