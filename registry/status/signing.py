@@ -15,6 +15,7 @@ Rules
    does not matter.
 """
 
+import contextlib
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +38,7 @@ from registry.status.machine_key import status_key
 from registry.status.publish import SIGN_AGAIN, Kept, read_kept, renew
 from registry.submissions import places
 from registry.trust.canonical import canonical, sha256_bytes
-from registry.trust.errors import Conflict, Invalid, Refused, Tampered
+from registry.trust.errors import Conflict, Invalid, Refused, Tampered, Unavailable
 from registry.trust.keys import signer_name
 from registry.trust.status import (
     DAYS,
@@ -181,12 +182,14 @@ def take_roots(facility: Facility, caller: Caller, new: Roots) -> dict[str, Any]
             now.do("status_add", role="root", version=version, content=data.decode(),
                    root_version=None)  # fmt: skip
             note(now, caller, "status-root-published", _SUBJECT, {"version": version})
+        if added:
+            # It may wait for its assessors' list, also where a lost machine key left none to renew.
+            with contextlib.suppress(Unavailable):
+                renew(now, facility, at)
         kept = read_kept(now)
-        newest = kept.newest_root
-        stands = "targets" in kept.parts and _satisfies(facility, kept, at)
-        if added and stands:
-            renew(now, facility, at)
-    return {"version": newest.version, "added": len(added), "stands": stands}
+        present = kept.parts.get("timestamp")
+        stands = present is not None and present.root_version == len(kept.roots)
+    return {"version": len(kept.roots), "added": len(added), "stands": stands}
 
 
 def _wanted(now: Transaction, kept: Kept) -> dict[str, Listed]:

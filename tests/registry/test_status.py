@@ -10,7 +10,7 @@ from tuf.api.metadata import Metadata
 
 from registry.database.record import Record
 from registry.status import publish as publishing
-from registry.status.machine_key import status_key
+from registry.status.machine_key import make_status_key, status_key
 from registry.status.publish import keep_up, publish, published
 from registry.status.signing import Roots, Signature, draft, take_roots, take_signature
 from registry.submissions.review import decide
@@ -218,6 +218,29 @@ def test_a_new_root_waits_for_the_assessors_that_it_names(status: Published) -> 
     assert status.read().signers == (("Ben", "tef"), ("Cleo", "tef"))
     status.roots[1] = status.roots[0]
     assert code_of(status.hand_in) in ("conflict", "status_malformed")
+
+
+def test_a_lost_machine_key_is_replaced_and_what_was_stopped_meanwhile_is_told(
+    status: Published,
+) -> None:
+    house = status.house
+    status.roots[1] = Metadata.from_bytes(published(house.facility, "2.root.json"))
+    submission = house.in_review()
+    for person in ("Ben", "Cleo"):
+        status.vouch(person, submission)
+    assert status.state(submission) == "in_force"
+    key = house.facility.settings.status_key
+    for path in (key, key.with_suffix(".pub")):
+        path.unlink()
+    make_status_key(house.facility.settings)
+    suspend(house.facility, house.callers["Sam"], submission, "readings drift")
+    assert status.state(submission) == "in_force", "nobody can say it without the key"
+    status.root(("Cleo", "Ben"))
+    assert status.hand_in() == {"version": 3, "added": 1, "stands": False}
+    status.sign("Cleo")
+    assert status.sign("Ben")["published"]
+    assert status.read().seen["root"].version == 3
+    assert status.state(submission) == "suspended"
 
 
 def test_the_database_alone_keeps_order_and_names(status: Published) -> None:
