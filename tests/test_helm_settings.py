@@ -15,6 +15,7 @@ from validators.cohort.catalogue_facts import read_facts
 ROOT = Path(__file__).parent.parent
 NOT_IN_THE_CHART = {
     "on people's own machines": ("SERVER", "TOKEN", "TOKEN_FILE", "KEYS", "ROOT", "STATE",
+                                 "STATUS_FROM", "GRACE_DAYS",
                                  "PKCS11_CERTIFICATE"),
     "of PostgreSQL and processes that `touchstone up` starts itself": ("POSTGRES_BIN", "UP_PID"),
     "of `storage prepare`, which runs outside the cluster": ("S3_PREPARE_CREDENTIALS",),
