@@ -5,15 +5,11 @@ from typing import Annotated
 
 import typer
 
-from registry.cli.groups import Json
+from registry.cli.groups import Json, Root
 
 audit_app = typer.Typer(
     help="The log: who did what, and the proof that nobody changed it.", no_args_is_help=True
 )
-Root = Annotated[
-    Path | None,
-    typer.Option(envvar="TOUCHSTONE_ROOT", help="The facility's root certificate that you pinned."),
-]
 
 
 @audit_app.command("list")

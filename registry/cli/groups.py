@@ -13,6 +13,16 @@ cohort_app = typer.Typer(help="Locked test cohorts.", no_args_is_help=True)
 protocol_app = typer.Typer(help="Validation protocols.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(envvar="TOUCHSTONE_ROOT", help="The facility's root certificate that you pinned."),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TOUCHSTONE_STATE", help="Folder of what this hospital remembers; has a default."
+    ),
+]
 
 
 class Kind(StrEnum):

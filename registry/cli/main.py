@@ -19,13 +19,15 @@ from registry.cli.audit_group import audit_app
 from registry.cli.cohort_group import cohort_app
 from registry.cli.groups import (
     Json,
+    Root,
+    State,
     org_app,
     person_app,
     protocol_app,
     token_app,
 )
 from registry.cli.keys import key_app
-from registry.cli.serving import AllowDemo, GraceDays, NoStatus, Root, State
+from registry.cli.serving import AllowDemo, GraceDays, NoStatus
 from registry.cli.status_group import status_app
 from registry.cli.storage import storage_app
 from registry.settings import SILENCE

@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli.groups import Json
+from registry.cli.groups import Json, State
 
 if TYPE_CHECKING:
     from serving.pilot.log import PredictionLog
 
 pilot_app = typer.Typer(help="Watch a certified model in your hospital.", no_args_is_help=True)
 Bundle = Annotated[Path, typer.Argument(help="Folder that `pull` made, verified before.")]
-State = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="TOUCHSTONE_STATE", help="Folder of what this hospital remembers; has a default."
-    ),
-]
 _COLUMNS = {
     "hospital": "hospital", "model": "model", "version": "version", "last_month": "until",
     "patients": "patients", "alarms": "alarms", "in_force": "in force",

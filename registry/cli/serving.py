@@ -12,22 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.cli.groups import Json
+from registry.cli.groups import Json, Root, State
 from registry.cli.output import show
 
 if TYPE_CHECKING:
     from registry.cli.hospital import Asked
 
-Root = Annotated[
-    Path | None,
-    typer.Option(envvar="TOUCHSTONE_ROOT", help="The facility's root certificate that you pinned."),
-]
-State = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="TOUCHSTONE_STATE", help="Folder of what this hospital remembers; has a default."
-    ),
-]
 AllowDemo = Annotated[
     bool, typer.Option(help="Take a root that a demo made for itself: not for patients.")
 ]

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from registry.cli.groups import Json
-from registry.cli.serving import Root, State
+from registry.cli.groups import Json, Root, State
 
 _SUBMISSIONS = "submissions"
 

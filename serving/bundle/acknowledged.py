@@ -10,13 +10,12 @@ An act is added and never taken back here; whoever may write the file may remove
 import contextlib
 import datetime as dt
 import json
-import os
 import re
-import secrets
 from pathlib import Path
 
 from registry.trust.canonical import canonical, is_digest
 from registry.trust.errors import Invalid
+from serving.whole_file import put_whole
 
 FILE = "acknowledged.json"
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{3,200}\Z")
@@ -40,12 +39,7 @@ def remember(state: Path, use: str, who: str, at: dt.datetime) -> None:
     acts = _read(state)
     acts[use] = {"by": check_name(who), "at": f"{at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"}
     state.mkdir(parents=True, exist_ok=True)
-    half = state / f".{FILE}-{secrets.token_hex(8)}"
-    try:
-        half.write_bytes(canonical(acts))
-        os.replace(half, state / FILE)  # noqa: PTH105
-    finally:
-        half.unlink(missing_ok=True)
+    put_whole(state / FILE, canonical(acts))
 
 
 def _read(state: Path) -> dict[str, dict[str, str]]:

@@ -31,6 +31,7 @@ from registry.trust.canonical import canonical, parse_canonical
 from registry.trust.checkpoint import parse as parse_checkpoint
 from registry.trust.enrolment import certificate_digest
 from registry.trust.errors import Conflict, Invalid, Refused, Tampered, Unavailable
+from serving.whole_file import put_whole
 
 MEMORY = "memory.json"
 STATUS = "status.json"
@@ -220,19 +221,8 @@ def _bytes(remembered: Remembered) -> bytes:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one move: whoever looks sees the old or the new, whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        if hasattr(os, "O_DIRECTORY"):
-            descriptor = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        put_whole(path, data)
     except OSError as error:
         raise Unavailable(f"{path} can't be written ({error.strerror})", code="state") from error
 

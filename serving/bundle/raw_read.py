@@ -7,13 +7,11 @@ Rules
 -----
 1. DICOM by `validators.contract.dicom_*`, a PNG by `picture_file`, then `harmonise`: as an ingest.
    Nothing here decides what is done to a pixel.
-2. The files were signed over, so they are read in this process. They lie in an own folder as long.
+2. The files were signed over, so they are read in this process.
 """
 
-import tempfile
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -36,15 +34,10 @@ def image_of(tensor: Tensor, files: Mapping[str, bytes]) -> NDArray[Any]:
         read = partial(read_picture_file, InMemory(data, "0"), tensor.name, "PNG")
         picture = guarded(read, f"the picture of {tensor.name} can't be read")
         return tensor_of(picture, tensor).astype(tensor.dtype)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = []
-        for name, data in files.items():
-            paths.append(Path(folder) / name)
-            paths[-1].write_bytes(data)
-        parts = parts_of(map(read_header, paths))
-        if parts.refused:
-            raise Invalid(parts.refused[0][1])
-        if len(parts.volumes) != 1 or parts.volumes[0].first.modality not in tensor.image.modality:
-            raise Invalid(f"the files of {tensor.name} are not one image that its contract takes")
-        picture = read_picture(parts.volumes[0], tensor.image.values)
-        return tensor_of(picture, tensor).astype(tensor.dtype)
+    parts = parts_of(read_header(InMemory(data, name)) for name, data in files.items())
+    if parts.refused:
+        raise Invalid(parts.refused[0][1])
+    if len(parts.volumes) != 1 or parts.volumes[0].first.modality not in tensor.image.modality:
+        raise Invalid(f"the files of {tensor.name} are not one image that its contract takes")
+    picture = read_picture(parts.volumes[0], tensor.image.values)
+    return tensor_of(picture, tensor).astype(tensor.dtype)

@@ -33,6 +33,7 @@ from registry.trust.canonical import DIGEST
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered
 from serving.hospital.deployment import Deployment, Stage
 from serving.listening import Say
+from serving.whole_file import put_whole
 
 RECORD: Final = "service.json"
 CONTROL: Final = "control"
@@ -159,17 +160,7 @@ class Service:
 
     def _record(self, versions: tuple[Version, ...]) -> None:
         value = {"schema": _SCHEMA, "versions": [asdict(version) for version in versions]}
-        partial = self.path / f"{RECORD}.partial"
-        with partial.open("wb") as stream:
-            stream.write(json.dumps(value, indent=1).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(self.path / RECORD)
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        put_whole(self.path / RECORD, json.dumps(value, indent=1).encode() + b"\n")
 
     def _parsed(self, value: Any) -> tuple[Version, ...]:
         try:

@@ -15,9 +15,7 @@ Rules
 4. Deleting is by day, whole folders: nothing of a day that is over its time stays.
 """
 
-import contextlib
 import datetime as dt
-import os
 import re
 import secrets
 import shutil
@@ -27,6 +25,7 @@ from typing import Any
 
 from registry.trust.canonical import hex_of, sha256_bytes
 from registry.trust.errors import Invalid, Tampered, Unavailable
+from serving.whole_file import put_whole
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
 _STALE_SECONDS = 3600.0
@@ -115,27 +114,10 @@ def _bytes_of(table: Any) -> bytes:
 def _write(folder: Path, name: str, data: bytes) -> Path:
     if not _DAY.match(folder.name):
         raise Invalid(f"{folder.name!r} is not a day")
-    target, part = folder / name, folder / f".{name}.{secrets.token_hex(4)}"
+    target = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(target)
-        _settle(folder)
+        put_whole(target, data, 0o600)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise Unavailable(f"{folder} can't be written ({error.strerror})") from error
     return target
-
-
-def _settle(folder: Path) -> None:
-    """Bring the folder's own entries to the disk, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

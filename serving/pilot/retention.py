@@ -15,8 +15,6 @@ Rules
 
 import datetime as dt
 import json
-import os
-import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from serving.pilot.log import PREDICTIONS
 from serving.pilot.outcomes import OUTCOMES
 from serving.pilot.reading import Answers, Cases, Pilot, read_pilot
 from serving.pilot.sequential import Carried, Watched, watch
+from serving.whole_file import put_whole
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,5 @@ def _write(state: Path, certified: Certified, before: str, asked: tuple[Watched,
     kept = {
         of.name: asdict(Carried(of.units, of.highest, of.alarm, of.state)) for of in asked
     }  # fmt: skip
-    path = _path(state, certified)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        json.dump({"before": before, "questions": kept}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    written = json.dumps({"before": before, "questions": kept}).encode()
+    put_whole(_path(state, certified), written, 0o600)

@@ -21,8 +21,6 @@ Rules
 import datetime as dt
 import json
 import math
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +46,7 @@ from serving.pilot.performance import Figure, performance
 from serving.pilot.reading import Cases, read_pilot
 from serving.pilot.retention import until, watch_all
 from serving.pilot.sequential import Watched
+from serving.whole_file import put_whole
 
 
 def shared(state: Path, certified: Certified, today: dt.date) -> PilotReport:
@@ -107,11 +106,8 @@ def signed(report: PilotReport, signer: Signer) -> Envelope:
 
 def mark_shared(state: Path, certified: Certified, report: PilotReport) -> None:
     """Remember up to which month the facility was told (rule 3)."""
-    path = _path(state, certified)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        json.dump({"last_month": report.last_month}, stream)
-    part.replace(path)
+    written = json.dumps({"last_month": report.last_month}).encode()
+    put_whole(_path(state, certified), written, 0o600)
 
 
 def withheld(counts: Sequence[int], k: int) -> tuple[int | None, ...]:

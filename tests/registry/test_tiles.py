@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.audit.tiles import write_tiles
 from registry.trust.errors import Unavailable
 from registry.trust.merkle import Tree, extends, leaf_hash
 from registry.trust.tiles import TiledTree, read_checkpoint, tile_path
+from tests.registry.tiles_written import write_tiles
 
 
 def grown(size: int) -> Tree:

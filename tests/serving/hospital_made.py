@@ -4,10 +4,7 @@ import datetime as dt
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +18,7 @@ from registry.trust.keys import pem_of
 from serving.bundle.acknowledged import remember
 from serving.bundle.pack import write_bundle
 from tests.serving import certified
+from tests.serving.server_process import ServerProcess
 from validators.contract.schema import Contract
 from validators.protocol.schema import Protocol
 
@@ -105,8 +103,8 @@ def write(tef: certified.Facility, data: bytes, directory: Path, **changes: Any)
     return directory
 
 
-class Running:
-    """`tests.serving.hospital_program` in a process of its own, stopped by its own id."""
+class Running(ServerProcess):
+    """`tests.serving.hospital_program`."""
 
     def __init__(
         self,
@@ -118,33 +116,10 @@ class Running:
     ) -> None:
         given = {"directory": str(directory), "root": str(root), "settings": dict(settings or {})}
         given |= {name: str(value) for name, value in more.items()}
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tests.serving.hospital_program", json.dumps(given)],
-            cwd=cwd, stderr=subprocess.PIPE, text=True,
+        program = "tests.serving.hospital_program"
+        super().__init__(
+            [sys.executable, "-P", "-m", program, json.dumps(given)],
+            re.compile(r"on ((http|unix):\S+):"),
+            cwd=cwd,
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        )  # fmt: skip
-        self.lines: list[str] = []
-        self.url = ""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip())
-            if found := re.search(r"on ((http|unix):\S+):", line):
-                self.url = found[1]
-                break
-        self._rest = threading.Thread(target=self._read)
-        self._rest.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.lines.extend(line.rstrip() for line in self.process.stderr)
-
-    def children(self) -> list[int]:
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for task in tasks for pid in task.read_text().split()]
-
-    def stop(self, number: int = signal.SIGINT) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        status = self.process.wait(30)
-        self._rest.join(30)
-        return status
+        )

@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from registry.audit.tiles import write_tiles
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.certificate import new_statement
 from registry.trust.dsse import signature_over, unsigned
@@ -32,6 +31,7 @@ from serving.bundle.golden import Golden
 from serving.bundle.pack import subjects, write_bundle
 from serving.bundle.policy import Policy, Witness
 from serving.bundle.verify import verify
+from tests.registry.tiles_written import write_tiles
 from tests.serving import certified
 from tests.serving.certified import NOW, TAKES, Facility
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.audit.tiles import write_tiles
 from registry.trust.errors import TouchstoneError
 from registry.trust.keys import pem_of
 from registry.trust.merkle import Tree, extends, leaf_hash
 from registry.trust.tiles import TiledTree, read_checkpoint
 from serving.bundle.log_copy import bring_log
 from serving.bundle.status_copy import export_log, folder_reader
+from tests.registry.tiles_written import write_tiles
 from tests.serving import certified
 from tests.serving.certified import NOW, Facility
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ from serving.server import SERVING_LIMITS
 from serving.worker import Worker
 from tests.serving import certified
 from tests.serving.certified import EXPLODE, HANG, NOT_AFTER, NOW
+from tests.serving.server_process import ServerProcess
 
 REPOSITORY = Path(__file__).parents[2]
 ADDRESS = re.compile(r"on (http://127\.0\.0\.1:\d+)")
@@ -49,41 +49,16 @@ class Served:
     root: Path
 
 
-class Serving:
-    """`python -m serving.server` in a process of its own, stopped by its own id."""
+class Serving(ServerProcess):
+    """`python -m serving.server`."""
 
     def __init__(self, served: Served, *arguments: str, port: int = 0) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", str(served.bundle), "--allow-demo", "--state",
-             str(served.root.parent / "state"), "--root",
-             str(served.root), "--port", str(port), *arguments],
-            cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.lines: list[str] = []
-        self.url = ""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip())
-            if found := ADDRESS.search(line):
-                self.url = found[1]
-                break
-        self._rest = threading.Thread(target=self._read)
-        self._rest.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.lines.extend(line.rstrip() for line in self.process.stderr)
-
-    def children(self) -> list[int]:
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for task in tasks for pid in task.read_text().split()]
-
-    def stop(self, number: int = signal.SIGINT) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        status = self.process.wait(30)
-        self._rest.join(30)
-        return status
+        command = [
+            sys.executable, "-m", "serving.server", str(served.bundle), "--allow-demo", "--state",
+            str(served.root.parent / "state"), "--root", str(served.root), "--port", str(port),
+            *arguments,
+        ]  # fmt: skip
+        super().__init__(command, ADDRESS, cwd=REPOSITORY, stdout=subprocess.PIPE)
 
 
 @pytest.fixture(scope="module")
