@@ -52,7 +52,8 @@ from registry.trust.status import (
     new_targets,
     until,
 )
-from serving.bundle.status import check_two_people, checked_roots
+from serving.bundle.status import checked_roots
+from serving.bundle.status_parts import two_people
 
 _SUBJECT = "status"
 _YOUNG = dt.timedelta(days=DAYS["targets"] - 10)
@@ -149,7 +150,7 @@ def take_signature(facility: Facility, caller: Caller, new: Signature) -> dict[s
             for row in given:
                 key = row["key_id"].removeprefix("sha256:")
                 metadata.signatures[key] = TufSignature(key, row["signature"])
-            check_two_people(kept.newest_root, metadata, facility.root, at)
+            two_people(kept.newest_root, "targets", metadata, facility.root, at)
             now.do("status_add", role="targets", version=metadata.signed.version,
                    content=metadata.to_bytes().decode(), root_version=None)  # fmt: skip
             renew(now, facility, at)
@@ -220,7 +221,7 @@ def _satisfies(facility: Facility, kept: Kept, at: dt.datetime) -> bool:
     """Whether the list that stands is signed by two whom the newest root names."""
     metadata: Metadata[Targets] = kept.parts["targets"].metadata()
     try:
-        check_two_people(kept.newest_root, metadata, facility.root, at)
+        two_people(kept.newest_root, "targets", metadata, facility.root, at)
     except (Refused, Tampered):
         return False
     return True

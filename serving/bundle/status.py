@@ -23,46 +23,48 @@ status_forked, status_weakened, status_dates, status_expired; not_listed, suspen
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from cryptography import x509
-from securesystemslib.exceptions import Error as SecureSystemsError
-from securesystemslib.signer import Key
-from tuf.api.exceptions import LengthOrHashMismatchError, RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, T, Targets, Timestamp
-from tuf.api.serialization import DeserializationError
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.dsse import check_signature
 from registry.trust.enrolment import signing_keys
 from registry.trust.errors import Invalid, Refused, Tampered, TouchstoneError
-from registry.trust.keys import check_leaf, key_id, signer_name
+from registry.trust.keys import key_id
 from registry.trust.status import (
     DAYS,
     DOWNGRADE,
     ENDORSEMENT,
     ENDORSEMENT_TYPE,
     HARD_DAYS,
-    PEOPLE_NEEDED,
     TIMESTAMP,
     Listed,
     Stop,
     file_name,
-    holder_certificate,
-    is_well_named,
     listed_in,
     stops_in,
 )
 from serving.bundle.memory import CLOCK_TOLERANCE, Remembered, Seen
 from serving.bundle.standing import Standing
+from serving.bundle.status_parts import (
+    AGAIN,
+    check_key_names,
+    check_machine_signed,
+    incomplete,
+    malformed,
+    named_part,
+    read_part,
+    two_people,
+)
 
 Found = tuple[Literal["ok", "warning", "skipped", "failed"], str]
 NO_GRACE = dt.timedelta(0)
 _PEOPLE = ("root", "targets")
-MOST_ROOTS, LARGEST = 1000, 8 << 20
-_AGAIN = "fetch the status again, and tell the facility if it happens twice"
+MOST_ROOTS = 1000
 
 
 @dataclass(frozen=True)
@@ -136,19 +138,19 @@ def checked(
     """
     roots = checked_roots(files, root)
     last = roots[-1].signed
-    timestamp = _part(Timestamp, files, TIMESTAMP, "timestamp")
-    _machine_signed(last, "timestamp", timestamp)
+    timestamp = read_part(Timestamp, files, TIMESTAMP, "timestamp")
+    check_machine_signed(last, "timestamp", timestamp)
     _check_dates("timestamp", timestamp, at)
     signed_at = timestamp.signed.expires - dt.timedelta(days=DAYS["timestamp"])
-    snapshot = _named(Snapshot, files, "snapshot", timestamp.signed.snapshot_meta)
-    _machine_signed(last, "snapshot", snapshot)
+    snapshot = named_part(Snapshot, files, "snapshot", timestamp.signed.snapshot_meta)
+    check_machine_signed(last, "snapshot", snapshot)
     if set(snapshot.signed.meta) != {"targets.json", f"{DOWNGRADE}.json"}:
-        raise _malformed("snapshot", "it names other parts than targets and downgrade")
-    targets = _named(Targets, files, "targets", snapshot.signed.meta["targets.json"])
-    signers = _two_people(last, "targets", targets, root, signed_at)
-    downgrade = _named(Targets, files, DOWNGRADE, snapshot.signed.meta[f"{DOWNGRADE}.json"])
+        raise malformed("snapshot", "it names other parts than targets and downgrade")
+    targets = named_part(Targets, files, "targets", snapshot.signed.meta["targets.json"])
+    signers = two_people(last, "targets", targets, root, signed_at)
+    downgrade = named_part(Targets, files, DOWNGRADE, snapshot.signed.meta[f"{DOWNGRADE}.json"])
     _check_delegation(targets.signed)
-    _machine_signed(targets.signed, DOWNGRADE, downgrade)
+    check_machine_signed(targets.signed, DOWNGRADE, downgrade)
     parts: dict[str, Metadata[Any]] = {
         "root": roots[-1],
         "targets": targets,
@@ -161,7 +163,7 @@ def checked(
     try:
         listed, stops = listed_in(targets.signed), stops_in(downgrade.signed)
     except Invalid as error:
-        raise _malformed("list of certificates", error.message) from error
+        raise malformed("list of certificates", error.message) from error
     seen = {role: _seen(part) for role, part in ({"first-root": roots[0]} | parts).items()}
     if remembered is not None:
         _check_remembered(roots, seen, listed, stops, remembered)
@@ -181,36 +183,29 @@ def checked_roots(files: Mapping[str, bytes], root: x509.Certificate) -> list[Me
     """Every root of the status in order, each believed because of the one before it."""
     versions = sorted(_version(name) for name in files if name.endswith(".root.json"))
     if versions != list(range(1, len(versions) + 1)) or not 0 < len(versions) <= MOST_ROOTS:
-        raise _incomplete("its roots from the first to the last")
-    roots = [_part(Root, files, file_name("root", number), "root") for number in versions]
+        raise incomplete("its roots from the first to the last")
+    roots = [read_part(Root, files, file_name("root", number), "root") for number in versions]
     _check_endorsement(files, roots[0], root)
     for number, (before, now) in enumerate(zip([roots[0], *roots], roots, strict=False), start=1):
         if now.signed.version != number or not now.signed.consistent_snapshot:
-            raise _malformed("root", "its version is not that of its name")
+            raise malformed("root", "its version is not that of its name")
         for role in ("root", "targets", "snapshot", "timestamp"):
-            _check_key_names(now.signed.keys, now.signed.roles[role].keyids)
+            check_key_names(now.signed.keys, now.signed.roles[role].keyids)
         for delegator in (before.signed, now.signed):
-            _two_people(delegator, "root", now, root, None)
+            two_people(delegator, "root", now, root, None)
     return roots
-
-
-def check_two_people(
-    delegator: Root, targets: Metadata[Targets], root: x509.Certificate, at: dt.datetime
-) -> list[tuple[str, str]]:
-    """Who signed a list of certificates; Refused or Tampered unless two of `delegator` did."""
-    return _two_people(delegator, "targets", targets, root, at)
 
 
 def _check_endorsement(
     files: Mapping[str, bytes], first: Metadata[Root], root: x509.Certificate
 ) -> None:
     if ENDORSEMENT not in files:
-        raise _incomplete(ENDORSEMENT)
+        raise incomplete(ENDORSEMENT)
     try:
         envelope = json.loads(files[ENDORSEMENT])
         signed_with = signing_keys(envelope)
     except (ValueError, RecursionError, Invalid) as error:
-        raise _malformed("endorsement", "it is not a DSSE envelope") from error
+        raise malformed("endorsement", "it is not a DSSE envelope") from error
     if signed_with != {key_id(root)}:
         raise Refused(
             "the status belongs to another root than the one that was pinned here",
@@ -220,123 +215,21 @@ def _check_endorsement(
         payload = check_signature(envelope, ENDORSEMENT_TYPE, root)
     except TouchstoneError as error:
         raise Tampered(
-            f"the pinned root did not sign this status: {_AGAIN}", code="status_bad_signature"
+            f"the pinned root did not sign this status: {AGAIN}", code="status_bad_signature"
         ) from error
     if payload != first.signed_bytes:
         raise Tampered(
-            f"the pinned root signed another first root than the one in this status: {_AGAIN}",
+            f"the pinned root signed another first root than the one in this status: {AGAIN}",
             code="status_bad_signature",
         )
-
-
-def _part(kind: type[T], files: Mapping[str, bytes], name: str, what: str) -> Metadata[T]:
-    if name not in files:
-        raise _incomplete(name)
-    if len(files[name]) > LARGEST:
-        raise _malformed(what, f"it is larger than {LARGEST >> 20} MiB")
-    try:
-        metadata: Metadata[T] = Metadata.from_bytes(files[name])
-        metadata.signed_bytes  # noqa: B018 - what has no canonical form is found here
-    except (DeserializationError, RepositoryError, ValueError, RecursionError) as error:
-        raise _malformed(what, "it is not TUF metadata") from error
-    if not isinstance(metadata.signed, kind):
-        raise _malformed(what, "it is metadata of another role")
-    return metadata
-
-
-def _named(kind: type[T], files: Mapping[str, bytes], role: str, meta: MetaFile) -> Metadata[T]:
-    """The part that the part above it names by version and digest."""
-    name = file_name(role, meta.version)
-    metadata = _part(kind, files, name, role)
-    if not meta.hashes:
-        raise _malformed("snapshot", f"it names {role} without a digest")
-    try:
-        meta.verify_length_and_hashes(files[name])
-    except LengthOrHashMismatchError as error:
-        raise Tampered(
-            f"{name} is not the file that the rest of this status names, so parts of two were "
-            f"mixed: {_AGAIN}",
-            code="status_mixed",
-        ) from error
-    if metadata.signed.version != meta.version:
-        raise Tampered(
-            f"{name} says to be version {metadata.signed.version}: {_AGAIN}", code="status_mixed"
-        )
-    return metadata
-
-
-def _signed_with(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> list[Key]:
-    try:
-        result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
-    except (ValueError, RepositoryError, SecureSystemsError) as error:
-        raise _malformed(role, "its signatures can't be read") from error
-    if not result.signed:
-        raise Tampered(
-            f"the {role} of this status is signed by nobody who may sign it: {_AGAIN}",
-            code="status_bad_signature",
-        )
-    return list(result.signed.values())
-
-
-def _machine_signed(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> None:
-    needed = delegator.get_delegated_role(role).threshold
-    if len(_signed_with(delegator, role, metadata)) < needed:
-        raise Tampered(
-            f"the {role} of this status lacks a signature: {_AGAIN}", code="status_bad_signature"
-        )
-
-
-def _two_people(
-    delegator: Root,
-    role: str,
-    metadata: Metadata[Any],
-    root: x509.Certificate,
-    at: dt.datetime | None,
-) -> list[tuple[str, str]]:
-    """Who signed, by their certificates under the pinned root, valid at `at` if it is given."""
-    keys = _signed_with(delegator, role, metadata)
-    people: list[tuple[str, str]] = []
-    for key in keys:
-        leaf = holder_certificate(key)
-        if leaf is None:
-            continue
-        try:
-            check_leaf(leaf, root, at or leaf.not_valid_before_utc)
-        except Refused:
-            continue
-        people.append(signer_name(leaf))
-    needed = max(PEOPLE_NEEDED, delegator.roles[role].threshold)
-    if len(people) >= needed and len(set(people)) < needed:
-        raise Refused(
-            f"one person signed the {role} of this status with several keys; {needed} different "
-            "people are needed",
-            code="status_one_person",
-        )
-    if len(set(people)) < needed:
-        raise Refused(
-            f"{len(set(people))} of {needed} people needed signed the {role} of this status with "
-            "a key that stands under the pinned root",
-            code="status_one_signer",
-        )
-    return sorted(set(people))
-
-
-def _check_key_names(keys: Mapping[str, Any], used: Iterable[str]) -> None:
-    for name in used:
-        if name in keys and not is_well_named(keys[name]):
-            raise Tampered(
-                "a key of this status has another name than its own, by which it could count "
-                "twice: tell the facility",
-                code="status_key_twice",
-            )
 
 
 def _check_delegation(targets: Targets) -> tuple[str, ...]:
     delegations = targets.delegations
     roles = None if delegations is None else delegations.roles
     if delegations is None or roles is None or set(roles) != {DOWNGRADE}:
-        raise _malformed("list of certificates", "it does not say who may stop one, and only that")
-    _check_key_names(delegations.keys, roles[DOWNGRADE].keyids)
+        raise malformed("list of certificates", "it does not say who may stop one, and only that")
+    check_key_names(delegations.keys, roles[DOWNGRADE].keyids)
     return tuple(sorted(delegations.keys))
 
 
@@ -389,16 +282,5 @@ def _check_remembered(
 def _version(name: str) -> int:
     text = name.partition(".")[0]
     if not (text.isascii() and text.isdigit() and str(int(text)) == text):
-        raise _malformed("folder", f"{name[:40]!a} is not a name of it")
+        raise malformed("folder", f"{name[:40]!a} is not a name of it")
     return int(text)
-
-
-def _incomplete(what: str) -> Tampered:
-    return Tampered(
-        f"this status lacks {what}: fetch it again, or copy the whole folder",
-        code="status_incomplete",
-    )
-
-
-def _malformed(what: str, why: str) -> Tampered:
-    return Tampered(f"the {what} of this status can't be read: {why}", code="status_malformed")

@@ -30,7 +30,8 @@ from registry.trust.tiles import CERTIFICATE, CHECKPOINT
 from serving.bundle.log_copy import FOLDER, bring_log, tile_names
 from serving.bundle.memory import LOG, STATUS, Memory, open_memory, write_whole
 from serving.bundle.standing import Standing, StandingOf
-from serving.bundle.status import LARGEST, MOST_ROOTS, NO_GRACE, Status, checked
+from serving.bundle.status import MOST_ROOTS, NO_GRACE, Status, checked
+from serving.bundle.status_parts import LARGEST
 
 Reader = Callable[[str], bytes | None]
 """The bytes under a name; None where there is no such file."""
