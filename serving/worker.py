@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import TouchstoneError, Unavailable
-from serving.bundle.golden import ReplayResult, replay
+from serving.bundle.golden_replay import ReplayResult, replay
 from serving.bundle.verify import VerifyResult
 from serving.problems import Busy
 from serving.sandbox.failures import ModelFailure

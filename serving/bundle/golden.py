@@ -1,7 +1,7 @@
 """Golden vectors: made-up inputs and the answers they gave at the facility, to be replayed.
 
     files = record(sandbox, make_inputs(contract, seed=protocol.digest), contract)
-    replay(other_sandbox, files, contract, tolerance=1e-5)     # ReplayResult, or Refused
+    replay(other_sandbox, files, contract, tolerance=1e-5)     # `serving.bundle.golden_replay`
 
 Rules
 -----
@@ -11,25 +11,21 @@ Rules
    model whose answer depends on its neighbours or on what it saw before does not get through.
 3. Where the contract begins at images some cases are files too (`raw_made`): they go the whole way,
    read, brought to the contract's form, answered. Where none can be made the record says why.
-4. A score farther from the recorded one than the tolerance ends the replay, and so does anything
-   else that is not as it should be: there is no partial success. The tolerance is that of the
-   provider which computes here; a provider without one is refused. None exceeds the certificate's.
-5. Maps of labels are compared voxel by voxel: the part that differs by the tolerance, and each
-   structure of 100 voxels or more by its Dice.
-6. The files: `serving.bundle.golden_files`.
+4. The files: `serving.bundle.golden_files`.
 """
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.canonical import canonical
 from registry.trust.errors import Invalid, Refused
+from serving.bundle.golden_answers import Runner, answers_of, distance, read_raw
 from serving.bundle.golden_files import (
     LEAST_DICE,
     Arrays,
@@ -37,20 +33,14 @@ from serving.bundle.golden_files import (
     GoldenInput,
     GoldenRun,
     RawCase,
-    maps_in,
     packed_maps,
-    parsed,
-    raw_files,
     raw_prefix,
 )
 from serving.bundle.layout import GOLDEN_EXPECTED, GOLDEN_INPUTS, GOLDEN_MAPS, GOLDEN_RAW_MAPS
 from serving.sandbox.failures import ModelFailure
-from serving.sandbox.outputs import check_outputs, numbers_of
 from serving.sandbox.providers import NAMES
 from validators.contract.made_up import make_case
 from validators.contract.schema import Contract, DataType
-
-__all__ = ["Golden", "GoldenInputs", "ReplayResult", "make_inputs", "record", "replay"]
 
 CASES = 32
 INPUT_BYTES = 64 << 20
@@ -58,26 +48,6 @@ INPUT_BYTES = 64 << 20
 RAW_CASES = 4
 RAW_FILES = 600
 RAW_BYTES = 64 << 20
-SMALL_STRUCTURE = 100
-Answer = tuple[NDArray[np.float64], NDArray[np.uint8] | None]
-"""One number a case, and [cases, voxels] where the score is a map of labels."""
-
-
-class Runner(Protocol):
-    """What is asked of a sandbox: one call of the loaded model, and what computes it."""
-
-    execution: dict[str, int | bool | str]
-
-    def run(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]: ...
-
-
-@dataclass(frozen=True)
-class ReplayResult:
-    """A replay within tolerance: cases, calls of the model, and the largest difference."""
-
-    cases: int
-    calls: int
-    largest_difference: float
 
 
 @dataclass(frozen=True)
@@ -157,102 +127,6 @@ def record(sandbox: Runner, inputs: GoldenInputs, contract: Contract) -> dict[st
     }
 
 
-def replay(
-    sandbox: Runner, files: Mapping[str, bytes], contract: Contract, tolerance: float
-) -> ReplayResult:
-    """Run the golden cases of `files` again, exactly as they were recorded.
-
-    tolerance: the certificate's, which no provider's exceeds. Raises Refused (golden_mismatch)
-    beyond the tolerance, Refused (golden_no_tolerance) on a provider that has none, Tampered
-    (golden_malformed) when the files do not fit the contract, ModelFailure when the model fails.
-    """
-    golden, arrays = parsed(files, contract)
-    allowed = min(tolerance, _tolerance_of(sandbox, golden))
-    cases = len(golden.runs[0].order)
-    masks = None
-    if golden.least_dice is not None:
-        masks = maps_in(files.get(GOLDEN_MAPS), cases, contract)
-    calls, largest = _replayed(sandbox, golden, golden.runs, arrays, masks, contract, allowed)
-    if golden.raw:
-        try:
-            read = _read(files, contract, golden.raw, arrays)
-        except Invalid as error:
-            raise Refused(
-                f"a golden image that was read at the facility can't be read here: {error.message}",
-                code="golden_mismatch",
-            ) from error
-        if masks is not None:
-            masks = maps_in(files.get(GOLDEN_RAW_MAPS), len(golden.raw), contract)
-        more = _replayed(sandbox, golden, golden.raw_runs, read, masks, contract, allowed)
-        calls, largest = calls + more[0], max(largest, more[1])
-    return ReplayResult(cases + len(golden.raw), calls, largest)
-
-
-def _tolerance_of(sandbox: Runner, golden: Golden) -> float:
-    name = sandbox.execution.get("provider")
-    kind = next((kind for kind, known in NAMES.items() if known == name), None)
-    if kind is None or kind not in golden.tolerances:
-        raise Refused(
-            "the certificate states no tolerance for what computes here "
-            f"({str(name)[:40]!a}): use a provider that it names, or ask the facility",
-            code="golden_no_tolerance",
-        )
-    return golden.tolerances[kind]
-
-
-def _replayed(
-    sandbox: Runner,
-    golden: Golden,
-    runs: Sequence[GoldenRun],
-    arrays: Arrays,
-    masks: NDArray[np.uint8] | None,
-    contract: Contract,
-    allowed: float,
-) -> tuple[int, float]:
-    """(calls, largest difference) of these runs, or Refused."""
-    largest, calls = 0.0, 0
-    for run in runs:
-        expected, position = np.array(run.scores), 0
-        for scores, maps in _answers(sandbox, arrays, contract, run.batch, run.order):
-            part = slice(position, position + len(scores))
-            differ, dice = float(np.abs(scores - expected[part]).max()), 1.0
-            if masks is not None and maps is not None:
-                share, dice = distance(masks[list(run.order[part])], maps)
-                differ = max(differ, share)
-            largest = max(largest, differ)
-            position, calls = position + len(scores), calls + 1
-            # Written so that a NaN, which no comparison admits, fails as well.
-            if not largest <= allowed:
-                raise _mismatch(f"at a distance of {largest:.3g}", f"{allowed:.3g} is allowed")
-            if not dice >= (golden.least_dice or 0.0):
-                raise _mismatch(f"with a Dice of {dice:.3g}", f"{golden.least_dice:.3g} is least")
-    return calls, largest
-
-
-def _mismatch(found: str, allowed: str) -> Refused:
-    return Refused(
-        f"a golden case answered {found} from what was recorded at the facility, where {allowed}: "
-        "this machine does not compute what was certified; don't use it here",
-        code="golden_mismatch",
-    )
-
-
-def distance(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> tuple[float, float]:
-    """(largest part of a case's voxels that differ, least Dice of a structure) of [n, voxels]."""
-    if ours.shape != theirs.shape:
-        return math.inf, 0.0
-    share = float((ours != theirs).mean(axis=1).max())
-    least = 1.0
-    if share > 0:
-        for one, other in zip(ours, theirs, strict=True):
-            for label in set(np.unique(one)) | set(np.unique(other)):
-                mine, its = one == label, other == label
-                marked = int(mine.sum()), int(its.sum())
-                if label != 0 and max(marked) >= SMALL_STRUCTURE:
-                    least = min(least, 2 * int((mine & its).sum()) / sum(marked))
-    return share, least
-
-
 def _recorded(
     sandbox: Runner, arrays: Arrays, contract: Contract, seed: str, batches: Sequence[int]
 ) -> tuple[tuple[GoldenRun, ...], NDArray[np.uint8] | None]:
@@ -263,7 +137,7 @@ def _recorded(
     by_case, same = [], True
     for batch in sorted(set(batches), reverse=True):
         order = _order(seed, batch, cases)
-        answers = list(_answers(sandbox, arrays, contract, batch, order))
+        answers = list(answers_of(sandbox, arrays, contract, batch, order))
         scores = np.concatenate([numbers for numbers, _ in answers])
         runs.append(GoldenRun(batch=batch, order=order, scores=tuple(map(float, scores))))
         by_case.append([score for _, score in sorted(zip(order, scores.tolist(), strict=True))])
@@ -303,7 +177,7 @@ def _raw(sandbox: Runner, inputs: GoldenInputs, contract: Contract) -> _Raw:
             for name, data in made_files(tensor, inputs.seed, case).items()
         }
         listed = [RawCase(folder=case, row=case % inputs.cases) for case in range(number)]
-        arrays = _read(files, contract, listed, inputs.arrays) if listed else {}
+        arrays = read_raw(files, contract, listed, inputs.arrays) if listed else {}
     except Invalid as error:
         return _Raw(none=f"such images can't be made up: {error.message}"[:300])
     if not listed:
@@ -317,22 +191,6 @@ def _raw(sandbox: Runner, inputs: GoldenInputs, contract: Contract) -> _Raw:
         {path: data for path, data in files.items() if path.startswith(folders)},
         {name: array[usable] for name, array in arrays.items()},
     )
-
-
-def _read(
-    files: Mapping[str, bytes], contract: Contract, cases: Sequence[RawCase], block: Arrays
-) -> Arrays:
-    """The inputs of raw cases: images from their files, the others from the block. Invalid."""
-    from serving.bundle.raw_read import image_of
-
-    made: dict[str, list[NDArray[Any]]] = {tensor.name: [] for tensor in contract.inputs}
-    for case in cases:
-        of_case = raw_files(files, contract, case)
-        for tensor in contract.inputs:
-            given = of_case.get(tensor.name)
-            row = block[tensor.name][case.row] if given is None else image_of(tensor, given)
-            made[tensor.name].append(row)
-    return {name: np.stack(rows) for name, rows in made.items()}
 
 
 def _answerable(sandbox: Runner, inputs: GoldenInputs, contract: Contract) -> GoldenInputs:
@@ -351,7 +209,7 @@ def _answered(sandbox: Runner, arrays: Arrays, contract: Contract, cases: int) -
     usable = []
     for case in range(cases):
         try:
-            list(_answers(sandbox, arrays, contract, 1, (case,)))
+            list(answers_of(sandbox, arrays, contract, 1, (case,)))
         except ModelFailure as failure:
             if failure.fatal:
                 raise
@@ -364,16 +222,3 @@ def _order(seed: str, batch: int, cases: int) -> tuple[int, ...]:
     """Cases by the hash of their number: another order for each batch size."""
     keys = [hashlib.sha256(f"{seed}/{batch}/{case}".encode()).digest() for case in range(cases)]
     return tuple(sorted(range(cases), key=keys.__getitem__))
-
-
-def _answers(
-    sandbox: Runner, arrays: Arrays, contract: Contract, batch: int, order: tuple[int, ...]
-) -> Iterator[Answer]:
-    for start in range(0, len(order), batch):
-        chosen = list(order[start : start + batch])
-        outputs = sandbox.run({name: array[chosen] for name, array in arrays.items()})
-        check_outputs(contract, outputs, len(chosen))
-        maps = None
-        if contract.reference is not None:
-            maps = outputs[contract.score].reshape(len(chosen), -1).astype(np.uint8)
-        yield numbers_of(contract, outputs), maps

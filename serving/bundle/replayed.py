@@ -28,7 +28,7 @@ def replayed(
     Raises Unavailable (golden_unavailable) where parts are missing, what `golden.replay` raises.
     """
     try:
-        from serving.bundle.golden import replay
+        from serving.bundle.golden_replay import replay
 
         if sandbox_factory is None:
             from serving.sandbox.process import Sandbox

@@ -27,7 +27,7 @@ from registry.trust.errors import TouchstoneError
 from registry.trust.keys import Identity, issue
 from serving.bundle.download import download
 from serving.bundle.exits import exit_status
-from serving.bundle.golden import Golden
+from serving.bundle.golden_files import Golden
 from serving.bundle.pack import subjects, write_bundle
 from serving.bundle.policy import Policy, Witness
 from serving.bundle.verify import verify

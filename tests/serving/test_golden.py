@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import Invalid, Refused, Tampered
-from serving.bundle.golden import GoldenInputs, make_inputs, record, replay
+from serving.bundle.golden import GoldenInputs, make_inputs, record
+from serving.bundle.golden_replay import replay
 from serving.sandbox import ModelFailure, Sandbox
 from tests.serving import certified
 from tests.serving.certified import CONTRACT, PROTOCOL

@@ -11,7 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from registry.trust.canonical import canonical
 from registry.trust.errors import Refused, Tampered
 from serving.bundle import raw_read
-from serving.bundle.golden import distance, make_inputs, record, replay
+from serving.bundle.golden import make_inputs, record
+from serving.bundle.golden_answers import distance
+from serving.bundle.golden_replay import replay
 from serving.bundle.layout import check_paths
 from serving.bundle.raw_made import made_files
 from serving.bundle.raw_read import image_of

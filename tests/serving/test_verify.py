@@ -19,7 +19,7 @@ from registry.trust.canonical import canonical
 from registry.trust.certificate import new_statement
 from registry.trust.errors import Refused, TouchstoneError
 from registry.trust.keys import Identity, issue, pem_of
-from serving.bundle.golden import Golden
+from serving.bundle.golden_files import Golden
 from serving.bundle.layout import UNSIGNED
 from serving.bundle.pack import write_bundle
 from serving.bundle.policy import Policy
