@@ -39,7 +39,8 @@ from safetensors.numpy import save_file
 
 from registry.storage.local import LocalStore
 from registry.trust.canonical import canonical, digest_of
-from validators.cohort.keys import CohortKeys, create_keys
+from validators.cohort.key_store import create_keys
+from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import Manifest
 from validators.cohort.seal import seal
 from validators.cohort.stream import stream
@@ -73,7 +74,7 @@ _SEAL = """
 import json, sys, time
 from pathlib import Path
 from registry.storage.local import LocalStore
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.manifest import manifest_bytes, manifest_path
 from validators.cohort.seal import seal
 folder = Path(sys.argv[1])

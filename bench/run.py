@@ -44,7 +44,7 @@ from serving.batches import batch_of
 from serving.client import Restarts, answered
 from serving.inference.remote import RemoteSandbox
 from serving.sandbox import Sandbox
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 from validators.cohort.stream import stream
@@ -186,7 +186,7 @@ from pathlib import Path
 from bench.run import SMALL, contract_of, peak, pool_of
 from registry.storage.local import LocalStore
 from serving.client import Restarts, answered
-from validators.cohort.keys import open_keys
+from validators.cohort.key_store import open_keys
 from validators.cohort.manifest import parse_manifest
 from validators.cohort.stream import stream
 folder = Path(sys.argv[1])

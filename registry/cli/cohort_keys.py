@@ -18,7 +18,7 @@ from registry.trust.errors import Invalid, Tampered
 def rewrap(cohort: str, version: str, to_file: bool, as_json: bool) -> None:
     """Wrap the data keys by what TOUCHSTONE_KEY_ENCRYPTION names, or by the key file."""
     from registry.storage.key_encryption import key_encryption
-    from validators.cohort.keys import rewrap_keys
+    from validators.cohort.key_store import rewrap_keys
 
     settings = read_settings()
     on_facility_machine(settings.home)
@@ -41,7 +41,7 @@ def erase_patients(
     from registry.storage.opening import open_store
     from registry.trust.canonical import sha256_bytes
     from validators.cohort.erase import erase
-    from validators.cohort.keys import create_keys
+    from validators.cohort.key_store import create_keys
     from validators.cohort.manifest import manifest_bytes, manifest_path, parse_manifest
 
     settings = read_settings()
@@ -87,7 +87,7 @@ def erase_patients(
 def destroy(cohort: str, version: str, reason: str, as_json: bool) -> None:
     """Destroy the data keys of a version on which no certificate rests. There is no way back."""
     from registry.cli.seen import link_index
-    from validators.cohort.keys import destroy_keys
+    from validators.cohort.key_store import destroy_keys
 
     settings = read_settings()
     client = Client(settings)

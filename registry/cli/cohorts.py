@@ -96,7 +96,7 @@ def seal_staged(staged: Path, cohort: str, version: str, until: str | None, as_j
     from registry.storage.key_encryption import key_encryption
     from registry.storage.opening import open_store
     from validators.cohort.ingest import open_staged
-    from validators.cohort.keys import create_keys
+    from validators.cohort.key_store import create_keys
     from validators.cohort.manifest import manifest_bytes
     from validators.cohort.seal import seal
 

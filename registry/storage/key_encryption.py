@@ -28,13 +28,8 @@ from registry.settings import Settings
 from registry.storage.s3_settings import checked_endpoint, credential_lines
 from registry.trust.errors import Invalid, Refused, Unavailable
 from registry.trust.signer import open_session, parse_uri
-from validators.cohort.keys import (
-    CohortKeys,
-    Context,
-    KeyEncryption,
-    bound,
-    open_keys,
-)
+from validators.cohort.key_store import open_keys
+from validators.cohort.keys import CohortKeys, Context, KeyEncryption, bound
 from validators.cohort.manifest import Manifest
 
 _NONCE, _TAG = 12, 128

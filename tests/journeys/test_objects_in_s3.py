@@ -24,7 +24,7 @@ from tests.object_store import S3Server
 from tests.object_store import s3_server as s3_server
 from tests.validators.cohort_example import SHARD, contract, few_scans
 from validators.cohort.ingest import ingest
-from validators.cohort.keys import create_keys, open_keys
+from validators.cohort.key_store import create_keys, open_keys
 from validators.cohort.manifest import manifest_bytes, parse_manifest
 from validators.cohort.seal import seal
 from validators.cohort.stream import read_reference, stream

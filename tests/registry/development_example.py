@@ -15,7 +15,7 @@ from tests.registry.facility_example import Example, facility_example
 from tests.registry.locked import lock_cohort, no_restriction
 from tests.validators.cohort_example import contract, few_scans
 from validators.cohort.ingest import ingest
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 

@@ -22,7 +22,7 @@ from registry.trust.keys import issue, key_id, load_identity
 from tests.registry.facility_example import Example, facility_example, honest
 from tests.registry.locked import lock_cohort, no_restriction, signature
 from tests.registry.role import Role, acting
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 

@@ -27,7 +27,7 @@ from tests.registry.locked import lock_cohort, no_restriction
 from tests.serving import hostile
 from tests.serving.test_inspect import REFUSED_FILES
 from validators.cohort.ingest import open_staged
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.manifest import Manifest, manifest_bytes
 from validators.cohort.seal import seal
 

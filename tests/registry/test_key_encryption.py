@@ -12,7 +12,7 @@ from registry.settings import Settings, read_settings
 from registry.storage.key_encryption import key_encryption
 from registry.trust.errors import Conflict, Invalid, Refused, Unavailable
 from tests.registry.kms_server import KmsServer, kms_server
-from validators.cohort.keys import create_keys, destroy_keys, open_keys, rewrap_keys
+from validators.cohort.key_store import create_keys, destroy_keys, open_keys, rewrap_keys
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,8 @@ from registry.settings import read_settings
 from registry.storage.key_encryption import key_encryption
 from registry.trust.errors import Invalid, Refused, Unavailable
 from tests.registry.soft_token import SoftToken, soft_token
-from validators.cohort.keys import (
-    CohortKeys,
-    KeyEncryption,
-    create_keys,
-    destroy_keys,
-    open_keys,
-    rewrap_keys,
-)
+from validators.cohort.key_store import create_keys, destroy_keys, open_keys, rewrap_keys
+from validators.cohort.keys import CohortKeys, KeyEncryption
 
 WRAP = "pkcs11:token=kek;object=wrap"
 

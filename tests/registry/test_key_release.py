@@ -24,7 +24,8 @@ from tests.registry.facility_example import (
 )
 from tests.registry.role import Role
 from tests.registry.test_life_stop import WORKER
-from validators.cohort.keys import CohortKeys, open_keys
+from validators.cohort.key_store import open_keys
+from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import Manifest, parse_manifest
 from validators.cohort.stream import read_salted_reference, stream
 

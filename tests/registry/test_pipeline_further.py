@@ -277,7 +277,7 @@ def test_readers_weights_and_hospitals_are_read_from_the_sealed_cohort(life: Exa
 
 def _reference(life: Example) -> Any:
     from registry.submissions.lock import cohort, load_manifest
-    from validators.cohort.keys import open_keys
+    from validators.cohort.key_store import open_keys
     from validators.cohort.stream import read_reference
 
     row = cohort(life.api, life.people["Sam"], "nodules")

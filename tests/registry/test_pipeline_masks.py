@@ -27,7 +27,7 @@ from tests.registry.further_example import carried, exchange, report_of
 from tests.registry.locked import lock_cohort, no_restriction
 from tests.validators.masks_made import SHAPE, contract_of_masks, staged_masks
 from validators.cohort.ingest import Staged
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.manifest import Manifest, manifest_bytes
 from validators.cohort.reference_masks import LABELS
 from validators.cohort.seal import seal

@@ -36,7 +36,7 @@ from tests.validators.test_cohort_mutations import (
 )
 from validators.cohort.envelope import encrypt
 from validators.cohort.ingest import open_staged
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.manifest import manifest_bytes, parse_manifest
 from validators.cohort.seal import seal
 from validators.cohort.verify import check_listed, verify

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from registry.storage.local import LocalStore
 from registry.trust.canonical import canonical
 from validators.cohort.ingest import Staged, ingest, open_staged
-from validators.cohort.keys import CohortKeys, create_keys
+from validators.cohort.key_store import create_keys
+from validators.cohort.keys import CohortKeys
 from validators.cohort.lidc import installed_lidc
 from validators.cohort.manifest import Manifest
 from validators.cohort.seal import seal

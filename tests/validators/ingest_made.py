@@ -7,7 +7,7 @@ from typing import Any
 from registry.storage.local import LocalStore
 from tests.validators.dicom_made import ROOT, SECRETS, noise, statement, write_series
 from validators.cohort.ingest import Staged
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.seal import seal
 from validators.cohort.stream import stream
 from validators.contract.read import parse_contract

@@ -11,7 +11,8 @@ from registry.storage.local import LocalStore
 from tests.validators.dicom_made import noise, segmentation, statement, volume_of, write_series
 from tests.validators.ingest_made import sign, table
 from validators.cohort.ingest import Staged, ingest
-from validators.cohort.keys import CohortKeys, create_keys
+from validators.cohort.key_store import create_keys
+from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import Manifest
 from validators.cohort.seal import seal
 from validators.contract.read import parse_contract

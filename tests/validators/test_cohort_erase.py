@@ -10,7 +10,8 @@ from registry.trust.errors import Conflict, Invalid, Tampered
 from tests.validators.cohort_example import Sealed, sealed_example
 from validators.cohort.contents import SALT
 from validators.cohort.erase import ERASED, erase
-from validators.cohort.keys import CohortKeys, create_keys, open_keys
+from validators.cohort.key_store import create_keys, open_keys
+from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import Manifest, manifest_bytes
 from validators.cohort.stream import read_reference, read_salted_reference, stream
 from validators.cohort.verify import verify

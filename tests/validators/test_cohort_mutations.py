@@ -17,7 +17,8 @@ from registry.trust.errors import NotFound, Tampered
 from tests.validators.cohort_example import SHARD, Sealed, sealed_example
 from validators.cohort.contents import parse_shard, shard_bytes, shard_digests, table_bytes
 from validators.cohort.envelope import lock, unlock
-from validators.cohort.keys import CohortKeys, create_keys
+from validators.cohort.key_store import create_keys
+from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import (
     Manifest,
     SealedObject,

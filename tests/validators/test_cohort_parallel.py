@@ -28,7 +28,8 @@ from validators.cohort.contents import (
     shard_bytes,
     shard_digests,
 )
-from validators.cohort.keys import CohortKeys, create_keys
+from validators.cohort.key_store import create_keys
+from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import Manifest, case_digest, manifest_bytes, parse_manifest
 from validators.cohort.one_case import Cases
 from validators.cohort.seal import seal

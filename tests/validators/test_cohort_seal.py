@@ -20,7 +20,8 @@ from safetensors.numpy import load_file, save_file
 from registry.storage.local import LocalStore
 from registry.trust.errors import Conflict, Invalid, NotFound
 from tests.validators.cohort_example import CONTRACT, SHARD, Sealed, few_scans, sealed_example
-from validators.cohort.keys import CohortKeys, create_keys, open_keys
+from validators.cohort.key_store import create_keys, open_keys
+from validators.cohort.keys import CohortKeys
 from validators.cohort.manifest import manifest_bytes, parse_manifest, root_of
 from validators.cohort.seal import seal
 from validators.cohort.stream import read_reference, stream
@@ -226,7 +227,7 @@ import os, signal, sys
 from pathlib import Path
 from registry.storage.local import LocalStore
 from validators.cohort.ingest import ingest
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.seal import seal
 from validators.protocol.read import read_contract
 
@@ -272,7 +273,7 @@ _KILLED_AT = """
 import os, signal, sys, threading
 from pathlib import Path
 from registry.storage.local import LocalStore
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 

@@ -14,14 +14,8 @@ from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.errors import Invalid, NotFound, Refused, Tampered, TouchstoneError
 from tests.validators.cohort_example import Sealed, sealed_example
 from validators.cohort.envelope import decrypt, encrypt
-from validators.cohort.keys import (
-    CohortKeys,
-    InputKey,
-    KeyFile,
-    ReferenceKey,
-    create_keys,
-    open_keys,
-)
+from validators.cohort.key_store import create_keys, open_keys
+from validators.cohort.keys import CohortKeys, InputKey, KeyFile, ReferenceKey
 from validators.cohort.manifest import (
     Manifest,
     description_of,

@@ -19,7 +19,7 @@ from validators.cohort import lidc
 from validators.cohort.agreement import krippendorff_alpha
 from validators.cohort.drawing import area, filled
 from validators.cohort.ingest import check_inputs, ingest
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.lidc import KIND, Lidc, installed_lidc, linked, reader_agreement
 from validators.cohort.source import half_of, open_source
 

@@ -25,7 +25,7 @@ from validators.cohort.catalogue import catalogue_entry
 from validators.cohort.contents import shard_bytes
 from validators.cohort.erase import erase
 from validators.cohort.ingest import Staged, ingest, open_staged
-from validators.cohort.keys import create_keys
+from validators.cohort.key_store import create_keys
 from validators.cohort.manifest import (
     description_of,
     manifest_bytes,
