@@ -125,7 +125,8 @@ def paired_area_draw(
             for shift in shifts
         ]
         code = None if sizes == (1,) else patient
-        found, plain = paired_areas(*scores, positive, code), paired_areas(*scores, positive)
+        new, old = scores
+        found, plain = paired_areas(new, old, positive, code), paired_areas(new, old, positive)
         half = -float(special.ndtri(TAIL)) * plain.standard_error
         return found.gating(TAIL), (plain.value - half, plain.value + half)
 

@@ -180,9 +180,11 @@ def row(draw: Draw, cohorts: int, seed: int) -> list[str]:
     counted, trues, misses = 0, [], np.zeros(4)
     for _ in range(cohorts):
         drawn = draw(rng)
-        if drawn is None or drawn[2] is None:
+        if drawn is None:
             continue
         true, judged, textbook = drawn
+        if textbook is None:
+            continue
         counted += 1
         trues.append(true)
         misses += [judged[0] > true + 1e-12, judged[1] < true - 1e-12,

@@ -121,7 +121,7 @@ def clustered_auc_draw(patients: int, prevalence: float, alike: float, auc: floa
 
 def gap_draw(metric: str, n: int, here: float, there: float, alike: float | None) -> Draw:
     """The gap of a (n positives) to the rest (2 n); with `alike`, patients have cases in both."""
-    rule = SubgroupRule(attribute="group", metric=metric, margin=0.1)  # type: ignore[arg-type]
+    rule = SubgroupRule(attribute="group", metric=metric, margin=0.1)
     asked = Protocol(
         id="coverage", version="1", threshold=0.5, reference_standard="simulated",
         intended_use=IntendedUse(purpose="bench", population="none", setting="none"),

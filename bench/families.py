@@ -45,7 +45,12 @@ def family_passes(rules: Protocol, looks: int, positives: int, rng: np.random.Ge
     for _ in range(looks):
         found = rng.random(len(positive)) < GOAL
         score = np.where(positive & found, 0.9, 0.1)
-        if evaluate(CaseTable(reference=positive, score=score), rules).verdict.overall == "pass":
+        if (
+            evaluate(
+                CaseTable(reference=positive.astype(np.int8), score=score), rules
+            ).verdict.overall
+            == "pass"
+        ):
             return True
     return False
 
@@ -95,7 +100,7 @@ def judged(
         found = rng.binomial(positives, values)
         right = (np.arange(positives) < found[:, None]).ravel()
         cases = CaseTable(
-            reference=np.arange(6 * positives + 6) < 6 * positives,
+            reference=(np.arange(6 * positives + 6) < 6 * positives).astype(np.int8),
             score=np.append(np.where(right, 0.9, 0.1), np.full(6, 0.1)),
             attributes={"g": np.append(np.repeat(names, positives), names)},
         )

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,10 @@ def bare(name: str, data: bytes, provider: Provider) -> None:
     for batch in BATCHES:
         feeds = {"x": images(batch)}
         plain, bound = alternate(
-            lambda feeds=feeds: on_gpu.run(["score"], feeds),
-            lambda feeds=feeds: run_bound(on_gpu, feeds, ["score"], "cuda"),
+            partial(on_gpu.run, ["score"], feeds),
+            partial(run_bound, on_gpu, feeds, ["score"], "cuda"),
         )
-        cpu = seconds(lambda feeds=feeds: on_cpu.run(["score"], feeds))
+        cpu = seconds(partial(on_cpu.run, ["score"], feeds))
         print(
             f"{name:10} batch {batch:3}  {batch / bound:9.0f} images/s bound  "
             f"{batch / plain:9.0f} not bound  {batch / cpu:7.0f} on the CPU"
@@ -102,7 +103,7 @@ def sandboxed(provider: Provider) -> None:
         for batch in BATCHES:
             inputs = {"x": images(batch)}
             sandbox.run(inputs)
-            took = seconds(lambda inputs=inputs: sandbox.run(inputs))
+            took = seconds(partial(sandbox.run, inputs))
             print(f"resnet-18  batch {batch:3}  {batch / took:9.0f} images/s through the sandbox")
 
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,9 @@ def measure(model: Model, tcp: str, unix: str, token: str) -> dict[str, float]:
             session.run(None, {n: a[start : start + model.batch] for n, a in model.inputs.items()})
 
     with ExitStack() as stack:
-        sandboxes = {
+        sandboxes: dict[str, Sandbox | RemoteSandbox] = {
             "in process": stack.enter_context(Sandbox.start()),
-            "shared memory": stack.enter_context(RemoteSandbox.start(unix, token)),
+            "shared memory": (shared := stack.enter_context(RemoteSandbox.start(unix, token))),
             "unix socket": stack.enter_context(
                 RemoteSandbox.start(unix, token, shared_memory=False)
             ),
@@ -117,10 +118,10 @@ def measure(model: Model, tcp: str, unix: str, token: str) -> dict[str, float]:
         rounds = []
         for _ in range(ROUNDS):
             base = seconds(loop)
-            row = {name: base / seconds(lambda n=name: run(n)) for name in WAYS}
+            row = {name: base / seconds(partial(run, name)) for name in WAYS}
             rounds.append({"bare": model.cases / base, **row})
         assert len(scores) == 1, "the scores differ between the ways"
-        assert sandboxes["shared memory"].transport == "shared memory"
+        assert shared.transport == "shared memory"
     return {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
 
 

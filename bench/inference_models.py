@@ -68,7 +68,7 @@ def cnn(kind: int) -> bytes:
     for number, width in enumerate(WIDTHS, 1):
         kernel = random.normal(size=(width, before, 3, 3)) / np.sqrt(before * 9 * 64)
         weights.append(numpy_helper.from_array(kernel.astype(np.float32), f"k{number}"))
-        options = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}
+        options: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}
         nodes += [
             helper.make_node("Conv", [f"c{number - 1}", f"k{number}"], [f"h{number}"], **options),
             helper.make_node("Relu", [f"h{number}"], [f"c{number}"]),

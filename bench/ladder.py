@@ -131,7 +131,7 @@ def family(attack: str, answers: str, positives: int, seed: int) -> tuple[Outcom
     scores, best = ATTACKS[attack](rng, answers, positives)
     size = 2 * positives
     at_gate = 1 / (1 + np.exp(-scores[size:] / scores[size:].std()))
-    table = CaseTable(reference=np.arange(size) < positives, score=at_gate)
+    table = CaseTable(reference=(np.arange(size) < positives).astype(np.int8), score=at_gate)
     verdict = evaluate(table, RULES).verdict.overall
     return Outcome(
         auc(scores[:size], positives), auc(scores[size:], positives), verdict == "pass"

@@ -66,7 +66,7 @@ def measure(events: int, databases: Databases, home: Path) -> None:
 
     def write(count: int) -> None:
         with psycopg.connect(str(databases.worker)) as connection:
-            connection.execute(WRITE.format(count))  # type: ignore[call-overload]
+            connection.execute(WRITE.format(count))
 
     quarter = events // 4
     for part in range(4):

@@ -1,6 +1,8 @@
 """Networks of the sizes that the benches speak of, with random weights, as ONNX files."""
 
 import itertools
+import math
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +24,7 @@ class _Graph:
 
     def weight(self, *shape: int) -> str:
         """Random weights that keep the size of what goes through."""
-        values = self._random.normal(size=shape) * np.sqrt(2 / max(1, np.prod(shape[1:])))
+        values = self._random.normal(size=shape) * np.sqrt(2 / max(1, math.prod(shape[1:])))
         self.weights.append(numpy_helper.from_array(values.astype(np.float32), name := self.name()))
         return name
 
@@ -30,7 +32,7 @@ class _Graph:
         """A name that is not taken."""
         return f"v{next(self._number)}"
 
-    def node(self, kind: str, *inputs: str, **more: object) -> str:
+    def node(self, kind: str, *inputs: str, **more: Any) -> str:
         """A node with one output."""
         self.nodes.append(helper.make_node(kind, list(inputs), [name := self.name()], **more))
         return name

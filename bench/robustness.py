@@ -79,7 +79,7 @@ def scores(patients: int, images: int, alike: float, same: float, auc: float) ->
         for area in (auc, auc - drop):
             noise = math.sqrt(same) * shared + math.sqrt(1 - same) * _noise(rng, code, alike)
             shift = math.sqrt(2) * float(special.ndtri(area)) * positive
-            pair.append(CaseTable(positive, special.ndtr(noise + shift), code))
+            pair.append(CaseTable(positive.astype(np.int8), special.ndtr(noise + shift), code))
         return pair[0], pair[1]
 
     return draw
@@ -100,8 +100,9 @@ def collapse(patients: int, auc: float) -> Draw:
         score = special.ndtr(rng.normal(size=2 * patients) + shift * positive)
         falls = positive & (rng.random(2 * patients) < drop / auc)
         code = np.arange(2 * patients)
-        return CaseTable(positive, score, code), CaseTable(
-            positive, np.where(falls, 0.0, score), code
+        reference = positive.astype(np.int8)
+        return CaseTable(reference, score, code), CaseTable(
+            reference, np.where(falls, 0.0, score), code
         )
 
     return draw
@@ -125,6 +126,8 @@ def errors(console: Console, title: str, metric: Metric,
                 )
                 if true:
                     counts[found.outcome] += 1
+                    if found.interval is None:
+                        raise AssertionError("a drop of a full table has an interval")
                     widths.append(found.interval.high - found.interval.low)
                 else:
                     power += found.outcome == "pass"

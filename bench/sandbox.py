@@ -47,7 +47,7 @@ def network(hidden: int, channels: int) -> bytes:
 
     nodes, weights, image, size = [], [], "image", 4096
     if channels:
-        options = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}
+        options: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}
         nodes = [
             helper.make_node("Conv", ["image", "k1"], ["c1"], **options),
             helper.make_node("Relu", ["c1"], ["r1"]),

@@ -96,9 +96,9 @@ def row(
             missed[metric][1] += high < true[metric]
             widths[metric].append(high - low)
     return {
-        metric: (*missed[metric], float(np.median(of)) if (of := widths[metric]) else math.nan)
-        for metric in METRICS
-    }  # type: ignore[return-value]
+        metric: (over, under, lost, float(np.median(of)) if (of := widths[metric]) else math.nan)
+        for metric, (over, under, lost) in missed.items()
+    }
 
 
 def run(console: Console, design: Design, sizes: tuple[tuple[int, int], ...]) -> None:

@@ -69,7 +69,8 @@ def serve(
         PilotMode, typer.Option(help="`assistive` only where the certificate allows it.")
     ] = PilotMode.shadow,
     pilot: Annotated[
-        bool, typer.Option(help="Keep a pseudonymised log of predictions; needs the extra `monitor`.")
+        bool,
+        typer.Option(help="Keep a pseudonymised log of predictions; needs the extra `monitor`."),
     ] = False,
     state: State = None,
     allow_demo: AllowDemo = False,
