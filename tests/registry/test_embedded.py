@@ -259,12 +259,16 @@ def test_no_value_of_a_row_gets_into_the_log(home: Home) -> None:
         with EmbeddedPostgres(home.postgres) as cluster:
             ask(cluster, "CREATE TABLE cases (id text PRIMARY KEY, age int CHECK (age < 120))")
             ask(cluster, "INSERT INTO cases VALUES (%s, %s)", "patient-4711", 60)
-            for values in (("patient-4711", 61), ("patient-4712", 777), ("patient-4713", "old")):
+            for values in (
+                ("patient-4711", 61),
+                ("patient-4712", 777_000_777),
+                ("patient-4713", "old"),
+            ):
                 with pytest.raises(psycopg.Error):
                     ask(cluster, "INSERT INTO cases VALUES (%s, %s)", *values)
             said = cluster.log.read_text()
         assert said.count("ERROR") >= 3
         assert "patient-47" not in said
-        assert "777" not in said
+        assert "777000777" not in said
 
     as_account(home.account, play)

@@ -281,17 +281,17 @@ def test_an_unforeseen_error_is_tried_three_times_and_its_text_is_never_kept(
 ) -> None:
     life.fresh()
     submission = life.queued(honest())
-    error = KeyError("patient 0042 scored 0.97")
+    error = KeyError("PAT-0042 scored 0.97")
     failing(error, "running", opened=True, monkeypatch=monkeypatch)
     with caplog.at_level(logging.DEBUG):
         for _ in range(2):
             with pytest.raises(module.Unforeseen) as raised:
                 carried(life)
-            assert "0042" not in "".join(traceback.format_exception(raised.value))
+            assert "PAT-0042" not in "".join(traceback.format_exception(raised.value))
         assert carried(life) == "technical_failure"
-    assert "0042" not in caplog.text
+    assert "PAT-0042" not in caplog.text
     assert "KeyError at" in caplog.text
-    assert "0042" not in str(life.row(submission))
+    assert "PAT-0042" not in str(life.row(submission))
     assert finding(life, submission) == ("unforeseen", M), "the model may have provoked it"
     assert life.attempt(submission) == "spent"
 
