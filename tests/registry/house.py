@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from registry.audit.checkpoints import certified_log
+from registry.audit.drafted import certified_log
 from registry.facility import Facility, open_facility
 from registry.identity import accounts, enrolment, sign_in
 from registry.identity.caller import Caller
