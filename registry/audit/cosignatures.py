@@ -25,7 +25,14 @@ from registry.database.record import Row
 from registry.facility import Facility
 from registry.identity.caller import Caller
 from registry.identity.policy import require
-from registry.trust.checkpoint import parse, parse_witness_key, verified, with_line, witnessed_at
+from registry.trust.checkpoint import (
+    parse,
+    parse_witness_key,
+    verified,
+    verifier_key,
+    with_line,
+    witnessed_at,
+)
 from registry.trust.errors import Invalid, NotFound, TouchstoneError
 
 log = logging.getLogger("touchstone.log")
@@ -94,7 +101,10 @@ def last_seen(facility: Facility) -> dict[str, Row]:
 
 
 def listing(facility: Facility, caller: Caller) -> dict[str, Any]:
-    """The facility's witnesses, what each co-signed last, and what the last question came to."""
+    """The facility's witnesses, what each co-signed last, and what the last question came to.
+
+    `verifier_key` is the log's own, which a witness is told.
+    """
     require(caller, "witness.read")
     chosen = configured(facility)
     note = latest_note(facility)
@@ -116,7 +126,14 @@ def listing(facility: Facility, caller: Caller) -> dict[str, Any]:
             "answered_at": answer.get("at"),
             "trouble": answer.get("trouble"),
         })  # fmt: skip
-    return {"needed": chosen.needed, "size": size, "witnesses": rows}
+    key = log_key(facility)
+    return {
+        "origin": key.origin,
+        "verifier_key": verifier_key(key.origin, key.key.public_key()),
+        "needed": chosen.needed,
+        "size": size,
+        "witnesses": rows,
+    }
 
 
 def request_for(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from registry.cli.client import Client
-from registry.cli.output import print_json, show, show_table
+from registry.cli.output import console, print_json, show, show_table
 from registry.settings import read_settings
 from registry.trust.errors import Invalid
 
@@ -26,6 +26,8 @@ def show_witnesses(as_json: bool) -> None:
         f"of {found['size']} events"
     )
     show_table(rows, columns, title)
+    console.print(f"the log's key, for a witness: {found['verifier_key']}", markup=False,
+                  soft_wrap=True)  # fmt: skip
 
 
 def write_request(name: str, out: Path, old: int | None, as_json: bool) -> None:

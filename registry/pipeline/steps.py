@@ -168,7 +168,7 @@ def prepare(work: Work) -> None:
     started = time.monotonic()
     digest = None
     if work.row["verdict"] in ("pass", "conditional") and work.row["certifiable"]:
-        log = _log(work)
+        log = log_of(work)
         work.trace.model_had_a_hand = True
         files, statement = bundle_and_statement(work, log)
         for name, data in files.items():
@@ -191,7 +191,7 @@ def prepare(work: Work) -> None:
         )
 
 
-def _log(work: Work) -> CertifiedLog:
+def log_of(work: Work) -> CertifiedLog:
     """The log over what led to the verdict; the same when the step is run again."""
     if work.output_of("log") is None:
         started = time.monotonic()

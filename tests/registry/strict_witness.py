@@ -15,6 +15,8 @@ import os
 import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,13 @@ class StrictWitness:
 
     def trust(self, origin: str, key: Ed25519PublicKey) -> None:
         """Watch the log of this origin from now on."""
+        self._logs[origin] = key
+
+    @contextmanager
+    def forgetting(self, origin: str) -> Iterator[None]:
+        """Not to know this log for a while."""
+        key = self._logs.pop(origin)
+        yield
         self._logs[origin] = key
 
     def saw(self, origin: str) -> tuple[int, bytes]:

@@ -17,13 +17,18 @@ from registry.audit.checkpoints import make_checkpoint, stored_sizes
 from registry.audit.log_key import log_key
 from registry.audit.tiles import published
 from registry.audit.tree import KnownTree
+from registry.database.record import Record
 from registry.identity.caller import Caller
+from registry.pipeline.steps import log_of
+from registry.pipeline.watch import Watch
+from registry.pipeline.work import Work
 from registry.submissions import certified, places, review
+from registry.submissions.fault import AWAY
 from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import parse_statement
 from registry.trust.checkpoint import parse, parse_witness_key, witnessed_at
 from registry.trust.dsse import payload_of
-from registry.trust.errors import NotFound
+from registry.trust.errors import NotFound, Unavailable
 from registry.trust.log_proof import Proven, check_proof
 from registry.trust.merkle import extends
 from registry.trust.tiles import TiledTree, read_checkpoint
@@ -158,6 +163,31 @@ def test_from_the_facilitys_log_by_its_witness_to_the_hospital(
     refused = hospitals(house, clara, model, tmp_path / "other", other)
     assert refused.error is not None
     assert refused.error.code == "not_witnessed"
+
+
+def test_a_submission_waits_for_the_witness_that_its_certificate_needs(
+    house: House, witness: StrictWitness
+) -> None:
+    """The pipeline's own step: nothing is written down until a witness has seen the last event."""
+    worker = Record(str(house.database.worker), size=1)
+    facility = replace(house.facility, record=worker)
+    submission = house.in_review(until="assessed")
+    work = Work(facility, house.row(submission), Watch(worker, submission))
+    origin = log_key(facility).origin
+    with witness.forgetting(origin), pytest.raises(Unavailable, match=witness.name) as raised:
+        log_of(work)
+    assert raised.value.code in AWAY, "the wait is the facility's fault"
+    assert work.output_of("log") is None
+    log = log_of(work)
+    head = parse(log.checkpoint.encode())[0]
+    assert witness.saw(origin) == (head.size, head.root)
+    with worker.transaction() as now:
+        events = now.all("log_events_about", seq=None, subject=submission, organisation=None)
+    assert events[-1]["kind"] == "submission-assessed"
+    assert events[-1]["seq"] <= head.size
+    make_checkpoint(facility)
+    assert log_of(work) == log, "the same when the step is run again"
+    worker.close()
 
 
 def hospitals(
