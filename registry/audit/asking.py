@@ -22,7 +22,7 @@ from typing import Final
 import httpx
 
 from registry.audit.checkpoints import LOOK_SECONDS, latest_note
-from registry.audit.cosignatures import last_seen, note_trouble, take
+from registry.audit.cosignatures import in_trouble, last_seen, note_trouble, take
 from registry.audit.log_key import log_key
 from registry.audit.tree import KnownTree
 from registry.audit.witness_protocol import CALL, LARGEST_ANSWER, request_body, size_in
@@ -69,12 +69,20 @@ class _Trouble(Exception):
     """Why a witness did not co-sign, for people."""
 
 
-async def ask(facility: Facility, known: KnownTree, deadline: dt.timedelta = DEADLINE) -> None:
+async def ask(
+    facility: Facility,
+    known: KnownTree,
+    deadline: dt.timedelta = DEADLINE,
+    *,
+    after_trouble: bool = True,
+) -> None:
     """Ask each witness that has an address and has not co-signed the newest checkpoint.
 
-    Raises only what is wrong on our side: the database away, the file of witnesses wrong.
+    after_trouble: also those whose last answer was none; False for whoever must not wait for them
+    again and again. Raises only what is wrong on our side: the database away, the file of witnesses
+    wrong, the log not what was signed.
     """
-    questions = await asyncio.to_thread(_questions, facility, known)
+    questions = await asyncio.to_thread(_questions, facility, known, after_trouble=after_trouble)
     await asyncio.gather(*(_one(facility, question, deadline) for question in questions))
 
 
@@ -91,8 +99,13 @@ async def ask_for_ever(facility: Facility) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _questions(facility: Facility, known: KnownTree) -> list[Question]:
-    asked = [witness for witness in configured(facility).all if witness.url is not None]
+def _questions(facility: Facility, known: KnownTree, *, after_trouble: bool) -> list[Question]:
+    left_out = set() if after_trouble else in_trouble(facility)
+    asked = [
+        witness
+        for witness in configured(facility).all
+        if witness.url is not None and witness.verifier_key not in left_out
+    ]
     note = latest_note(facility) if asked else None
     if note is None:
         return []

@@ -100,6 +100,13 @@ def last_seen(facility: Facility) -> dict[str, Row]:
         return {row["witness"]: row for row in now.all("cosigned_last")}
 
 
+def in_trouble(facility: Facility) -> set[str]:
+    """The verifier keys of those whose last answer was no co-signature."""
+    with facility.gate.transaction() as now:
+        rows = now.all("witness_answers")
+    return {row["witness"] for row in rows if row["trouble"] is not None}
+
+
 def listing(facility: Facility, caller: Caller) -> dict[str, Any]:
     """The facility's witnesses, what each co-signed last, and what the last question came to.
 

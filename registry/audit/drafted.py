@@ -4,7 +4,8 @@
 
 Rules
 -----
-1. The witnesses are asked now, and not waited for beyond their deadline.
+1. The witnesses are asked now, and not waited for beyond their deadline. Who did not co-sign when
+   asked last is left to the worker's schedule: a draft that comes again costs no more waiting.
 2. Where the facility needs so many of them, a draft waits until so many have co-signed one state
    that covers it; which one is left open, so that a witness asked by files can take its time.
 3. What is missing is said by name.
@@ -35,7 +36,7 @@ def certified_log(facility: Facility, last_event: int | None = None) -> Certifie
     if note is None:
         note = make_checkpoint(facility)
         if chosen.all:
-            asyncio.run(ask(facility, KnownTree(facility.gate)))
+            asyncio.run(ask(facility, KnownTree(facility.gate), after_trouble=False))
         note = with_cosignatures(facility, note)
     _check_enough(note, chosen)
     certificate = pem_of(log_key(facility).certificate).decode()

@@ -173,11 +173,15 @@ def test_a_submission_waits_for_the_witness_that_its_certificate_needs(
     facility = replace(house.facility, record=worker)
     submission = house.in_review(until="assessed")
     work = Work(facility, house.row(submission), Watch(worker, submission))
-    origin = log_key(facility).origin
-    with witness.forgetting(origin), pytest.raises(Unavailable, match=witness.name) as raised:
-        log_of(work)
+    origin, asked = log_key(facility).origin, len(witness.asked)
+    with witness.forgetting(origin):
+        for _ in range(3):
+            with pytest.raises(Unavailable, match=witness.name) as raised:
+                log_of(work)
     assert raised.value.code in AWAY, "the wait is the facility's fault"
+    assert len(witness.asked) == asked + 1, "a draft that comes again does not wait again"
     assert work.output_of("log") is None
+    look(house)
     log = log_of(work)
     head = parse(log.checkpoint.encode())[0]
     assert witness.saw(origin) == (head.size, head.root)

@@ -1,4 +1,4 @@
-"""Witnesses of the log: chosen, asked, taken in, shown; and what a certificate waits for."""
+"""Witnesses of the log: asked, taken in, shown; and what a certificate waits for."""
 
 import asyncio
 import datetime as dt
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI, Header
 from typer.testing import CliRunner
 
+from registry import up
 from registry.api import audit
 from registry.api.problems import install
 from registry.audit.asking import ask
@@ -27,23 +28,24 @@ from registry.audit.checkpoints import latest_note, make_checkpoint
 from registry.audit.cosignatures import listing, take, with_cosignatures
 from registry.audit.drafted import certified_log
 from registry.audit.log_key import log_key
+from registry.audit.reading import prove
+from registry.audit.tiles import published
 from registry.audit.tree import KnownTree
-from registry.audit.witness_protocol import cosignature_in, size_in
-from registry.audit.witnesses import MOST, Witness, configured, parse_witnesses
+from registry.audit.witnesses import configured
 from registry.cli.main import app
 from registry.facility import Facility
 from registry.identity import accounts
 from registry.identity.caller import Caller
-from registry.settings import Databases
+from registry.settings import Databases, read_settings
 from registry.trust.checkpoint import (
     Checkpoint,
     parse,
-    parse_witness_key,
     sign,
     verifier_key,
     witnessed_at,
 )
-from registry.trust.errors import Invalid, Refused, Tampered, TouchstoneError, Unavailable
+from registry.trust.errors import Refused, TouchstoneError, Unavailable
+from registry.trust.log_proof import check_proof
 from registry.trust.merkle import Tree, leaf_hash
 from tests.registry.logged import facility_over, log_some, person
 from tests.registry.role import Role
@@ -105,47 +107,11 @@ def shown(facility: Facility) -> dict[str, Any]:
     return {row["name"]: row for row in listing(facility, ann)["witnesses"]}
 
 
-# -- the file --------------------------------------------------------------------------------------
+# -- the setting ----------------------------------------------------------------------------------
 
 
 def vkey(name: str, kind: int = 4) -> str:
     return verifier_key(name, Ed25519PrivateKey.generate().public_key(), kind)
-
-
-def test_the_file_names_witnesses_addresses_and_how_many_are_needed() -> None:
-    one, two = vkey("w1"), vkey("w2")
-    found = parse_witnesses(f"# ours\nneeded 1\n\n{one}  https://w.example/api/\n{two}\n")
-    assert [(w.name, w.verifier_key, w.url) for w in found.all] == [
-        ("w1", one, "https://w.example/api"), ("w2", two, None)
-    ]  # fmt: skip
-    assert found.needed == 1
-    assert parse_witnesses("").needed == 0
-
-
-ONE = vkey("w1")
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("w1", "line 1: this is not a witness's key"), ("\n" + vkey("w", 1), "line 2: "),
-        (f"{ONE} http://w.example", "https"), (f"{ONE} https://u:p@w.example", "web address"),
-        (f"{ONE} https://w.example?a=b", "query"), (f"{ONE} https://w.example more", "no more"),
-        (f"{ONE}\n{ONE}", "twice"), (f"{ONE}\n{vkey('w1')}", "twice"),
-        (f"{ONE}\nneeded 2", "2 witnesses are needed and 1"), ("needed", "a number"),
-        (f"{ONE}\nneeded 1\nneeded 1", "line 3: `needed` stands once"), ("needed -1", "a number"),
-        ("\n".join(vkey(f"w{n}") for n in range(MOST + 1)), "at most 16"),
-    ],
-)  # fmt: skip
-def test_a_mistake_in_the_file_is_named(text: str, says: str) -> None:
-    with pytest.raises(Invalid, match=says):
-        parse_witnesses(text)
-
-
-def test_the_same_key_under_two_names_is_one_witness() -> None:
-    key = Ed25519PrivateKey.generate().public_key()
-    with pytest.raises(Invalid, match="twice"):
-        parse_witnesses("\n".join(verifier_key(name, key, 4) for name in ("a", "b")))
 
 
 def test_the_facility_is_not_its_own_witness(bare: Facility, tmp_path: Path) -> None:
@@ -156,64 +122,13 @@ def test_the_facility_is_not_its_own_witness(bare: Facility, tmp_path: Path) -> 
         configured(choosing(bare, tmp_path, "nobody"))
 
 
-# -- an answer -------------------------------------------------------------------------------------
-
-
-def answers() -> dict[str, tuple[Callable[[StrictWitness, bytes], bytes], str]]:
-    """What a witness may give back for a checkpoint's text, and what is said of it."""
-    now = int(NOW.timestamp())
-    other = b"elsewhere.example/log\n5\n" + b"A" * 43 + b"=\n"
-
-    def impostor(witness: StrictWitness, text: bytes) -> bytes:
-        return StrictWitness(witness.name, Path()).line(text)
-
-    def forged(witness: StrictWitness, text: bytes) -> bytes:
-        line = witness.line(text)
-        return line[:-6] + bytes([line[-6] ^ 1]) + line[-5:]
-
-    return {
-        "nothing": (lambda w, t: b"", "no line of"),
-        "words": (lambda w, t: b"<html>busy</html>\n", "not made of signature lines"),
-        "no end": (lambda w, t: w.line(t)[:-1], "not made of signature lines"),
-        "too much": (lambda w, t: w.line(t) * 400, "longer than"),
-        "another checkpoint": (lambda w, t: w.line(other), "does not fit this checkpoint"),
-        "another key": (impostor, "no line of"),
-        "forged": (forged, "does not fit this checkpoint|not made of signature lines"),
-        "the future": (lambda w, t: w.line(t, now + 3600), "which is in the future"),
-        "no time": (lambda w, t: w.line(t, 2**63 - 1), "a time that can't be one"),
-        "before it was made": (lambda w, t: w.line(t, now - 3600), "was not made yet"),
-    }
-
-
-@pytest.mark.parametrize("what", answers())
-def test_an_answer_that_is_no_cosignature_of_this_checkpoint_is_not_taken(
-    bare: Facility, tmp_path: Path, what: str
+def test_up_tells_registry_and_worker_who_the_witnesses_are(
+    bare: Facility, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, says = answers()[what]
-    strict = StrictWitness("witness.example", tmp_path)
-    chosen = Witness(*parse_witness_key(strict.verifier_key), strict.verifier_key, None)
-    note = make_checkpoint(bare)
-    text = parse(note)[0].text()
-    line, seen_at = cosignature_in(vkey_line(strict, text), note, chosen, NOW, NOW)
-    assert (line, seen_at) == (strict.line(text, int(NOW.timestamp())), NOW)
-    with pytest.raises((Invalid, Refused, Tampered), match=says):
-        cosignature_in(make(strict, text), note, chosen, NOW, NOW)
-
-
-def vkey_line(strict: StrictWitness, text: bytes) -> bytes:
-    """Its line behind one of somebody else, which is passed over."""
-    stranger = StrictWitness("stranger.example", Path())
-    return stranger.line(text) + strict.line(text, int(NOW.timestamp()))
-
-
-@pytest.mark.parametrize(
-    ("kind", "body", "size"),
-    [("text/x.tlog.size", b"20\n", 20), ("text/x.tlog.size; charset=utf-8", b"0\n", 0),
-     ("text/plain", b"20\n", None), ("text/x.tlog.size", b"20", None),
-     ("text/x.tlog.size", b"020\n", None), ("text/x.tlog.size", b"9" * 30 + b"\n", None)],
-)  # fmt: skip
-def test_a_size_is_read_only_in_its_own_form(kind: str, body: bytes, size: int | None) -> None:
-    assert size_in(kind, body) == size
+    monkeypatch.setenv("TOUCHSTONE_WITNESSES", "/w.txt")
+    for name in ("registry", "worker"):
+        told = up._environment(bare.settings, bare.databases, up.Part(name, [], Path()))
+        assert read_settings(told).witnesses == Path("/w.txt")
 
 
 # -- asking over HTTP ------------------------------------------------------------------------------
@@ -237,6 +152,11 @@ def test_each_new_checkpoint_is_co_signed_once_and_carries_the_line(
     assert len(parse(seen)[1]) == 2
     assert abs(witnessed_at(seen, witness.name, witness.key.public_key()) - NOW) < SOON * 60
     assert latest_note(facility) == note, "the store keeps what the log signed"
+    known = KnownTree(facility.gate)
+    assert published(facility, known, "checkpoint") == seen
+    ann, _ = person(facility.databases, "Ann")
+    given = check_proof(prove(facility, known, ann, "2"), facility.root, dt.datetime.now(dt.UTC))
+    assert given.note == seen
 
 
 def test_a_witness_that_knows_another_size_is_asked_from_there(
