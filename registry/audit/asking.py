@@ -37,8 +37,8 @@ DEADLINE: Final = dt.timedelta(seconds=10)
 _TWO_FACES = "keep both checkpoints; `touchstone audit verify` says more"
 _SAID = {
     400: "it finds the request malformed (400)",
-    403: "it does not know the log's key (403): give its operator the log's verifier key",
-    404: "it does not know this log (404): give its operator the log's origin and verifier key",
+    403: "it does not know this log or its key (403): give its operator the log's verifier key",
+    404: "it does not know this log (404): give its operator the log's verifier key",
     422: "it saw another log, which this one does not continue (422): " + _TWO_FACES,
 }
 log = logging.getLogger("touchstone.log")
@@ -188,6 +188,8 @@ async def _posted(http: httpx.AsyncClient, question: Question, old: int) -> Answ
 def _said(status: int, size: int | None, old: int, ours: int) -> str:
     if status != 409:
         return _SAID.get(status, f"it answered with status {status}")
+    if old == ours and size in (None, old):
+        return f"it co-signed another log of {ours} events (409): {_TWO_FACES}"
     if size is None:
         return "it answered 409 without the size that it saw last"
     if size > ours:
@@ -195,6 +197,4 @@ def _said(status: int, size: int | None, old: int, ours: int) -> str:
             f"it co-signed {size} events of this log and the newest checkpoint is of {ours}: the "
             "log was rolled back, or its checkpoints were"
         )
-    if size == old == ours:
-        return f"it co-signed another log of {size} events (409): {_TWO_FACES}"
     return f"it says that it saw {size} events last and, asked from there, refuses (409)"

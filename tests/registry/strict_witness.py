@@ -87,8 +87,10 @@ class StrictWitness:
             return 400, "text/plain", b"old is larger\n"
         with self._one_at_a_time:
             known, known_root = self.saw(origin)
-            if old != known or (old == size and root != known_root):
+            if old != known:
                 return 409, "text/x.tlog.size", b"%d\n" % known
+            if old == size and root != known_root:
+                return 409, "text/plain", b"another root\n"
             if not _extends(known, known_root, size, root, proof):
                 return 422, "text/plain", b"the proof does not verify\n"
             self._remember(origin, size, root)
