@@ -5,8 +5,8 @@
 Rules
 -----
 1. It proves the event by which the model was certified, which names the signed statement, under
-   a checkpoint over it, the first where nobody co-signs; and that this log is the one whose state the statement quotes,
-   continued.
+   a checkpoint over it, the first where nobody co-signs; and that this log is the one whose state
+   the statement quotes, continued.
 2. Where witnesses co-signed states over the event, it is proven under the one that most of them
    co-signed within a day of the first: a log that was signed twice between two looks of a witness
    has a state that they never saw. Not under a later one, which would date the certificate anew.
