@@ -9,6 +9,7 @@
 | TOUCHSTONE_TOKEN_FILE | a file that holds it instead | none |
 | TOUCHSTONE_KEYS | people's keys | `keys` in the user's configuration directory |
 | TOUCHSTONE_CATALOGUE | what the facility says for the catalogue, a YAML file | none |
+| TOUCHSTONE_WITNESSES | who co-signs the log, a file: `registry/audit/witnesses.py` | none |
 | TOUCHSTONE_KEY_ENCRYPTION | what wraps cohorts' keys: `storage/key_encryption.py` | a key file |
 | TOUCHSTONE_INFERENCE | http://host:port or unix:/path of the server where models run | none |
 | TOUCHSTONE_INFERENCE_TOKEN_FILE | a file with the token that it asks for | none |
@@ -80,6 +81,7 @@ class Settings:
     server_is_named: bool = False
     public_url: str | None = None
     catalogue: Path | None = None
+    witnesses: Path | None = None
     key_encryption: str | None = None
     inference: str | None = None
     inference_token: Path | None = None
@@ -158,6 +160,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     home = environment.get("TOUCHSTONE_HOME")
     keys = environment.get("TOUCHSTONE_KEYS")
     catalogue = environment.get("TOUCHSTONE_CATALOGUE")
+    witnesses = environment.get("TOUCHSTONE_WITNESSES")
     inference_token = environment.get("TOUCHSTONE_INFERENCE_TOKEN_FILE")
     return Settings(
         home=Path(home).absolute() if home else user_data_path("touchstone"),
@@ -168,6 +171,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         s3=read_s3(environment),
         server_is_named=bool(environment.get("TOUCHSTONE_SERVER")),
         catalogue=Path(catalogue).absolute() if catalogue else None,
+        witnesses=Path(witnesses).absolute() if witnesses else None,
         public_url=(environment.get("TOUCHSTONE_PUBLIC_URL") or "").rstrip("/") or None,
         key_encryption=environment.get("TOUCHSTONE_KEY_ENCRYPTION") or None,
         inference=environment.get("TOUCHSTONE_INFERENCE") or None,

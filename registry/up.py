@@ -31,7 +31,12 @@ from registry.trust.errors import Conflict, Unavailable
 READY_SECONDS = 90.0
 STOP_SECONDS = 15.0
 _MANY, _WINDOW = 5, 60.0
-_COHORT_KEYS = ("TOUCHSTONE_KEY_ENCRYPTION", "TOUCHSTONE_KMS_", "TOUCHSTONE_PKCS11_")
+_TO_BOTH = (
+    "TOUCHSTONE_KEY_ENCRYPTION",
+    "TOUCHSTONE_KMS_",
+    "TOUCHSTONE_PKCS11_",
+    "TOUCHSTONE_WITNESSES",
+)
 _PASSED_ON = (
     "TOUCHSTONE_OIDC_",
     "TOUCHSTONE_LIMIT_",
@@ -155,7 +160,7 @@ def _watch(
 
 def _environment(settings: Settings, databases: Databases, part: Part) -> dict[str, str]:
     """A child's environment: ours without the caller's token and the owner's connection."""
-    passed_on = _COHORT_KEYS + (_PASSED_ON if part.name == "registry" else ())
+    passed_on = _TO_BOTH + (_PASSED_ON if part.name == "registry" else ())
     kept = {
         key: value
         for key, value in os.environ.items()

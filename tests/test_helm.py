@@ -7,12 +7,15 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from helm_python.chart import Chart, lint
 from helm_python.errors import HelmError
 
 from registry.storage.s3_settings import read_s3
+from registry.trust.checkpoint import verifier_key
 
 CHART = Path(__file__).parent.parent / "helm"
+WITNESS = verifier_key("witness.example/w1", Ed25519PrivateKey.generate().public_key(), 4)
 VALUES: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "everything on": {
@@ -48,6 +51,7 @@ VALUES: dict[str, dict[str, Any]] = {
                           "keyEncryption": [{"ipBlock": {"cidr": "10.7.7.7/32"}}],
                           "database": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]},
         "gpuWorker": {"enabled": True},
+        "witnesses": f"# ours\nneeded 1\n{WITNESS} https://witness.example/api\n",
         "catalogue": {"publisher": {"name": "TEF: \"north\"", "contact": {
             "email": "tef@tef.example"}}, "minimum_group": 20},
     },
@@ -186,7 +190,8 @@ def test_network_is_closed_but_for_names_the_database_and_clients(values: dict[s
     for name, policy in policies.items():
         for way in policy["spec"].get("egress", []):
             ports = {port["port"] for port in way["ports"]}
-            if name.endswith("-identity-provider"):  # the registry's alone, see below
+            # The registry's alone, see below; the workers' alone: tests/test_helm_settings.py.
+            if name.endswith(("-identity-provider", "-witnesses")):
                 assert ports == {443}
                 continue
             if name.endswith("-to-inference"):  # the workers' alone: tests/test_helm_inference.py

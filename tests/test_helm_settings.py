@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from registry.audit.witnesses import read_witnesses
 from registry.settings import read_settings
 from registry.storage.key_encryption import key_encryption
-from tests.test_helm import VALUES, manifests, of
+from tests.test_helm import VALUES, WITNESS, manifests, of
 from validators.cohort.catalogue_facts import read_facts
 
 ROOT = Path(__file__).parent.parent
@@ -110,3 +111,29 @@ def test_the_registry_reads_the_catalogues_facts_as_they_were_given(tmp_path: Pa
     assert facts.minimum_group == 20
     assert "TOUCHSTONE_CATALOGUE" not in environment("registry", {})
     assert "TOUCHSTONE_CATALOGUE" not in environment("worker", values)
+
+
+def test_registry_and_workers_read_the_witnesses_as_they_were_given(tmp_path: Path) -> None:
+    values = VALUES["keys in a KMS"]
+    written = of("ConfigMap", values)["r-touchstone-witnesses"]["data"]["witnesses.txt"]
+    (tmp_path / "witnesses.txt").write_text(written)
+    chosen = read_witnesses(tmp_path / "witnesses.txt")
+    [witness] = chosen.all
+    assert (witness.verifier_key, witness.url) == (WITNESS, "https://witness.example/api")
+    assert chosen.needed == 1
+    for name in ("registry", "worker", "gpu-worker"):
+        pod = of("Deployment", values)[f"r-touchstone-{name}"]["spec"]["template"]["spec"]
+        [mount] = [
+            one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "witnesses"
+        ]
+        told = environment(name, values)["TOUCHSTONE_WITNESSES"]
+        assert told == f"{mount['mountPath']}/witnesses.txt"
+        assert "subPath" not in mount, "a file that is mounted alone never changes"
+        assert "TOUCHSTONE_WITNESSES" not in environment(
+            "worker" if name == "gpu-worker" else name, {}
+        )
+    spec = of("NetworkPolicy", values)["r-touchstone-witnesses"]["spec"]
+    [chosen_pods] = spec["podSelector"]["matchExpressions"]
+    assert chosen_pods["values"] == ["worker", "gpu-worker"]
+    assert spec["egress"] == [{"ports": [{"port": 443, "protocol": "TCP"}]}]
+    assert "r-touchstone-witnesses" not in of("NetworkPolicy", {})

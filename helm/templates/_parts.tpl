@@ -122,11 +122,20 @@ capabilities:
 {{ include "touchstone.environment" . }}
 {{- include "touchstone.objectStorage" . }}
 {{- include "touchstone.keyEncryption" . }}
+{{- include "touchstone.witnesses" . }}
 {{- if .Values.inference.enabled }}
 - name: TOUCHSTONE_INFERENCE
   value: http://{{ include "touchstone.name" . }}-inference:8600
 - name: TOUCHSTONE_INFERENCE_TOKEN_FILE
   value: /etc/touchstone/inference/token
+{{- end }}
+{{- end -}}
+
+{{/* Who co-signs the log: read anew at each look, so a change needs no new pods. */}}
+{{- define "touchstone.witnesses" -}}
+{{- if .Values.witnesses }}
+- name: TOUCHSTONE_WITNESSES
+  value: /etc/touchstone/witnesses/witnesses.txt
 {{- end }}
 {{- end -}}
 
@@ -202,6 +211,9 @@ capabilities:
 {{- if .Values.objectStorage.caSecretName }}
 - {name: s3-ca, mountPath: /s3-ca, readOnly: true}
 {{- end }}
+{{- if .Values.witnesses }}
+- {name: witnesses, mountPath: /etc/touchstone/witnesses, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "touchstone.volumes" -}}
@@ -215,6 +227,10 @@ capabilities:
 {{- with .Values.objectStorage.caSecretName }}
 - name: s3-ca
   secret: {secretName: {{ . }}}
+{{- end }}
+{{- if .Values.witnesses }}
+- name: witnesses
+  configMap: {name: {{ include "touchstone.name" . }}-witnesses}
 {{- end }}
 {{- end -}}
 

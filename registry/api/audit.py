@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from registry.api import paging
 from registry.api.paging import After, Cursor, Page, beyond
-from registry.audit import reading
+from registry.audit import cosignatures, reading
 from registry.audit.reads import note_verification
 from registry.audit.tree import KnownTree
+from registry.audit.witness_protocol import LARGEST_ANSWER
 from registry.database.record import Row
 from registry.facility import Facility
 from registry.identity.caller import Caller
@@ -83,6 +84,26 @@ class CohortRead(BaseModel):
     model_config = ConfigDict(extra="forbid")
     cohort: Annotated[str, Field(min_length=1, max_length=64, examples=["lidc"])]
     version: Annotated[str, Field(min_length=1, max_length=64, examples=["1"])]
+
+
+WitnessName = Annotated[
+    str,
+    Query(
+        min_length=1, max_length=255, description="Its name, as in its verifier key.",
+        examples=["witness.example/w1"],
+    ),
+]  # fmt: skip
+
+
+class WitnessAnswer(BaseModel):
+    """What a witness answered, brought by hand."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{
+        "witness": "witness.example/w1", "size": 2, "lines": "— witness.example/w1 …\n",
+    }]})  # fmt: skip
+    witness: Annotated[str, Field(min_length=1, max_length=255)]
+    size: Annotated[int, Field(ge=1, le=_MOST, description="Of the checkpoint that it saw.")]
+    lines: Annotated[str, Field(max_length=LARGEST_ANSWER, description="Its signature lines.")]
 
 
 def router(facility: Facility, caller_of: Any) -> APIRouter:
@@ -164,6 +185,28 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
     def read(caller: Who, about: CohortRead) -> dict[str, str]:
         note_verification(facility, caller, about.cohort, about.version)
         return {"cohort": about.cohort, "version": about.version}
+
+    @routes.get("/witnesses", summary="The log's witnesses, and what each has co-signed")
+    def witnesses(caller: Who) -> dict[str, Any]:
+        return cosignatures.listing(facility, caller)
+
+    @routes.get("/witness-request", summary="What a witness is to be given (C2SP tlog-witness)")
+    def witness_request(
+        caller: Who,
+        witness: WitnessName,
+        old: Annotated[
+            int | None, Query(ge=0, le=_MOST, description="How many events it saw last.")
+        ] = None,
+    ) -> Response:
+        """The body of `add-checkpoint`: for a witness that is asked by files."""
+        data = cosignatures.request_for(facility, trees, caller, witness, old)
+        return Response(data, media_type="text/plain")
+
+    @routes.post("/witness-answers", status_code=201, summary="Take a co-signature in")
+    def witness_answer(caller: Who, given: WitnessAnswer) -> dict[str, Any]:
+        """Checked by the key that the facility chose; the same line again changes nothing."""
+        lines = given.lines.encode()
+        return cosignatures.hand_in(facility, caller, given.witness, given.size, lines)
 
     return routes
 

@@ -5,18 +5,21 @@
 Rules
 -----
 1. It proves the event by which the model was certified, which names the signed statement, under
-   the first checkpoint over it; and that this log is the one whose state the statement quotes,
-   continued.
-2. It is made once for a checkpoint and kept, so that a download that broke off finds the same
-   bytes. Where witnesses co-signed later, `witnessed` keeps what they added, and the next pull has
-   it.
-3. It is checked before it is handed out, as the hospital will.
+   a checkpoint over it, the first where nobody co-signs; and that this log is the one whose state
+   the statement quotes, continued.
+2. Where witnesses co-signed states over the event, it is proven under the one that most of them
+   co-signed within a day of the first: a log that was signed twice between two looks of a witness
+   has a state that they never saw. Not under a later one, which would date the certificate anew.
+3. It is made once for a checkpoint with its lines and kept, so that a download that broke off finds
+   the same bytes. Where witnesses co-signed later, the next pull has it.
+4. It is checked before it is handed out, as the hospital will.
 """
 
 import datetime as dt
 from typing import Any
 
 from registry.audit.checkpoints import make_checkpoint, path_of, stored_sizes
+from registry.audit.cosignatures import with_cosignatures
 from registry.audit.log_key import log_key
 from registry.audit.tree import KnownTree
 from registry.database.record import Row
@@ -24,20 +27,20 @@ from registry.facility import Facility
 from registry.submissions import places
 from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import parse_statement
-from registry.trust.checkpoint import parse, parse_witness_key, verified, with_line, witnessed_at
+from registry.trust.checkpoint import parse, verified
 from registry.trust.dsse import payload_of
 from registry.trust.errors import Tampered
 from registry.trust.event import Event, parse_event
 from registry.trust.log_proof import check_proof, proof_bytes
 
+SOON = dt.timedelta(days=1)
+
 
 def certificate_proof(facility: Facility, row: Row) -> bytes:
     """The bytes of log.json; Tampered where the log does not hold the certificate in `row`."""
     event = _event(facility, str(row["submission"]))
-    size = next((size for size in stored_sizes(facility) if size >= event.seq), None)
-    if size is None:
-        size = parse(make_checkpoint(facility))[0].size
-    note = _note(facility, size)
+    size = _size(facility, event)
+    note = with_cosignatures(facility, facility.store.get(path_of(size)))
     place = places.log_proof(str(row["submission"]), sha256_bytes(note))
     if facility.store.exists(place):
         return facility.store.get(place)
@@ -46,26 +49,16 @@ def certificate_proof(facility: Facility, row: Row) -> bytes:
     return data
 
 
-def witnessed(facility: Facility, size: int, line: bytes, witness: str) -> bytes:
-    """Keep what a witness added to the checkpoint of `size` events; returns the note with it.
-
-    line: the cosignature line; witness: the witness's verifier key, by which it is checked.
-    """
-    name, public = parse_witness_key(witness)
-    note = with_line(_note(facility, size), line)
-    witnessed_at(note, name, public)
-    facility.store.put(_witnessed_at(size, len(parse(note)[1])), note)
-    return note
-
-
-def _witnessed_at(size: int, lines: int) -> str:
-    return f"log/witnessed/{size:020d}/{lines:03d}.txt"
-
-
-def _note(facility: Facility, size: int) -> bytes:
-    """The checkpoint of `size` events, with the most cosignatures that are kept."""
-    kept = sorted(facility.store.list(f"log/witnessed/{size:020d}/"))
-    return facility.store.get(kept[-1] if kept else path_of(size))
+def _size(facility: Facility, event: Event) -> int:
+    """The size of the checkpoint under which the event is proven: rule 2."""
+    with facility.gate.transaction() as now:
+        rows = now.all("cosigned_from", size=event.seq)
+    if rows:
+        soon = min(row["seen_at"] for row in rows) + SOON
+        at_once = [row for row in rows if row["seen_at"] <= soon]
+        return int(max(at_once, key=lambda row: (row["witnesses"], -row["size"]))["size"])
+    size = next((size for size in stored_sizes(facility) if size >= event.seq), None)
+    return parse(make_checkpoint(facility))[0].size if size is None else size
 
 
 def _event(facility: Facility, submission: str) -> Event:

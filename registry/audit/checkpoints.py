@@ -20,10 +20,8 @@ import re
 from registry.audit.log_key import log_key
 from registry.audit.tree import grow
 from registry.facility import Facility
-from registry.trust.certificate import CertifiedLog
 from registry.trust.checkpoint import Checkpoint, parse, sign, verified
 from registry.trust.errors import Conflict, Tampered, TouchstoneError
-from registry.trust.keys import pem_of
 from registry.trust.log_key import LogKey
 from registry.trust.merkle import Tree
 
@@ -69,13 +67,6 @@ def make_checkpoint(facility: Facility) -> bytes:
     with facility.gate.transaction() as now:
         now.do("checkpoint_add", size=tree.size, root=head.root, path=path_of(tree.size))
     return note
-
-
-def certified_log(facility: Facility) -> CertifiedLog:
-    """The log as it stands, in the form that a certificate carries."""
-    note = make_checkpoint(facility).decode()
-    certificate = pem_of(log_key(facility).certificate).decode()
-    return CertifiedLog(checkpoint=note, certificate=certificate)
 
 
 def check_extends(tree: Tree, last: bytes, key: LogKey) -> None:

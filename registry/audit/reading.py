@@ -14,6 +14,7 @@ import uuid
 from typing import Any
 
 from registry.audit.checkpoints import covering, path_of, stored_sizes
+from registry.audit.cosignatures import with_cosignatures
 from registry.audit.log_key import log_key
 from registry.audit.tree import KnownTree
 from registry.database.record import Row
@@ -87,7 +88,7 @@ def prove(facility: Facility, trees: KnownTree, caller: Caller, name: str) -> by
     key = log_key(facility)
     data = proof_bytes(
         [(event, tree.inclusion_path(event.seq - 1, checkpoint.size)) for event in found],
-        signed,
+        with_cosignatures(facility, signed),
         key.certificate,
     )
     check_proof(data, facility.root, dt.datetime.now(dt.UTC))

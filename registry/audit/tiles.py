@@ -1,6 +1,6 @@
 """The log's tree as files that anybody may copy: beside the status, on a web server or a stick.
 
-    >>> published(facility, tree, "checkpoint")       # the newest state that was signed
+    >>> published(facility, tree, "checkpoint")       # the newest state that was signed, co-signed
     >>> published(facility, tree, "tile/0/000.p/17")
 
 Rules
@@ -10,6 +10,7 @@ Rules
 """
 
 from registry.audit.checkpoints import latest_note
+from registry.audit.cosignatures import with_cosignatures
 from registry.audit.log_key import log_key
 from registry.audit.tree import KnownTree
 from registry.facility import Facility
@@ -34,7 +35,7 @@ def published(facility: Facility, known: KnownTree, name: str) -> bytes:
     if note is None:
         raise NotFound("the log has no checkpoint yet")
     if name == CHECKPOINT:
-        return note
+        return with_cosignatures(facility, note)
     level, number, width = parse_tile_path(name)
     head = parse(note)[0]
     if number * TILE + width > head.size >> (LEVELS_A_TILE * level):

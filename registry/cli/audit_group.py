@@ -79,3 +79,39 @@ def audit_certify(
     from registry.cli import audit
 
     audit.certify(request, key, out, json)
+
+
+@audit_app.command("witnesses")
+def audit_witnesses(json: Json = False) -> None:
+    """Show who co-signs the log, what each co-signed last, and what is the trouble."""
+    from registry.cli import witnesses
+
+    witnesses.show_witnesses(json)
+
+
+@audit_app.command("witness-request")
+def audit_witness_request(
+    name: Annotated[str, typer.Argument(help="The witness, as its key names it.")],
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("request.txt"),
+    old: Annotated[
+        int | None, typer.Option(help="Events that it saw last, if it says another number.", min=0)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write what a witness without an address is to be given (stewards, auditors)."""
+    from registry.cli import witnesses
+
+    witnesses.write_request(name, out, old, json)
+
+
+@audit_app.command("witness-answer")
+def audit_witness_answer(
+    name: Annotated[str, typer.Argument(help="The witness, as its key names it.")],
+    answer: Annotated[Path, typer.Argument(help="File that it gave back.")],
+    size: Annotated[int, typer.Option(help="Events of the checkpoint that it was given.", min=1)],
+    json: Json = False,
+) -> None:
+    """Take in what a witness co-signed (stewards). Checked; twice is once."""
+    from registry.cli import witnesses
+
+    witnesses.hand_in(name, answer, size, json)

@@ -27,7 +27,7 @@ from registry.cli.groups import (
     token_app,
 )
 from registry.cli.keys import key_app
-from registry.cli.serving import AllowDemo, GraceDays, NoStatus
+from registry.cli.serving import AllowDemo, GraceDays, NoStatus, WitnessesNeeded, WitnessKeys
 from registry.cli.status_group import status_app
 from registry.cli.storage import storage_app
 from registry.settings import SILENCE
@@ -296,12 +296,8 @@ def verify(
         str | None,
         typer.Option(help="Your name: you read the intended use and its limits. Remembered."),
     ] = None,
-    witness: Annotated[
-        list[str] | None, typer.Option(help="Key of a witness you believe (NAME+ID+KEY); repeat.")
-    ] = None,
-    witnesses: Annotated[
-        int | None, typer.Option(help="How many of them must have seen it; all, if left out.")
-    ] = None,
+    witness: WitnessKeys = None,
+    witnesses: WitnessesNeeded = None,
     allow_demo: AllowDemo = False,
     skip_golden: Annotated[
         bool, typer.Option(help="Leave out the replay on this machine; say so in your records.")

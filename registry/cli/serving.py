@@ -34,6 +34,16 @@ GraceDays = Annotated[
         help="Days that you go on with a status that was not renewed.",
     ),
 ]
+WitnessKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--witness", help="Key of a witness of the log that you believe (NAME+ID+KEY); repeat."
+    ),
+]
+WitnessesNeeded = Annotated[
+    int | None,
+    typer.Option("--witnesses", help="How many of them must have seen it; all, if left out."),
+]
 Folder = Annotated[Path, typer.Argument(help="Service folder; made where there is none.")]
 service_app = typer.Typer(
     help="A service folder: which certified version a hospital's server answers with.",
@@ -73,6 +83,8 @@ def serve(
         typer.Option(help="Keep a pseudonymised log of predictions; needs the extra `monitor`."),
     ] = False,
     state: State = None,
+    witness: WitnessKeys = None,
+    witnesses: WitnessesNeeded = None,
     allow_demo: AllowDemo = False,
     no_status: NoStatus = False,
     grace_days: GraceDays = 0,
@@ -111,7 +123,13 @@ def serve(
         collector=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
     )
     asked = Asked(
-        state, allow_demo, no_status=no_status, grace_days=grace_days, status_from=status_from
+        state,
+        allow_demo,
+        witnesses=tuple(witness or ()),
+        witnesses_needed=witnesses,
+        no_status=no_status,
+        grace_days=grace_days,
+        status_from=status_from,
     )
     pinned = load_certificate(pinned_root(root))
     with pilot_log(state) if pilot else contextlib.nullcontext() as log:
@@ -132,6 +150,8 @@ def update(
     bundle: Annotated[Path, typer.Argument(help="Folder that `pull` made.")],
     root: Root = None,
     state: State = None,
+    witness: WitnessKeys = None,
+    witnesses: WitnessesNeeded = None,
     allow_demo: AllowDemo = False,
     no_status: NoStatus = False,
     grace_days: GraceDays = 0,
@@ -141,7 +161,14 @@ def update(
     from registry.cli.hospital import Asked
 
     order = {"do": "update", "directory": str(bundle.resolve())}
-    asked = Asked(state, allow_demo, no_status=no_status, grace_days=grace_days)
+    asked = Asked(
+        state,
+        allow_demo,
+        witnesses=tuple(witness or ()),
+        witnesses_needed=witnesses,
+        no_status=no_status,
+        grace_days=grace_days,
+    )
     _ordered(service, order, root, asked, json, "answers now")
 
 
@@ -150,6 +177,8 @@ def rollback(
     service: Folder,
     root: Root = None,
     state: State = None,
+    witness: WitnessKeys = None,
+    witnesses: WitnessesNeeded = None,
     allow_demo: AllowDemo = False,
     no_status: NoStatus = False,
     grace_days: GraceDays = 0,
@@ -158,7 +187,14 @@ def rollback(
     """Go back to the version before, verified anew."""
     from registry.cli.hospital import Asked
 
-    asked = Asked(state, allow_demo, no_status=no_status, grace_days=grace_days)
+    asked = Asked(
+        state,
+        allow_demo,
+        witnesses=tuple(witness or ()),
+        witnesses_needed=witnesses,
+        no_status=no_status,
+        grace_days=grace_days,
+    )
     _ordered(service, {"do": "rollback"}, root, asked, json, "answers again")
 
 

@@ -64,6 +64,8 @@ Action = Literal[
     "token.add",
     "token.list",
     "token.revoke",
+    "witness.answer",
+    "witness.read",
 ]
 
 KIND_OF_ROLE: dict[Role, tuple[Kind, ...]] = {
@@ -118,6 +120,8 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "pilot.read": "all",
         "notice.read": "all",
         "quota.read": "all",
+        "witness.answer": "all",
+        "witness.read": "all",
     },
     "assessor": {
         "login.confirm": "own",
@@ -172,6 +176,7 @@ POLICY: dict[Role, dict[Action, Reach]] = {
         "quota.read": "all",
         "audit.read": "all",
         "cohort.verify": "all",
+        "witness.read": "all",
     },
     "admin": {
         "organisation.add": "all",

@@ -23,6 +23,7 @@ from typing import Any
 import procrastinate
 from procrastinate import exceptions, jobs
 
+from registry.audit.asking import ask_for_ever
 from registry.audit.checkpoints import keep_up_for_ever
 from registry.facility import Facility
 from registry.pipeline.carry import carry
@@ -93,6 +94,7 @@ async def work(
         async with app.open_async():
             keepers = [
                 asyncio.create_task(keep_up_for_ever(facility)),
+                asyncio.create_task(ask_for_ever(facility)),
                 asyncio.create_task(keep_status_for_ever(facility)),
             ]
             sweeper = asyncio.create_task(

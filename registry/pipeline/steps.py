@@ -18,7 +18,7 @@ import datetime as dt
 import time
 from collections.abc import Callable
 
-from registry.audit.checkpoints import certified_log
+from registry.audit.drafted import certified_log
 from registry.mlflow_gate.versions import model_directory
 from registry.pipeline.answering import again
 from registry.pipeline.assessment import assess
@@ -168,7 +168,7 @@ def prepare(work: Work) -> None:
     started = time.monotonic()
     digest = None
     if work.row["verdict"] in ("pass", "conditional") and work.row["certifiable"]:
-        log = _log(work)
+        log = log_of(work)
         work.trace.model_had_a_hand = True
         files, statement = bundle_and_statement(work, log)
         for name, data in files.items():
@@ -191,12 +191,12 @@ def prepare(work: Work) -> None:
         )
 
 
-def _log(work: Work) -> CertifiedLog:
+def log_of(work: Work) -> CertifiedLog:
     """The log over what led to the verdict; the same when the step is run again."""
     if work.output_of("log") is None:
         started = time.monotonic()
         try:
-            log = certified_log(work.facility)
+            log = certified_log(work.facility, _last_event(work))
         except Tampered as error:  # no fault of the model's: it waits until the log is explained
             raise Unavailable(error.message) from error
         with work.facility.record.transaction() as now:
@@ -208,6 +208,13 @@ def _log(work: Work) -> CertifiedLog:
                 seconds=time.monotonic() - started,
             )
     return CertifiedLog.model_validate(work.output_of("log"))
+
+
+def _last_event(work: Work) -> int:
+    """The number of the last event of this submission, which the state of the log must cover."""
+    with work.facility.record.transaction() as now:
+        rows = now.all("log_events_about", seq=None, subject=work.id, organisation=None)
+    return int(rows[-1]["seq"])
 
 
 def _spend(work: Work) -> None:

@@ -41,7 +41,7 @@ SERVERS = frozenset(
 """Codes of the inference server itself, or of the way to it. What a model does there comes as a
 failure of the model."""
 
-AWAY = SERVERS | {"database_lost"}
+AWAY = SERVERS | {"database_lost", "not_witnessed", "witnesses_unreadable"}
 """Codes for which a turn is taken again, and which no model can bring about from its sandbox."""
 
 RATIONED = frozenset({"attempts_spent", "family_passed"})

@@ -30,10 +30,11 @@ from registry.trust.errors import Invalid, Refused, Tampered
 
 LONGEST = 64 * 1024
 MOST_SIGNATURES = 64
-_LOG, _WITNESS = 1, 4  # signature types of C2SP
+_LOG, WITNESS = 1, 4  # signature types of C2SP
 _NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,255}\Z")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}\Z")
 _ID_BYTES, _TIME_BYTES, _SIGNATURE_BYTES, _HASH_BYTES = 4, 8, 64, 32
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 
 
 @dataclass(frozen=True)
@@ -142,13 +143,13 @@ def cosignature_line(note: bytes, name: str, witness: Ed25519PrivateKey, at: dt.
     seconds = int(at.timestamp())
     signature = witness.sign(_cosigned(checkpoint, seconds))
     stamped = seconds.to_bytes(_TIME_BYTES, "big") + signature
-    return Line(check_origin(name), key_id(name, witness.public_key(), _WITNESS), stamped).text()
+    return Line(check_origin(name), key_id(name, witness.public_key(), WITNESS), stamped).text()
 
 
 def witnessed_at(note: bytes, name: str, witness: Ed25519PublicKey) -> dt.datetime:
     """When the witness `name` saw this checkpoint; Refused if it has not, Tampered if misquoted."""
     checkpoint, lines = parse(note)
-    expected = (name, key_id(name, witness, _WITNESS))
+    expected = (name, key_id(name, witness, WITNESS))
     times = []
     for line in lines:
         if (line.name, line.key_id) == expected:
@@ -156,6 +157,8 @@ def witnessed_at(note: bytes, name: str, witness: Ed25519PublicKey) -> dt.dateti
                 raise Tampered(f"the cosignature of {name} has another length than it must have")
             stamp, signature = line.signature[:_TIME_BYTES], line.signature[_TIME_BYTES:]
             seconds = int.from_bytes(stamp, "big")
+            if seconds > _LAST_SECOND:
+                raise Tampered(f"the cosignature of {name} has a time that can't be one")
             _check(signature, _cosigned(checkpoint, seconds), witness, f"the cosignature of {name}")
             times.append(seconds)
     if not times:
@@ -178,7 +181,7 @@ def parse_witness_key(text: str) -> tuple[str, Ed25519PublicKey]:
         public = Ed25519PublicKey.from_public_bytes(data[1:])
     except (ValueError, binascii.Error) as error:
         raise Invalid("this is not a witness's key: NAME+ID+KEY is expected") from error
-    if data[0] != _WITNESS or key_id(check_origin(name), public, _WITNESS).hex() != identifier:
+    if data[0] != WITNESS or key_id(check_origin(name), public, WITNESS).hex() != identifier:
         raise Invalid("this is not a witness's Ed25519 key, or its id does not fit it")
     return name, public
 

@@ -20,7 +20,7 @@ import uvicorn
 
 from registry.api import examples
 from registry.api.app import create_api
-from registry.audit.checkpoints import certified_log
+from registry.audit.drafted import certified_log
 from registry.audit.log_key import make_log_key
 from registry.database.migrate import mark_done, mlflow_name
 from registry.database.record import Record

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from registry.audit.checkpoints import certified_log
+from registry.audit.drafted import certified_log
 from registry.facility import Facility, open_facility
 from registry.identity import accounts, enrolment, sign_in
 from registry.identity.caller import Caller
@@ -173,11 +173,17 @@ class House:
         )
 
     def in_review(
-        self, verdict: str = "pass", *, model: str | None = None, leakage: Any = None
+        self,
+        verdict: str = "pass",
+        *,
+        model: str | None = None,
+        leakage: Any = None,
+        until: str = "in_review",
     ) -> str:
         """A submission with a report and, where it can be certified, a statement.
 
         leakage: what the report says of it; it holds the model if its outcome says so.
+        until: the state in which it stays.
         """
         name = str(uuid.uuid4())
         model = model or f"m-{name[:8]}"
@@ -210,6 +216,8 @@ class House:
                 f"UPDATE touchstone.submission SET state='{state}'{more.get(state, '')}"
                 f" WHERE id='{name}'"
             )
+            if state == until:
+                break
         return name
 
     def statement(self, name: str, model: str, verdict: str, report: str) -> bytes | None:

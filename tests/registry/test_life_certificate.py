@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from registry.audit.checkpoints import certified_log
+from registry.audit.drafted import certified_log
 from registry.facility import Facility
 from registry.identity.caller import Caller
 from registry.pipeline.overdue import look_at_overdue
