@@ -32,18 +32,21 @@ READY_SECONDS = 90.0
 STOP_SECONDS = 15.0
 _MANY, _WINDOW = 5, 60.0
 _TO_BOTH = (
+    "TOUCHSTONE_IMAGE_DIGEST",
     "TOUCHSTONE_KEY_ENCRYPTION",
     "TOUCHSTONE_KMS_",
     "TOUCHSTONE_PKCS11_",
     "TOUCHSTONE_WITNESSES",
 )
-_PASSED_ON = (
-    "TOUCHSTONE_OIDC_",
+_TO_REGISTRY = (
+    "TOUCHSTONE_CATALOGUE",
     "TOUCHSTONE_LIMIT_",
     "TOUCHSTONE_LOGIN_HOURS",
+    "TOUCHSTONE_OIDC_",
     "TOUCHSTONE_PUBLIC_URL",
     "TOUCHSTONE_TRUSTED_PROXIES",
 )
+_TO_WORKER = ("TOUCHSTONE_DEVICE", "TOUCHSTONE_INFERENCE")
 
 
 class Part:
@@ -160,7 +163,7 @@ def _watch(
 
 def _environment(settings: Settings, databases: Databases, part: Part) -> dict[str, str]:
     """A child's environment: ours without the caller's token and the owner's connection."""
-    passed_on = _TO_BOTH + (_PASSED_ON if part.name == "registry" else ())
+    passed_on = _TO_BOTH + (_TO_REGISTRY if part.name == "registry" else _TO_WORKER)
     kept = {
         key: value
         for key, value in os.environ.items()

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from registry import up
 from registry.audit.witnesses import read_witnesses
-from registry.settings import read_settings
+from registry.settings import Databases, read_settings
 from registry.storage.key_encryption import key_encryption
 from tests.test_helm import VALUES, WITNESS, manifests, of
 from validators.cohort.catalogue_facts import read_facts
@@ -32,13 +33,17 @@ def environment(deployment: str, values: dict[str, Any]) -> dict[str, Any]:
             for one in pod["containers"][0]["env"]}  # fmt: skip
 
 
-def test_every_setting_that_the_code_reads_is_in_the_chart_or_named_as_not() -> None:
-    read = {
+def settings_read() -> set[str]:
+    """Every setting that the code names."""
+    return {
         name
         for room in ("registry", "serving")
         for file in (ROOT / room).rglob("*.py")
         for name in re.findall(r"\bTOUCHSTONE_[A-Z0-9_]*[A-Z0-9]\b(?!_)", file.read_text())
     }
+
+
+def test_every_setting_that_the_code_reads_is_in_the_chart_or_named_as_not() -> None:
     told = {
         one["name"]
         for values in VALUES.values()
@@ -47,7 +52,26 @@ def test_every_setting_that_the_code_reads_is_in_the_chart_or_named_as_not() -> 
         for one in manifest["spec"]["template"]["spec"]["containers"][0]["env"]
     }
     left_out = {f"TOUCHSTONE_{name}" for names in NOT_IN_THE_CHART.values() for name in names}
-    assert read - told == left_out
+    assert settings_read() - told == left_out
+
+
+def test_up_tells_its_parts_every_setting_that_is_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_up = {name for name in settings_read() if re.search("_DATABASE_URL|_S3_|_HOME|_UP_", name)}
+    people = NOT_IN_THE_CHART["on people's own machines"]
+    theirs = settings_read() - by_up - {f"TOUCHSTONE_{name}" for name in people}
+    for name in settings_read():
+        monkeypatch.setenv(name, "given")
+    databases = Databases(app="a", gate="g", mlflow="m", login="l")
+    told: set[str] = set()
+    settings = replace(read_settings({}), home=tmp_path)
+    for name in ("registry", "worker"):
+        environment = up._environment(settings, databases, up.Part(name, [], tmp_path))
+        assert "TOUCHSTONE_TOKEN" not in environment
+        assert "TOUCHSTONE_OWNER_DATABASE_URL" not in environment
+        told |= {name for name, value in environment.items() if value == "given"}
+    assert told - {"TOUCHSTONE_PKCS11_CERTIFICATE"} == theirs - {"TOUCHSTONE_POSTGRES_BIN"}
 
 
 @pytest.mark.parametrize("how", ["keys in a KMS", "keys in a token"])

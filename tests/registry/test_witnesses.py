@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI, Header
 from typer.testing import CliRunner
 
-from registry import up
 from registry.api import audit
 from registry.api.problems import install
 from registry.audit.asking import ask
@@ -36,7 +35,7 @@ from registry.cli.main import app
 from registry.facility import Facility
 from registry.identity import accounts
 from registry.identity.caller import Caller
-from registry.settings import Databases, read_settings
+from registry.settings import Databases
 from registry.trust.checkpoint import (
     Checkpoint,
     parse,
@@ -120,15 +119,6 @@ def test_the_facility_is_not_its_own_witness(bare: Facility, tmp_path: Path) -> 
         configured(choosing(bare, tmp_path, own))
     with pytest.raises(Unavailable, match="line 3"):
         configured(choosing(bare, tmp_path, "nobody"))
-
-
-def test_up_tells_registry_and_worker_who_the_witnesses_are(
-    bare: Facility, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TOUCHSTONE_WITNESSES", "/w.txt")
-    for name in ("registry", "worker"):
-        told = up._environment(bare.settings, bare.databases, up.Part(name, [], Path()))
-        assert read_settings(told).witnesses == Path("/w.txt")
 
 
 # -- asking over HTTP ------------------------------------------------------------------------------
