@@ -212,6 +212,8 @@ def _further(released: Released, decimals: int) -> Iterator[Json]:
                 for run, drop in drops
             ],
         }
+    if "predecessor" in released:
+        yield _predecessor(released["predecessor"], decimals)
     if released["drift"]:
         yield {
             "title": "Against the declared development data",
@@ -226,6 +228,42 @@ def _further(released: Released, decimals: int) -> Iterator[Json]:
                 for of in released["drift"]
             ],
         }
+
+
+def _predecessor(found: Released, decimals: int) -> Json:
+    """The certified version before; without rows where nothing was compared."""
+    of = found["certified"]
+    said = f"Version {of['version']} of the same model held the certificate {of['certificate']}."
+    if found["not_compared"]:
+        said += f" Nothing was compared: {found['not_compared']}."
+    else:
+        said += (
+            " On the same cases, each version at its own threshold; the difference is the new "
+            "version less the certified one."
+        )
+    changed = found["changed"]
+    if changed is not None and changed["to_positive"] is not None:
+        said += (
+            f" {changed['to_positive']} cases changed from negative to positive, "
+            f"{changed['to_negative']} from positive to negative."
+        )
+    return {
+        "title": "Against the certified version",
+        "note": f"{said} {found['statement']}",
+        "head": ["measure", "certified", "new", "difference", "95 % interval"],
+        "rows": [
+            {
+                "cells": [
+                    sentence(metric_in_words(row["metric"])),
+                    _number(row["certified"], decimals),
+                    _number(row["new"], decimals),
+                    _number(row["difference"], decimals),
+                    _interval(row["interval"], decimals),
+                ]
+            }
+            for row in found["endpoints"]
+        ],
+    }
 
 
 def _groups(rows: Sequence[Released], decimals: int) -> Iterator[Json]:
