@@ -10,8 +10,8 @@ Rules
 2. Each version decides at the threshold, and with the indeterminate range, of the protocol that it
    was run by. So a change of the threshold alone shows too.
 3. Difference: new less certified, in the metric's own unit. Sensitivity, specificity, false
-   positive rate and AUC: `validators.metrics.binary_pairs`. Means of one value a case (Brier score,
-   failure rate, Dice, surface distances): Gaffke's bound of the mean of the cases' differences
+   positive rate and AUC: `validators.metrics.binary_pairs`. Brier score: `paired_losses`. Failure
+   rate, Dice, NSD, HD95: Gaffke's bound of the mean of the cases' differences
    (`validators.intervals.mean`), on the scale from one end of the metric to the other. Anything
    else has no difference here, and says so.
 4. Intervals are two-sided at .95 whatever the protocol's alpha: they judge nothing.
@@ -37,6 +37,7 @@ from validators.evaluate import estimate
 from validators.evidence import EndpointEvidence
 from validators.indeterminate import marked
 from validators.intervals.mean import mean
+from validators.intervals.paired import paired_losses
 from validators.intervals.proportion import Pair
 from validators.metrics import binary_measures
 from validators.metrics.binary_pairs import paired
@@ -140,8 +141,12 @@ def _of_binary(
     new: CaseTable, old: CaseTable, metric: str, protocol: Protocol, earlier: Protocol
 ) -> _Difference | str:
     if metric == "brier":
-        first, second = ((of.score - of.reference) ** 2 for of in (new, old))
-        return _of_means(first, second, protocol.measures[metric], new.patient, new.weight)
+        first, second = (
+            np.where(of.failed, worst, (of.score - of.reference) ** 2)
+            for of, worst in ((new, 1.0), (old, 0.0))
+        )
+        losses = paired_losses(first, second, new.patient, new.weight)
+        return losses if isinstance(losses, str) else _of(losses)
     turned = metric == "false_positive_rate"
     asked = "specificity" if turned else metric
     if asked not in ("sensitivity", "specificity", "auc"):
@@ -155,11 +160,7 @@ def _of_binary(
 
 
 def _of_means(
-    new: Values,
-    old: Values,
-    measure: Measure,
-    patient: NDArray[np.int64] | None,
-    weight: Values | None = None,
+    new: Values, old: Values, measure: Measure, patient: NDArray[np.int64] | None
 ) -> _Difference:
     """The mean of the cases' differences; both ends of the metric's scale are known."""
     assert measure.low is not None, "a mean is bounded"
@@ -169,7 +170,7 @@ def _of_means(
     first = np.clip(np.where(np.isnan(new), worst, new), *ends)
     second = np.clip(np.where(np.isnan(old), best, old), *ends)
     reach = measure.width
-    return _of(mean(first - second, (-reach, reach), patient, weight=weight))
+    return _of(mean(first - second, (-reach, reach), patient))
 
 
 def _of(side: Side) -> _Difference:
