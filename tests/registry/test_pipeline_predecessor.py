@@ -1,7 +1,6 @@
 """A new version against the certified one, from the two runs to the bytes of the report."""
 
 import datetime as dt
-import hashlib
 import io
 import json
 import uuid
@@ -9,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import psycopg
 import pyarrow.parquet as pq
 import pytest
 from onnx import helper, numpy_helper
@@ -26,10 +24,9 @@ from registry.settings import Databases
 from registry.submissions import certified, places
 from registry.submissions.review import report_for, report_page_for
 from registry.trust.canonical import sha256_bytes
-from registry.trust.certificate import STATEMENT_TYPE
-from registry.trust.dsse import unsigned
 from registry.trust.errors import NotFound, Unavailable
 from registry.trust.keys import load_identity, pem_of, save_identity
+from tests.registry.by_hand import certify, stop
 from tests.registry.facility_example import (
     Example,
     facility_example,
@@ -112,49 +109,6 @@ def ran(
     submission = life.queued(net, who, name=name, version=version)
     assert carried(life, submission) == "in_review"
     return submission
-
-
-def certify(life: Example, submission: str, *, seconds: float = 3600) -> str:
-    """What two assessors' decisions and the gate make of it; the certificate's digest."""
-    row = life.row(submission)
-    statement = life.worker.store.get(places.statement(submission))
-    keys = dict(life.sql("SELECT person, key_id FROM touchstone.signer WHERE role = 'assessor'"))
-    for person in ("Ada", "Ben"):
-        life.sql(
-            "INSERT INTO touchstone.decision (submission, key_id, person, outcome, reason,"
-            " report_digest, envelope, statement_signature)"
-            " VALUES (%s, %s, %s, 'certify', 'because', %s, '{}', '{}')",
-            submission, keys[person], person, row["report_digest"],
-        )  # fmt: skip
-    with life.api.gate.transaction() as now:
-        now.do(
-            "certificate_add", submission=submission, organisation=row["organisation"],
-            model_name=row["model_name"], model_version=row["model_version"],
-            envelope=unsigned(STATEMENT_TYPE, statement), signers="", enrolments="",
-            not_after=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds),
-        )  # fmt: skip
-        now.do("certified_move", id=submission, state="certified")
-    return "sha256:" + hashlib.sha256(statement).hexdigest()
-
-
-def stop(life: Example, submission: str, who: str = "Ada", kind: str = "suspend") -> None:
-    """What `suspend` and `revoke` write, of a model without an alias: here is no MLflow."""
-    now_is = life.state(submission)
-    state = "suspended" if now_is == "certified" else "revoked"
-    person = life.people[who]
-    with psycopg.connect(life.api.databases.gate) as gate:
-        gate.execute("SELECT touchstone.enter(%s)", (person.proof,))
-        gate.execute(
-            "INSERT INTO touchstone.act (submission, kind, person, organisation, reason)"
-            " VALUES (%s, %s, %s, 'tef', 'harm was seen')", (submission, kind, who),
-        )  # fmt: skip
-        gate.execute(
-            "UPDATE touchstone.certificate SET in_force = false"
-            " WHERE submission = %s AND in_force", (submission,),
-        )  # fmt: skip
-        gate.execute("UPDATE touchstone.submission SET state = %s WHERE id = %s",
-                     (state, submission))  # fmt: skip
-    assert life.state(submission) == state
 
 
 def by_case(life: Example, submission: str) -> dict[str, float]:
