@@ -1,6 +1,6 @@
 """How often the interval of a new version less the certified one is wrong, by simulation.
 
-    python -m bench.versions              # about three minutes on one core
+    python -m bench.versions              # about two minutes on one core
     python -m bench.versions --cohorts 1000
 
 The call is the report's own (`validators.comparators.predecessor.against_certified`). `too high`

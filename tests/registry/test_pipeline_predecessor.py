@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from sklearn.metrics import roc_auc_score
 
 from registry.audit.log_key import make_log_key
+from registry.cli.submissions import _print_predecessor
 from registry.pipeline import assessment
 from registry.pipeline.assessment import task_of
 from registry.pipeline.predecessor import STEP, fix_predecessor
@@ -139,7 +140,7 @@ def looked_up(
 
 
 def test_a_new_version_is_held_against_the_certified_one_case_by_case(
-    life: Example, before: tuple[str, str, str]
+    life: Example, before: tuple[str, str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, first, certificate = before
     assert "predecessor" not in report_of(life, first)
@@ -187,6 +188,11 @@ def test_a_new_version_is_held_against_the_certified_one_case_by_case(
     ]
     page = report_page_for(life.api, life.people["Ada"], second).decode()
     assert "Against the certified version" in page
+    _print_predecessor(report_of(life, second))
+    _print_predecessor(report_of(life, first))
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("against the certified version 1, new less certified: sensitivity")
+    assert said.count("against") == said.count("decides nothing") == 1
     bundled = json.loads(life.worker.store.get(places.bundle(second) + "report.json"))
     assert bundled["predecessor"]["certified"]["certificate"] == certificate
     assert "predictions" not in bundled["predecessor"]["certified"]
