@@ -218,37 +218,6 @@ def computed_again(life: Example, submission: str) -> bytes:
     return str(score(life.worker.settings, task)["report"]).encode()
 
 
-def test_which_it_was_is_kept_over_a_crash_and_over_the_end_of_its_certificate(
-    life: Example, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = name_of()
-    first = ran(life, FIRST, name)
-    certificate = certify(life, first)
-    life.fresh_protocol(**LENIENT)
-    second = life.queued(SECOND, name=name, version=2)
-    scored: list[bytes] = []
-    whole = assessment.score_apart
-
-    def and_then_die(*given: Any) -> Any:
-        scored.append(whole(*given).report)
-        raise Unavailable("the host went away")
-
-    monkeypatch.setattr(assessment, "score_apart", and_then_die)
-    with pytest.raises(Unavailable, match="went away"):
-        carried(life, second)
-    monkeypatch.undo()
-    kept = step(life, second, STEP)
-    assert kept["found"]["certificate"] == certificate
-    for who in ("Ada", "Ben"):
-        stop(life, first, who, "revoke")
-    assert carried(life, second) == "in_review"
-    assert life.worker.store.get(places.report(second)) == scored[0]
-    assert report_of(life, second)["predecessor"]["certified"]["certificate"] == certificate
-    assert step(life, second, STEP) == kept
-    assert sha256_bytes(computed_again(life, second)) == life.row(second)["report_digest"]
-    assert looked_up(life, name, 3) is None, "revoked: nothing to be compared with"
-
-
 def test_what_can_t_be_compared_is_said_in_one_sentence(
     life: Example, before: tuple[str, str, str]
 ) -> None:
@@ -294,6 +263,35 @@ def test_a_change_of_the_threshold_or_of_what_prepares_the_inputs_is_not_covered
         assert life.state(submission) == state
         assert not life.sql("SELECT FROM touchstone.certificate WHERE submission = %s", submission)
     assert certified.listing(life.api, clara, name) == pulled, "the old files, and nothing else"
-    stop(life, first)
+
+
+def test_which_it_was_is_kept_over_a_crash_and_over_the_end_of_its_certificate(
+    life: Example, before: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one: it revokes the module's certificate."""
+    name, first, certificate = before
+    life.fresh_protocol(**LENIENT, cohort=life.body["cohort"] | {"version": "1"})
+    second = life.queued(SECOND, name=name, version=6)
+    scored: list[bytes] = []
+    whole = assessment.score_apart
+
+    def and_then_die(*given: Any) -> Any:
+        scored.append(whole(*given).report)
+        raise Unavailable("the host went away")
+
+    monkeypatch.setattr(assessment, "score_apart", and_then_die)
+    with pytest.raises(Unavailable, match="went away"):
+        carried(life, second)
+    monkeypatch.undo()
+    kept = step(life, second, STEP)
+    assert kept["found"]["certificate"] == certificate
+    for who in ("Ada", "Ben"):
+        stop(life, first, who, "revoke")
+    assert carried(life, second) == "in_review"
+    assert life.worker.store.get(places.report(second)) == scored[0]
+    assert report_of(life, second)["predecessor"]["certified"]["certificate"] == certificate
+    assert step(life, second, STEP) == kept
+    assert sha256_bytes(computed_again(life, second)) == life.row(second)["report_digest"]
+    assert looked_up(life, name, 7) is None, "revoked: nothing to be compared with"
     with pytest.raises(NotFound):
-        certified.listing(life.api, clara, name)
+        certified.listing(life.api, life.people["Clara"], name)
