@@ -38,7 +38,7 @@ bench:
 	@requirements/install.sh dev
 	@missed=; for name in binary_coverage cohort comparators coverage detection_coverage families gate inference \
 		ladder log multiclass_coverage parts pilot regression_coverage robustness run sandbox \
-		segmentation_coverage time_to_event_coverage verify; do echo "== bench.$$name"; \
+		segmentation_coverage time_to_event_coverage verify versions; do echo "== bench.$$name"; \
 		$(SILENCE) $(BIN)/python -m bench.$$name || missed="$$missed $$name"; done; \
 		[ -z "$$missed" ] || { echo "missed:$$missed" >&2; exit 1; }
 

@@ -11,6 +11,7 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from validators.comparators.predecessor_evidence import PredecessorEvidence
 from validators.contract.schema import Strict
 from validators.contract.strict import Grown
 from validators.drift.evidence import DriftEvidence
@@ -22,8 +23,8 @@ from validators.sites.evidence import SitesEvidence, WithinSites
 
 __all__ = [
     "CaseFlow", "Comparison", "CompleteCase", "Curves", "Digests", "EndpointEvidence",
-    "Environment", "Evidence", "Interval", "Outcome", "Overall", "Report", "RuleVerdict",
-    "SubgroupEvidence", "Verdict",
+    "Environment", "Evidence", "Interval", "Outcome", "Overall", "PredecessorEvidence", "Report",
+    "RuleVerdict", "SubgroupEvidence", "Verdict",
 ]  # fmt: skip
 
 
@@ -166,10 +167,8 @@ class Digests(Strict):
     environment: str
 
 
-class Environment(Grown):
-    """Where the predictions were made; all that a reader needs to reproduce them."""
-
-    added_later = ("execution",)
+class _Shown(Grown):
+    """A document with fields that were added later, whose schema shows them."""
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -178,6 +177,12 @@ class Environment(Grown):
         """The fields, which the serializer that leaves one out would hide."""
         plain = {key: value for key, value in schema.items() if key != "serialization"}
         return handler(cast(CoreSchema, plain))
+
+
+class Environment(_Shown):
+    """Where the predictions were made; all that a reader needs to reproduce them."""
+
+    added_later = ("execution",)
 
     versions: dict[str, str]
     providers: tuple[str, ...] = ()
@@ -190,8 +195,10 @@ class Environment(Grown):
     """Re-run at batch 1 in another order: cases compared, largest difference, decisions changed."""
 
 
-class Report(Strict):
+class Report(_Shown):
     """report.json."""
+
+    added_later = ("predecessor",)
 
     schema_id: Literal["touchstone/report/v1"] = "touchstone/report/v1"
     protocol_id: str
@@ -227,4 +234,6 @@ class Report(Strict):
     robustness: tuple[RobustnessEvidence, ...] = ()
     drift: DriftEvidence | None = None
     leakage: LeakageEvidence | None = None
+    predecessor: PredecessorEvidence | None = None
+    """Against the certified version of the same model; None, and left out, where there is none."""
     statement: str = "Standalone performance; no human-factors evidence."

@@ -176,6 +176,8 @@ def report(submission: str, out: Path | None, as_json: bool, *, drift: bool = Fa
         )
     show({"files": [str(path) for path in paths], "digest": sha256_bytes(data)}, as_json,
          "\n".join(str(path) for path in paths))  # fmt: skip
+    if not as_json:
+        _print_predecessor(value)
 
 
 def _print_trial(value: dict[str, Any]) -> None:
@@ -236,6 +238,7 @@ def decide(submission: str, outcome: str, reason: str, key: str, as_json: bool) 
         overall = parse_canonical(report_bytes)["verdict"]["overall"]
         if not as_json:
             _print_held(parse_canonical(report_bytes))
+            _print_predecessor(parse_canonical(report_bytes))
     statement = None
     if kind != "reject":
         statement = client.get_bytes(f"/submissions/{submission}/statement") or None
@@ -280,6 +283,15 @@ def _print_held(report: dict[str, Any]) -> None:
     if leakage := report.get("leakage"):
         for reason in held_reasons(LeakageEvidence.model_validate(leakage)):
             console.print(f"held for review: {reason}", markup=False, soft_wrap=True)
+
+
+def _print_predecessor(report: dict[str, Any]) -> None:
+    """How the model differs from its certified version, where there was one."""
+    from validators.report.words import predecessor_in_words
+
+    if section := report.get("predecessor"):
+        for line in predecessor_in_words(section):
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def _check_statement(statement: bytes, submission: str, report: str, overall: str) -> None:

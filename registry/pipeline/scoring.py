@@ -33,6 +33,7 @@ from registry.storage.store import ObjectStore
 from registry.trust import errors
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Tampered, TouchstoneError, Unavailable
+from validators.comparators.predecessor_evidence import CertifiedVersion
 
 _PR_SET_PDEATHSIG = 1
 _PASSED_ON = ("TOUCHSTONE_KEY_ENCRYPTION", "TOUCHSTONE_KMS_", "TOUCHSTONE_PKCS11_")
@@ -45,10 +46,23 @@ class File(NamedTuple):
     digest: str
 
 
+class Certified(BaseModel):
+    """The certified version to compare with: `predictions` is None, and `not_compared` says why,
+    where it can't be. `submission` is that of its run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: CertifiedVersion
+    submission: str
+    predictions: File | None
+    protocol: str
+    not_compared: str
+
+
 class Task(BaseModel):
     """What is scored, against what: places and digests, and no case.
 
-    `further`: files of perturbed runs and of other models, by name. `drift_page`: whether the page
+    `further`: files of perturbed runs and of other models, by name. `certified`: the certified
+    version of the same model, where there is one. `drift_page`: whether the page
     on single patients is still to be made.
     """
 
@@ -58,6 +72,7 @@ class Task(BaseModel):
     manifest_digest: str
     predictions: File
     further: dict[str, File] = {}
+    certified: Certified | None = None
     declaration: str | None = None
     protocol: str
     protocol_digest: str
@@ -123,8 +138,9 @@ def score(settings: Settings, task: Task) -> dict[str, Any]:
     from registry.submissions.declarations import declaration_in
     from validators.cohort.manifest import parse_manifest
     from validators.cohort.stream import read_reference
+    from validators.comparators.predecessor import against_certified
     from validators.evaluate import evaluate
-    from validators.evidence import Digests, Environment
+    from validators.evidence import Digests, Environment, PredecessorEvidence
     from validators.leakage.evidence import held_reasons
     from validators.metrics.measure import Cases
     from validators.protocol.read import parse_protocol
@@ -139,20 +155,37 @@ def score(settings: Settings, task: Task) -> dict[str, Any]:
     store, protocol = open_store(settings), parse_protocol(json.loads(task.protocol))
     asked = protocol.for_development() if task.development else protocol
     manifest = parse_manifest(_named(store, File(task.manifest_path, task.manifest_digest)))
-    data = _named(store, task.predictions)
     further = {name: _named(store, file) for name, file in task.further.items()}
     declaration = declaration_in(store, task.declaration)
     key = facility_keys(settings, manifest).reference()
     reference = read_reference(manifest, store, key)
-    table: Cases
-    if asked.task == "segmentation":
-        table = segmentation_table(store, task.submission, data, reference, asked, manifest, key)
-    else:
-        table = case_table(data, reference, asked, manifest, further)
+
+    def table_of(submission: str, file: File, others: dict[str, bytes]) -> Cases:
+        data = _named(store, file)
+        if asked.task == "segmentation":
+            return segmentation_table(store, submission, data, reference, asked, manifest, key)
+        return case_table(data, reference, asked, manifest, others)
+
+    table = table_of(task.submission, task.predictions, further)
+    evaluation = evaluate(table, asked)
+    predecessor = None
+    if task.certified is not None:
+        predecessor = PredecessorEvidence(
+            certified=task.certified.version, not_compared=task.certified.not_compared
+        )
+        if task.certified.predictions is not None:
+            predecessor = against_certified(
+                table,
+                table_of(task.certified.submission, task.certified.predictions, {}),
+                asked,
+                parse_protocol(json.loads(task.certified.protocol)),
+                task.certified.version,
+                evaluation.endpoints,
+            )
     drift, page = compared(protocol, declaration, reference, page=task.drift_page)
     environment = Environment.model_validate(task.environment)
     report = build_report(
-        evaluate(table, asked),
+        evaluation,
         protocol,
         Digests(
             model=task.model_digest,
@@ -165,6 +198,7 @@ def score(settings: Settings, task: Task) -> dict[str, Any]:
         environment,
         manifest.citation,
         drift=drift,
+        predecessor=predecessor,
     )
     return {
         "report": report_bytes(report).decode(),

@@ -80,17 +80,18 @@ class Example:
             return now.one("submission_by_id", id=submission)
 
     def submitted(
-        self, who: str = "Eva", name: str | None = None, *, cohort: str = "nodules", **more: Any
-    ) -> str:
+        self, who: str = "Eva", name: str | None = None, *, version: int = 1,
+        cohort: str = "nodules", **more: Any,
+    ) -> str:  # fmt: skip
         """A submission as `submit` leaves it."""
         caller = self.people[who]
         name = name or f"net-{uuid.uuid4().hex[:8]}"
         self.sql(
             "INSERT INTO touchstone.registration (organisation, model_name, version, source)"
-            " VALUES (%s, %s, 1, 'models:/m-x') ON CONFLICT DO NOTHING",
-            caller.organisation, name,
+            " VALUES (%s, %s, %s, 'models:/m-x') ON CONFLICT DO NOTHING",
+            caller.organisation, name, version,
         )  # fmt: skip
-        return submit(self.api, caller, model=name, version=1, protocol=self.protocol,
+        return submit(self.api, caller, model=name, version=version, protocol=self.protocol,
                       cohort_name=cohort, **more)  # fmt: skip
 
     def queued(self, model: bytes, who: str = "Eva", **more: Any) -> str:

@@ -22,6 +22,7 @@ from registry.trust.errors import Tampered, TouchstoneError
 from registry.trust.keys import load_identity, pem_of, save_identity
 from serving.sandbox.machine import recorded, this_cpu
 from serving.sandbox.providers import CPU
+from tests.registry.by_hand import certify
 from tests.registry.facility_example import Example, facility_example
 from tests.registry.further_example import carried, exchange, report_of
 from tests.registry.locked import lock_cohort, no_restriction
@@ -93,8 +94,8 @@ class Masks:
     def __init__(self, life: Example, staged: Staged, manifest: Manifest) -> None:
         self.life, self.staged, self.manifest = life, staged, manifest
 
-    def run(self, model: bytes) -> str:
-        submission = self.life.queued(model, cohort="organs")
+    def run(self, model: bytes, **more: Any) -> str:
+        submission = self.life.queued(model, cohort="organs", **more)
         carried(self.life, submission)
         return submission
 
@@ -211,6 +212,25 @@ def test_a_segmentation_is_run_over_a_sealed_cohort_to_its_verdict_and_nobody_ho
     exchange(life, next(iter(parts)), b"x")
     with pytest.raises(Tampered, match="not what the run wrote"):
         list(stored_masks(store, submission, listed))
+
+
+def test_a_new_version_s_masks_are_held_against_the_certified_ones(facility: Masks):
+    first = facility.run(thresholds(), name="organs-net")
+    certify(facility.life, first)
+    facility.locked()
+    second = facility.run(thresholds(110.0), name="organs-net", version=2)
+    found = report_of(facility.life, second)["predecessor"]
+    was, now = by_hand(facility.staged, LOW, -1e7), by_hand(facility.staged, 110.0, -1e7)
+    assert len(found["endpoints"]) == 3
+    for row in found["endpoints"]:
+        metric = row["metric"]
+        assert (row["certified"], row["new"]) == (
+            pytest.approx(was[metric]), pytest.approx(now[metric])
+        )  # fmt: skip
+        assert row["difference"] == pytest.approx(now[metric] - was[metric], abs=1e-9)
+        assert row["interval"]["low"] <= row["difference"] <= row["interval"]["high"]
+        assert row["n"] == CASES
+    assert found["changed"] is None
 
 
 def test_what_can_not_be_asked_is_refused_when_it_is_locked(facility: Masks):

@@ -21,7 +21,9 @@ Rules
    had .040 (nine conditions of `models_draw` in bench/comparators.py, 600 cohorts; nominal .025).
    Guard: patients who were decided alike by both may still have been decided differently in a
    share of up to 1 - tail^(1/u).
-5. A failed prediction of the candidate is wrong, one of the comparator right (last and first in
+5. Losses (Brier): cluster-robust t of the mean difference (`paired_losses`), which describes and
+   judges nothing: it does not mind what was not seen.
+6. A failed prediction of the candidate is wrong, one of the comparator right (last and first in
    their rankings); variances range over what they could have been. So no bound is better for the
    candidate because either model was silent. Who passes two statistics builds them so
    (`failed_is_right`).
@@ -36,12 +38,14 @@ from scipy import special
 
 from validators.intervals.auc import area
 from validators.intervals.bootstrap import REPLICATES, Resampled, Statistic, resampled
+from validators.intervals.estimated import Estimated, by_patient, robust_error
 from validators.intervals.influence import Box, Floats, long_tail
 from validators.intervals.mean import Mean, mean
 from validators.intervals.proportion import Pair, mover, wilson
 
 LARGEST_VARIANCE = 0.5
 """Of the difference of two independent AUCs, times the units: 1/4 each (van Dantzig 1951)."""
+_NO_ERROR = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,32 @@ def paired_shares(
     """
     difference = candidate_right.astype(np.float64) - comparator_right.astype(np.float64)
     return mean(difference, (-1.0, 1.0), patient, few_values=True)
+
+
+def paired_losses(
+    candidate: Floats,
+    comparator: Floats,
+    patient: NDArray[np.int64] | None = None,
+    weight: Floats | None = None,
+) -> Estimated | str:
+    """The mean loss of the candidate less that of the comparator ([n] each, none missing), or why
+    it has no interval. `weight` ([n], above 0) are sampling weights; `patient` holds 0, 1, …
+
+    Variance between patients' sums of deviations (Liang & Zeger 1986), t on the patients less one.
+    """
+    of_case = np.ones(len(candidate)) if weight is None else weight
+    difference = candidate - comparator
+    value = float(of_case @ difference / of_case.sum())
+    parts = of_case * (difference - value) / of_case.sum()
+    if patient is not None:
+        parts = by_patient(parts, patient, int(patient.max()) + 1)
+    if len(parts) < 2:
+        return "one patient gives no interval"
+    error = robust_error(Box(parts, parts))
+    if error < _NO_ERROR:
+        return "the difference is the same in every case, so it gives no interval"
+    clusters = None if patient is None else len(parts)
+    return Estimated(value, len(candidate), clusters, (value, value), error, len(parts) - 1)
 
 
 def paired_statistics(

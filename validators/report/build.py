@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import validators
 from registry.trust.canonical import canonical, digest_of, sha256_file
 from validators.drift.evidence import DriftEvidence
-from validators.evidence import Curves, Digests, Environment, Report
+from validators.evidence import Curves, Digests, Environment, PredecessorEvidence, Report
 from validators.metrics.figure import Figure
 from validators.protocol.schema import Protocol
 
@@ -43,11 +43,13 @@ def build_report(
     environment: Environment,
     attribution: str,
     drift: DriftEvidence | None = None,
+    predecessor: PredecessorEvidence | None = None,
 ) -> Report:
     """The complete report of one evaluation, its numbers rounded by rule 2.
 
     `attribution` is the citation and licence of the data, or empty; `drift` how the cohort differs
-    from the declared development data, where there are such.
+    from the declared development data, `predecessor` how the model differs from its certified
+    version, where there are such.
     """
     report = Report(
         protocol_id=protocol.id,
@@ -72,6 +74,7 @@ def build_report(
         robustness=evaluation.robustness,
         drift=drift,
         leakage=evaluation.leakage,
+        predecessor=predecessor,
         verdict=evaluation.verdict,
         curves=thinned(evaluation.curves),
         environment=environment,

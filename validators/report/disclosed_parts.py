@@ -1,7 +1,12 @@
-"""What leaves of comparisons, hospitals, perturbed runs and drift. Rules: `disclosure`."""
+"""What leaves of comparisons, hospitals, perturbed runs, drift and the certified version before.
 
+Rules: `disclosure`.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
+from validators.comparators.predecessor_evidence import PredecessorEvidence, VersionDifference
 from validators.evidence import Comparison, SubgroupEvidence
 from validators.report.rounding import nearest, outward
 from validators.report.withheld import Hidden
@@ -108,3 +113,59 @@ def drift_released(hidden: Hidden) -> list[dict[str, Any]]:
         and of.cohort >= hidden.k
         and all(cell.cohort >= hidden.k for cell in of.cells)
     ]
+
+
+def predecessor_released(
+    found: PredecessorEvidence, cases: Mapping[str, Any], hidden: Hidden, decimals: int
+) -> dict[str, Any]:
+    """The new version against the certified one: both values, their difference, changed sides.
+
+    `cases` are the report's own as released: both versions were run on all of them. Where the
+    certified version failed on a case the difference goes: it counts failures otherwise than the
+    values do, so the three would tell how many of a class failed. Each count of changed sides
+    follows from the other by what the rates say, so few in one direction withhold both.
+    """
+    named = {of.metric: of for of in reversed(hidden.report.endpoints)}
+    compared = not found.not_compared
+    return {
+        "certified": found.certified.model_dump(mode="json", exclude={"predictions"}),
+        "not_compared": found.not_compared,
+        "threshold": found.threshold,
+        "cases": cases["n"] if compared else None,
+        "patients": cases["patients"] if compared else None,
+        "endpoints": [
+            _difference(of, found, hidden, decimals, hide=hidden.hides_endpoint(named[of.metric]))
+            for of in found.endpoints
+        ],
+        "changed": _changed(found, hidden),
+        "statement": found.statement,
+    }
+
+
+def _difference(
+    found: VersionDifference, of: PredecessorEvidence, hidden: Hidden, decimals: int, *, hide: bool
+) -> dict[str, Any]:
+    hide = hide or (found.metric == "failure_rate" and hidden.few(of.failed))
+    apart = hide or of.failed != 0 or hidden.few_failed
+    return {
+        "metric": found.metric,
+        "certified": None if hide else nearest(found.certified, decimals),
+        "new": None if hide else nearest(found.new, decimals),
+        "difference": None if apart else nearest(found.difference, decimals),
+        "interval": None if apart else outward(found.interval, decimals),
+    }
+
+
+def _changed(found: PredecessorEvidence, hidden: Hidden) -> dict[str, int | None] | None:
+    """Of cases that were left out (failed, undecided) the number is not told."""
+    of = found.changed
+    if of is None:
+        return None
+    counts = (of.to_positive, of.to_negative, of.cases - of.to_positive - of.to_negative)
+    few = hidden.few_failed or hidden.few(found.failed) or any(map(hidden.few, counts))
+    shown = not few and not hidden.classes
+    return {
+        "cases": of.cases if shown and of.cases == hidden.report.case_flow.sealed else None,
+        "to_positive": of.to_positive if shown else None,
+        "to_negative": of.to_negative if shown else None,
+    }

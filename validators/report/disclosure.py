@@ -32,6 +32,9 @@ Rules
     through, what the Ladder tells (`validators.report.ladder`).
 11. `monitoring`, a hospital that pilots the model: the shares that drift is measured against
     (`validators.report.reference_summary`), of scores in bins of k cases, and of groups as above.
+12. Against the certified version before: whose they are; values by rules 2 and 3; the difference
+    where the certified version failed nowhere, and the new one not 1 to k - 1 times; changed sides
+    where neither direction, nor the unchanged, has 1 to k - 1 cases.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,6 +45,7 @@ from validators.protocol.schema import Disclosure
 from validators.report.disclosed_parts import (
     comparison_released,
     drift_released,
+    predecessor_released,
     run_released,
     sites_released,
     within_released,
@@ -92,6 +96,7 @@ def release(
 
 
 def _certified(report: Report, hidden: Hidden, decimals: int) -> dict[str, Any]:
+    cases, before = _cases(report, hidden), report.predecessor
     return {
         "schema_id": "touchstone/released-report/v1",
         "protocol_id": report.protocol_id,
@@ -107,7 +112,7 @@ def _certified(report: Report, hidden: Hidden, decimals: int) -> dict[str, Any]:
         "threshold": report.threshold,
         "alpha": report.alpha,
         "digests": report.digests.model_dump(mode="json", exclude={"predictions"}),
-        "cases": _cases(report, hidden),
+        "cases": cases,
         "endpoints": [_endpoint(found, decimals, hidden) for found in report.endpoints],
         "subgroups": [
             _subgroup(found, decimals, hidden)
@@ -117,6 +122,11 @@ def _certified(report: Report, hidden: Hidden, decimals: int) -> dict[str, Any]:
         "sites": [sites_released(found, hidden, decimals) for found in report.sites],
         "robustness": [run_released(run, hidden, decimals) for run in report.robustness],
         "drift": drift_released(hidden),
+        **(
+            {}
+            if before is None
+            else {"predecessor": predecessor_released(before, cases, hidden, decimals)}
+        ),
         "verdict": _verdict(report, hidden),
         "environment": report.environment.model_dump(mode="json", exclude={"repeatability"}),
         "attribution": report.attribution,

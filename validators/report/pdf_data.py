@@ -8,23 +8,22 @@ Numbers are texts already, with the protocol's decimals; only what a forest plot
 
 import datetime as dt
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from validators.report.disclosure import SUPPRESSED
-from validators.report.words import (
-    OUTCOMES,
-    PILOT_MODES,
-    metric_in_words,
-    perturbation_in_words,
-    rule_in_words,
-    sentence,
+from validators.report.pdf_further import further_parts
+from validators.report.pdf_words import (
+    Json,
+    Released,
+    interval_text,
+    kind_of,
+    number_text,
+    outcome_cells,
 )
+from validators.report.words import PILOT_MODES, metric_in_words, rule_in_words, sentence
 
-Released = Mapping[str, Any]
-Json = dict[str, Any]
-_KINDS = {"pass": "pass", "fail": "fail", "insufficient_evidence": "open", "conditional": "open"}
 _VERDICTS = {
     "pass": ("Passed", "Every rule that decides was met."),
     "conditional": ("Passed with conditions", "No rule that decides was missed; some stay open."),
@@ -56,7 +55,7 @@ def pdf_data(released: Released, run: NamedRun, not_after: dt.datetime) -> Json:
         "banner-short": "investigational",
         "footer": f"{released['protocol_id']} {released['protocol_version']}, until "
         f"{not_after:%Y-%m-%d}",
-        "verdict": {"sentence": verdict, "explanation": explanation, "kind": _kind(overall)},
+        "verdict": {"sentence": verdict, "explanation": explanation, "kind": kind_of(overall)},
         "facts": list(_facts(released, run, not_after)),
         "conditions": [sentence(of) for of in released["verdict"]["conditions"]],
         "use": list(_use(released)),
@@ -66,7 +65,7 @@ def pdf_data(released: Released, run: NamedRun, not_after: dt.datetime) -> Json:
         "interval-head": _interval_head(released),
         "endpoints": [_endpoint(of, decimals) for of in released["endpoints"]],
         "endpoint-plot": _endpoint_plot(released["endpoints"], decimals),
-        "further": list(_further(released, decimals)),
+        "further": list(further_parts(released, decimals)),
         "groups-note": "The gap is how far a group is behind the rest of the cohort; an interval "
         "that reaches zero leaves open whether it is behind at all. "
         f"{released['disclosure']['note']}",
@@ -105,7 +104,7 @@ def _rule(rule: Released) -> Json:
     return {
         "rule": sentence(rule_in_words(rule["id"])),
         "part": "gating" if rule["gating"] else "reported",
-        **_outcome(rule["outcome"]),
+        **outcome_cells(rule["outcome"]),
     }
 
 
@@ -133,20 +132,20 @@ def _endpoint(found: Released, decimals: int) -> Json:
     if of is not None:
         return {
             "measure": sentence(f"{measure}, less that of {str(of['name']).replace('_', ' ')}"),
-            "value": _number(of["difference"], decimals),
-            "interval": _interval(of["interval"], decimals),
+            "value": number_text(of["difference"], decimals),
+            "interval": interval_text(of["interval"], decimals),
             "goal": f"-{of['margin']:g} or more".replace("-", "−"),
-            **_outcome(found["outcome"]),
+            **outcome_cells(found["outcome"]),
         }
     goal = "–" if found["goal"] is None else f"{found['goal']:g}"
     if "band" in found:
         goal = f"{found['band'][0]:g} to {found['band'][1]:g}"
     return {
         "measure": sentence(measure),
-        "value": _number(found["estimate"], decimals),
-        "interval": _interval(found["interval"], decimals),
+        "value": number_text(found["estimate"], decimals),
+        "interval": interval_text(found["interval"], decimals),
         "goal": goal,
-        **_outcome(found["outcome"]),
+        **outcome_cells(found["outcome"]),
     }
 
 
@@ -173,61 +172,6 @@ def _endpoint_plot(endpoints: Sequence[Released], decimals: int) -> Json | None:
     }
 
 
-def _further(released: Released, decimals: int) -> Iterator[Json]:
-    if released["sites"]:
-        yield {
-            "title": "In another hospital",
-            "note": "What another hospital like those in the cohort could expect.",
-            "head": ["measure", "mean", "prediction interval", "floor", "outcome"],
-            "rows": [
-                {
-                    "cells": [
-                        sentence(metric_in_words(of["metric"])),
-                        _number(of["mean"], decimals),
-                        _interval(of["prediction"], decimals),
-                        "–" if of["floor"] is None else f"{of['floor']:g}",
-                    ],
-                    **_outcome(of["outcome"]),
-                }
-                for of in released["sites"]
-            ],
-        }
-    drops = [(run, drop) for run in released["robustness"] for drop in run["drops"]]
-    if drops:
-        yield {
-            "title": "Under disturbance of the inputs",
-            "note": "The drop is the value before less the value after.",
-            "head": ["measure and disturbance", "drop", "interval", "most", "outcome"],
-            "rows": [
-                {
-                    "cells": [
-                        f"{sentence(metric_in_words(drop['metric']))} under "
-                        f"{perturbation_in_words(run['perturbation'])}",
-                        _number(drop["drop"], decimals),
-                        _interval(drop["interval"], decimals),
-                        f"{drop['maximum_drop']:g}",
-                    ],
-                    **_outcome(drop["outcome"]),
-                }
-                for run, drop in drops
-            ],
-        }
-    if released["drift"]:
-        yield {
-            "title": "Against the declared development data",
-            "note": "Whether the cohort differs from what the maker said of its own patients.",
-            "head": ["attribute", "outcome"],
-            "rows": [
-                {
-                    "cells": [str(of["attribute"]).replace("_", " ")],
-                    "outcome": "shifted" if of["shifted"] else "no shift",
-                    "kind": "open" if of["shifted"] else "plain",
-                }
-                for of in released["drift"]
-            ],
-        }
-
-
 def _groups(rows: Sequence[Released], decimals: int) -> Iterator[Json]:
     for (attribute, metric), found in groupby(rows, key=lambda of: (of["attribute"], of["metric"])):
         of_groups = list(found)
@@ -251,11 +195,11 @@ def _group(found: Released, decimals: int) -> Json:
     note = " (within hospitals the gap has the other sign)" if reversed_within else ""
     return {
         "group": str(found["group"]) + note,
-        "value": _number(found["estimate"], decimals) if shown else "withheld",
-        "interval": _interval(found["interval"], decimals),
-        "gap": _number(found["gap"], decimals),
-        "gap-interval": _interval(found["gap_interval"], decimals),
-        **_outcome(found["outcome"]),
+        "value": number_text(found["estimate"], decimals) if shown else "withheld",
+        "interval": interval_text(found["interval"], decimals),
+        "gap": number_text(found["gap"], decimals),
+        "gap-interval": interval_text(found["gap_interval"], decimals),
+        **outcome_cells(found["outcome"]),
     }
 
 
@@ -287,7 +231,7 @@ def _drawn(label: str, estimate: float, interval: Released | None, found: Releas
         "estimate": estimate,
         "low": None if interval is None else interval["low"],
         "high": None if interval is None else interval["high"],
-        "kind": _kind(found["outcome"]),
+        "kind": kind_of(found["outcome"]),
         "absent": "withheld",
     }
 
@@ -309,7 +253,7 @@ def _ticks(values: Sequence[float]) -> list[float]:
 
 
 def _aloud(row: Json, decimals: int) -> str:
-    said = f"{row['label']} {_number(row['estimate'], decimals)}"
+    said = f"{row['label']} {number_text(row['estimate'], decimals)}"
     if row["low"] is None:
         return said
     return f"{said}, {row['low']:.{decimals}f} to {row['high']:.{decimals}f}".replace("-", "−")
@@ -340,23 +284,3 @@ def _digests(released: Released) -> list[Json]:
 
 def _fact(name: str, value: str) -> Json:
     return {"name": name, "value": value}
-
-
-def _outcome(outcome: str) -> Json:
-    if outcome == SUPPRESSED:
-        return {"outcome": "withheld", "kind": "plain"}
-    return {"outcome": OUTCOMES.get(outcome, outcome), "kind": _kind(outcome)}
-
-
-def _kind(outcome: str) -> str:
-    return _KINDS.get(outcome, "plain")
-
-
-def _number(value: float | None, decimals: int) -> str:
-    return "–" if value is None else f"{value:.{decimals}f}".replace("-", "−")
-
-
-def _interval(interval: Released | None, decimals: int) -> str:
-    if interval is None:
-        return "–"
-    return f"{_number(interval['low'], decimals)} to {_number(interval['high'], decimals)}"

@@ -38,6 +38,8 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "robustness": "One entry for each perturbed run.",
         "drift": "How the cohort differs from the declared development data; null if not asked.",
         "leakage": "Whether a result is too good to be believed; null if not asked.",
+        "predecessor": "Against the certified version of the same model; absent where none was in "
+        "force. It judges nothing.",
         "goals_rationale": "Why these goals, as written down before the first run.",
         "task": "Binary, multiclass, ordinal, detection, segmentation, regression or "
         "time_to_event.",
@@ -77,6 +79,15 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "margin": "Largest acceptable gap.",
         "floor": "Lowest acceptable value in the group.",
     },
+    "PredecessorEvidence": {
+        "certified": "Which version held a certificate when this one was assessed.",
+        "not_compared": "Why nothing was compared, in one sentence; empty where something was.",
+        "threshold": "Of the certified version; null where the question has none.",
+        "failed": "Predictions of the certified version that failed.",
+        "endpoints": "One entry for each metric among the endpoints.",
+        "changed": "Cases that changed sides at the threshold; null where there is none.",
+        "statement": "What kind of comparison this is.",
+    },
     "Digests": {
         "model": "The model's files; null where a table was scored.",
         "protocol": "The protocol's canonical JSON.",
@@ -97,7 +108,7 @@ def report_schema() -> dict[str, Any]:
             definition["description"] = inspect.getdoc(model)
         for field, text in DESCRIPTIONS.get(name, {}).items():
             definition["properties"][field]["description"] = text
-    schema["required"] = sorted(schema["properties"])
+    schema["required"] = sorted(set(schema["properties"]) - set(Report.added_later))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,

@@ -114,6 +114,28 @@ def _worded(text: str, report: Report) -> str:
     return text
 
 
+def predecessor_in_words(section: Mapping[str, Any]) -> list[str]:
+    """Two lines on the certified version before, of a report's section or of its released form."""
+    of = section["certified"]
+    line = f"against the certified version {of['version']}"
+    if section["not_compared"]:
+        return [f"{line}: {section['not_compared']}"]
+    found = [
+        f"{metric_in_words(row['metric'])} {number(row['difference'])} "
+        f"({number(row['interval']['low'])} to {number(row['interval']['high'])})"
+        for row in section["endpoints"]
+        if row["interval"] is not None
+    ]
+    lines = [f"{line}, new less certified: {'; '.join(found) or 'no difference to show'}"]
+    changed = section["changed"]
+    if changed is not None and changed["to_positive"] is not None:
+        lines.append(
+            f"changed sides: {changed['to_positive']} to positive, {changed['to_negative']} to "
+            "negative; this decides nothing"
+        )
+    return lines
+
+
 def number(value: float | None) -> str:
     """Three decimals, or a dash where there is none."""
     if value is None:

@@ -131,6 +131,20 @@ WHERE s.model_digest = %(model)s AND s.cohort_id = %(cohort_id)s
                   'suspended', 'revoked', 'expired')
 ORDER BY s.created_at, s.id LIMIT 1
 
+-- name: certified_before
+-- The newest certificate in force of the same model, for another version or by another protocol,
+-- and what its run wrote down.
+SELECT s.id, s.model_version, s.model_digest, s.protocol_digest, s.cohort_id, s.cohort_version,
+    p.body AS protocol_body, c.envelope, t.output
+FROM touchstone.certificate c
+JOIN touchstone.submission s ON s.id = c.submission
+JOIN touchstone.protocol p ON p.digest = s.protocol_digest
+LEFT JOIN touchstone.step t ON t.submission = s.id AND t.name = 'run'
+WHERE c.organisation = %(organisation)s AND c.model_name = %(model_name)s
+  AND c.in_force AND c.not_after > now() AND s.state IN ('certified', 'conditional')
+  AND (s.model_version, s.protocol_digest::text) <> (%(version)s, %(protocol)s)
+ORDER BY c.issued_at DESC, s.id LIMIT 1
+
 -- name: step_output
 SELECT output FROM touchstone.step WHERE submission = %(submission)s AND name = %(name)s
 
