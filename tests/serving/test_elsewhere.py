@@ -192,7 +192,7 @@ def _killed_at_random(server: str, place: Path, tef: Facility, names: set[str], 
         waited = time.monotonic() + 30
         while process.poll() is None and not partial.exists() and time.monotonic() < waited:
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.15))
+        time.sleep(chance.uniform(0, 0.15) if number else 0)
         process.kill()
         process.wait(30)
         if target.exists():
