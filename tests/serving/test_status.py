@@ -100,7 +100,8 @@ def flip(name: str) -> Callable[[Files], None]:
 
     def change(files: Files) -> None:
         at = files[name].index(b'"sig":"') + 20
-        files[name] = files[name][:at] + (b"0" if files[name][at] != ord("0") else b"1") + files[name][at + 1 :]
+        other = b"0" if files[name][at] != ord("0") else b"1"
+        files[name] = files[name][:at] + other + files[name][at + 1 :]
 
     return change
 
