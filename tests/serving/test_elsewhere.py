@@ -44,6 +44,8 @@ for name in ("fcntl", "resource", "pwd", "grp"):
     sys.modules.pop(name, None)
 import contextlib, io, json
 from registry.cli.main import main
+from tests.serving.windows_lock import Msvcrt
+sys.modules["msvcrt"] = Msvcrt()  # by now: the standard library takes it for a sign of Windows
 done = []
 for words in json.loads(sys.argv[1]):
     out, err, status = io.StringIO(), io.StringIO(), 0
