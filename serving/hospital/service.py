@@ -78,8 +78,13 @@ class Service:
         return self._parsed(value)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """The folder is this process's alone. Raises Conflict (service_held)."""
+    def held(self, *, made: bool = True) -> Iterator[None]:
+        """The folder is this process's alone. Raises Conflict (service_held).
+
+        made: make it where there is none; False raises NotFound there, and leaves nothing.
+        """
+        if not made:
+            self.versions()
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:

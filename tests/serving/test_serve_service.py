@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.trust.errors import Conflict, Refused, Tampered, TouchstoneError
+from registry.trust.errors import Conflict, NotFound, Refused, Tampered, TouchstoneError
 from registry.trust.keys import load_certificate
 from serving.bundle.verify import verify
 from serving.hospital.control import order
@@ -276,3 +276,14 @@ def test_a_damaged_record_is_told_in_one_line(service: Service, versions: Versio
         raise Refused("the folder is free again afterwards")
     with service.held():
         pass
+
+
+def test_a_roll_back_where_no_service_is_makes_nothing(versions: Versions, tmp_path: Path) -> None:
+    from registry.cli.serving import rollback
+
+    for folder in (tmp_path / "none", versions.three):
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(NotFound, match="serves nothing yet"):
+            rollback(folder, root=versions.root, state=tmp_path / "state", no_status=True)
+        assert sorted(folder.rglob("*")) == before
+    assert not (tmp_path / "none").exists()

@@ -20,6 +20,7 @@ import pytest
 from registry.trust.canonical import sha256_bytes
 from registry.trust.dsse import payload_of
 from registry.trust.status import Listed, Stop, moment_of
+from serving.bundle.memory import seen_checkpoint
 from serving.bundle.status_copy import export, kept
 from tests.serving import certified
 from tests.serving.hospital_made import REPOSITORY, write
@@ -107,6 +108,9 @@ def test_what_the_facility_stops_stops_here_and_comes_back_when_two_assessors_li
             return found
 
         assert predict().status_code == 200
+        log = json.loads((hospital.bundle / "log.json").read_bytes())
+        seen = seen_checkpoint(hospital.bundle.parent / "state", AUTHORITY.certificate)
+        assert seen == log["checkpoint"].encode(), "kept, as by verify"
         first = standing()["signed_at"]
         hospital.publish()
         until(lambda: standing()["signed_at"] != first)
