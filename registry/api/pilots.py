@@ -4,9 +4,10 @@
 """
 
 import datetime as dt
+import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.api import paging
@@ -26,6 +27,13 @@ _REPORT: dict[str, Any] = {
     "performance": [{"metric": "sensitivity", "estimate": 0.9, "low": 0.82, "high": 0.95}],
     "score": None, "attributes": {"sex": {"F": 160, "M": 140}},
 }  # fmt: skip
+
+
+Submission = Annotated[
+    uuid.UUID | None,
+    Query(description="Only those of the model of this submission.",
+          examples=["7f1d2c1e-4b7e-4a53-9b8d-2c8f0f6f9f10"]),
+]  # fmt: skip
 
 
 class SignedPilotReport(BaseModel):
@@ -108,12 +116,14 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         after: After = 0,
         limit: Limit = 50,
         cursor: Cursor = None,
+        submission: Submission = None,
     ) -> dict[str, Any]:
         """In the order in which they came; a hospital sees its own, the facility all."""
         rows, following = paging.read(
             request, response, caller, limit, cursor,
             lambda last, number: pilots.listing(
-                facility, caller, after=beyond(after, last), limit=number
+                facility, caller, after=beyond(after, last), limit=number,
+                submission=None if submission is None else str(submission),
             ),
             lambda row: (str(row["number"]),),
         )  # fmt: skip

@@ -81,12 +81,17 @@ def _received(report: PilotReport, submission: str) -> dict[str, Any]:
 
 
 def listing(
-    facility: Facility, caller: Caller, *, after: int = 0, limit: int = 200
+    facility: Facility,
+    caller: Caller,
+    *,
+    after: int = 0,
+    limit: int = 200,
+    submission: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Reports that the caller may read, in the order in which they came."""
+    """Reports that the caller may read, in the order in which they came; all, or of one model."""
     require(caller, "pilot.read")
     with facility.record.transaction(caller) as now:
-        rows = now.all("pilot_reports", after=after, limit=limit)
+        rows = now.all("pilot_reports", after=after, limit=limit, submission=submission)
     return [_shown(row) for row in rows]
 
 

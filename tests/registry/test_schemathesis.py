@@ -62,6 +62,7 @@ MUST_GET_IN = {
     "GET /cohorts", "POST /protocols", "GET /protocols", "GET /protocols/{name}",
     "POST /submissions", "GET /submissions", "GET /submissions/{submission}",
     "GET /submissions/{submission}/report", "GET /submissions/{submission}/report.html",
+    "GET /submissions/{submission}/report.pdf",
     "GET /submissions/{submission}/statement", "GET /certified", "GET /certified/file",
 }  # fmt: skip
 

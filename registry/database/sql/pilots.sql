@@ -18,7 +18,7 @@ VALUES (%(organisation)s, %(submission)s, %(key_id)s, %(envelope)s, '', 0, '{}',
 SELECT r.number, r.organisation, r.submission, r.last_month, r.patients, r.alarms, r.received_at,
     r.envelope, c.organisation AS maker, c.model_name, c.model_version, c.in_force
 FROM touchstone.pilot_report r JOIN touchstone.certificate c ON c.submission = r.submission
-WHERE r.number > %(after)s ORDER BY r.number LIMIT %(limit)s
+WHERE r.number > %(after)s AND r.submission = coalesce(%(submission)s::uuid, r.submission) ORDER BY r.number LIMIT %(limit)s
 
 -- name: tell_of_ends
 SELECT touchstone.tell_of_ends(%(now)s) AS told
