@@ -9,7 +9,8 @@ Rules
 -----
 1. Only a hospital that pulled the certified model reports on it, also after it was stopped.
 2. A report is signed by the hospital's own key. The first one that its account uses is pinned; from
-   then on no other counts. The key says nothing but "the same hospital as before".
+   then on no other counts, but for one that two assessors agreed to (`pilot_keys`). The key says
+   nothing but "the same hospital as before".
 3. What is kept is the envelope. What is shown of it the database reads from the signed payload
    (0024_pilots.sql), and each report is in the log.
 4. One report a month, hospital and model. Nothing in it is of a patient
@@ -127,7 +128,8 @@ def _pinned(now: Transaction, caller: Caller, key: str, pem: str) -> str:
         return key
     if known[0]["key_id"] != key:
         raise Refused(
-            f"{caller.organisation} signs its reports with another key: use that one",
+            f"{caller.organisation} signs its reports with another key: use that one, "
+            "or announce this one (`touchstone pilot announce`)",
             code="key_not_pinned",
         )
     return key

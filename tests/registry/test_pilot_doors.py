@@ -95,6 +95,14 @@ def test_a_hospital_watches_sees_what_it_would_send_and_sends_that(
         _print_one(shown | {"pilots": [last | {"alarms": ["sensitivity"]}]})
         said = " ".join(capsys.readouterr().out.split())
         assert f"clinic until {sent['last_month']}: ALARM: sensitivity (300 patients)" in said
+        (tmp_path / "state" / "pilot" / "pilot.key").unlink()  # the disk died
+        monkeypatch.setenv("TOUCHSTONE_TOKEN", stage.secrets["clinician"])
+        run("pilot", "key", "clinic")
+        told = run("pilot", "announce", "--reason", "the disk died")
+        assert (told["hospital"], told["agreed_by"], told["pinned"]) == ("clinic", [], False)
+        for person, pinned in (("Ada", False), ("Ben", True)):
+            monkeypatch.setenv("TOUCHSTONE_TOKEN", stage.sign_in(person))
+            assert run("pilot", "agree", str(told["key"]))["pinned"] is pinned
     gone = run("pilot", "forget", str(bundle), "--days", "30")
     assert gone["predictions"] == 1
     assert run("pilot", "report", str(bundle), "--to", str(page))["answers"] == 0
