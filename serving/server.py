@@ -64,6 +64,9 @@ SERVING_LIMITS = Limits(cpu_seconds=365 * 86_400)
 """As at the facility, but for the CPU time of a process that may run for months."""
 
 
+Remember = Callable[[bytes], None]
+
+
 def now() -> dt.datetime:
     """The present, in UTC."""
     return dt.datetime.now(dt.UTC)
@@ -104,6 +107,7 @@ class Deployer:
     standing_of: StandingOf | None
     clock: Callable[[], dt.datetime]
     policy_of: Callable[[], Policy] = Policy
+    remember: Remember | None = None
 
     def __call__(self, directory: Path, say: Say) -> "Deployment":
         from serving.bundle.verify import verify
@@ -128,6 +132,8 @@ class Deployer:
         try:
             deployment = Deployment(verified, worker, watch, settings.mode, self.clock)
             replayed = worker.start()
+            if self.remember is not None and verified.checkpoint is not None:
+                self.remember(verified.checkpoint)
         except BaseException:
             worker.close()
             raise
@@ -145,6 +151,7 @@ def serve(
     *,
     policy_of: Callable[[], Policy] = Policy,
     standing_of: StandingOf | None = None,
+    remember: Remember | None = None,
     on_prediction: "OnPrediction | None" = None,
     clock: Callable[[], dt.datetime] = now,
     say: Say = to_stderr,
@@ -152,8 +159,9 @@ def serve(
     """Verify what `directory` (a bundle or a service folder) holds, and serve it until stopped.
 
     policy_of: what this hospital asks of a bundle, asked anew for each. standing_of: whether the
-    certificate still stands; None asks nobody. on_prediction: is told of
-    each prediction (`serving.hospital.telling`). Raises what verification found, Unavailable when
+    certificate still stands; None asks nobody. remember: is given the log's newest checkpoint of
+    each bundle that is taken into service. on_prediction: is told of each prediction
+    (`serving.hospital.telling`). Raises what verification found, Unavailable when
     the port is taken (port_in_use) or a part is not installed (not_installed).
     """
     prepare()
@@ -162,7 +170,7 @@ def serve(
 
     with contextlib.suppress(KeyboardInterrupt), stoppable(), ExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listener(settings, stack)))
-        deploy = Deployer(root, settings, standing_of, clock, policy_of)
+        deploy = Deployer(root, settings, standing_of, clock, policy_of, remember)
         service = Service(directory) if is_service(directory) else None
         if service is None:
             first = deploy(directory, say)

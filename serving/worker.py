@@ -30,7 +30,8 @@ from serving.bundle.golden_replay import ReplayResult, replay
 from serving.bundle.verify import VerifyResult
 from serving.problems import Busy
 from serving.sandbox.failures import ModelFailure
-from serving.sandbox.limits import Limits
+from serving.sandbox.limits import Limits, for_model
+from serving.sandbox.machine import machine_bytes
 from serving.sandbox.outputs import check_outputs
 from serving.sandbox.process import Sandbox
 
@@ -42,6 +43,7 @@ Scores = NDArray[Any]
 class Worker:
     """Holds the sandbox; `score` may be called from many requests at once.
 
+    limits: of its process; with more memory where the model is large (`sandbox.limits.for_model`).
     count, taken: places for requests, and those under way. restarts: processes after the first.
     """
 
@@ -59,7 +61,8 @@ class Worker:
         self._tolerance = verified.certificate.predicate.golden_tolerance
         self._verified = verified
         self._model_files = verified.model_files()
-        self._limits = limits
+        size = sum(map(len, self._model_files.values()))
+        self._limits = for_model(limits, size, machine_bytes())
         self._start_sandbox = start_sandbox
         self.count, self.taken = waiting, 0
         self.restarts = -1

@@ -4,9 +4,10 @@
 """
 
 import datetime as dt
+import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.api import paging
@@ -14,8 +15,9 @@ from registry.api.answers import acted_before
 from registry.api.paging import After, Cursor, Limit, Page, beyond
 from registry.facility import Facility
 from registry.identity.caller import Caller
-from registry.submissions import pilots
+from registry.submissions import pilot_keys, pilots
 from registry.trust.errors import Conflict
+from registry.trust.keys import key_id, parse_certificate
 from registry.trust.pilot_report import PilotReport
 
 _REPORT: dict[str, Any] = {
@@ -28,6 +30,13 @@ _REPORT: dict[str, Any] = {
 }  # fmt: skip
 
 
+Submission = Annotated[
+    uuid.UUID | None,
+    Query(description="Only those of the model of this submission.",
+          examples=["7f1d2c1e-4b7e-4a53-9b8d-2c8f0f6f9f10"]),
+]  # fmt: skip
+
+
 class SignedPilotReport(BaseModel):
     """A hospital's signed report, and the certificate of the key that signed it."""
 
@@ -37,6 +46,38 @@ class SignedPilotReport(BaseModel):
     ]})  # fmt: skip
     envelope: Annotated[dict[str, Any], Field(description="A DSSE envelope.")]
     certificate: Annotated[str, Field(max_length=4000, description="PEM of the hospital's key.")]
+
+
+_KEY = "sha256:" + "d" * 64
+PilotKey = Annotated[
+    str, Path(pattern=r"^sha256:[0-9a-f]{64}$", description="The key's digest.", examples=[_KEY])
+]
+
+
+class NewPilotKey(BaseModel):
+    """Another key of a hospital, in place of the one that was lost."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
+        {"certificate": "-----BEGIN CERTIFICATE-----…", "reason": "the disk died"}
+    ]})  # fmt: skip
+    certificate: Annotated[str, Field(max_length=4000, description="PEM of the new key.")]
+    reason: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class ShownPilotKey(BaseModel):
+    """A key that was announced, and how far it has come."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [
+        {"hospital": "clinic", "key": _KEY, "reason": "the disk died", "announced_by": "Clara",
+         "agreed_by": ["Ada"], "needed": 2, "pinned": False}
+    ]})  # fmt: skip
+    hospital: str
+    key: str
+    reason: str
+    announced_by: str
+    agreed_by: list[str]
+    needed: int
+    pinned: Annotated[bool, Field(description="Whether it took the place of the key before.")]
 
 
 class ReceivedPilotReport(BaseModel):
@@ -97,6 +138,33 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
                 raise
             return pilots.received(facility, caller, signed.envelope)
 
+    @routes.post(
+        "/keys", status_code=201, summary="Announce another pilot key",
+        response_model=ShownPilotKey, operation_id="announce_pilot_key",
+    )  # fmt: skip
+    def announce(caller: Who, new: NewPilotKey) -> dict[str, Any]:
+        """For hospitals that lost theirs. It counts once two assessors agreed."""
+        try:
+            return pilot_keys.announce(facility, caller, new.certificate, new.reason)
+        except Conflict:
+            if not acted_before():
+                raise
+            key = key_id(parse_certificate(new.certificate.encode()))
+            return pilot_keys.announced(facility, caller, key)
+
+    @routes.post(
+        "/keys/{key}/agreements", status_code=201, summary="Agree to another pilot key",
+        response_model=ShownPilotKey, operation_id="agree_to_pilot_key",
+    )  # fmt: skip
+    def agree(caller: Who, key: PilotKey) -> dict[str, Any]:
+        """For assessors, after asking the hospital by another way. The second pins the key."""
+        try:
+            return pilot_keys.agree(facility, caller, key)
+        except Conflict:
+            if not acted_before():
+                raise
+            return pilot_keys.announced(facility, caller, key)
+
     @routes.get(
         "", summary="List reports of pilots", response_model=Page[ShownPilotReport],
         operation_id="list_pilots",
@@ -108,12 +176,14 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         after: After = 0,
         limit: Limit = 50,
         cursor: Cursor = None,
+        submission: Submission = None,
     ) -> dict[str, Any]:
         """In the order in which they came; a hospital sees its own, the facility all."""
         rows, following = paging.read(
             request, response, caller, limit, cursor,
             lambda last, number: pilots.listing(
-                facility, caller, after=beyond(after, last), limit=number
+                facility, caller, after=beyond(after, last), limit=number,
+                submission=None if submission is None else str(submission),
             ),
             lambda row: (str(row["number"]),),
         )  # fmt: skip

@@ -223,13 +223,21 @@ _PAGE: dict[int | str, dict[str, Any]] = {
     }
 }
 
+_PDF: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The document, to the byte.",
+        "content": {"application/pdf": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
 
 def _links(submission: str) -> dict[str, Any]:
     """What can be asked next about the submission at this place of the answer."""
     return {
         operation: {"operationId": operation, "parameters": {"submission": submission}}
         for operation in (
-            "read_submission", "read_report", "read_report_page", "read_statement", "decide",
+            "read_submission", "read_report", "read_report_page", "read_report_pdf",
+            "read_statement", "decide",
         )
     }  # fmt: skip
 
@@ -324,6 +332,15 @@ def router(facility: Facility, caller_of: Any) -> APIRouter:
         """
         read = review.drift_page_for if drift else review.report_page_for
         return file_answer(read(facility, caller, submission), "text/html")
+
+    @routes.get(
+        "/{submission}/report.pdf", summary="Read a report as PDF", responses=_PDF,
+        response_class=Response, operation_id="read_report_pdf",
+    )  # fmt: skip
+    def report_pdf(caller: Who, submission: Id) -> Response:
+        """The released report of a certificate, as hospitals get it (PDF/A): for the facility's
+        people from the review on, for the submitter once the model is certified."""
+        return file_answer(review.report_pdf_for(facility, caller, submission), "application/pdf")
 
     @routes.get(
         "/{submission}/statement", summary="Read what a certificate would say",

@@ -20,7 +20,6 @@ from registry.trust.keys import pem_of
 from registry.trust.tiles import (
     CERTIFICATE,
     CHECKPOINT,
-    HASH_BYTES,
     LEVELS_A_TILE,
     TILE,
     parse_tile_path,
@@ -40,5 +39,5 @@ def published(facility: Facility, known: KnownTree, name: str) -> bytes:
     head = parse(note)[0]
     if number * TILE + width > head.size >> (LEVELS_A_TILE * level):
         raise NotFound(f"the log of {head.size} events has no {name}")
-    hashes = known.at(head.size, head.root).hashes(LEVELS_A_TILE * level)
-    return hashes[number * TILE * HASH_BYTES :][: width * HASH_BYTES]
+    tree, first = known.at(head.size, head.root), number * TILE
+    return tree.hashes(LEVELS_A_TILE * level, first, first + width)

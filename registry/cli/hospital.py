@@ -15,6 +15,8 @@ from registry.trust.errors import Invalid, TouchstoneError
 from registry.trust.keys import load_certificate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography import x509
 
     from serving.bundle.policy import Policy
@@ -118,6 +120,21 @@ class Asked:
             return None
         return standing_from(self.state_directory(), root, self._grace(), self.status_from)
 
+    def remember_of(self, root: x509.Certificate) -> Callable[[bytes], None] | None:
+        """What keeps the log's last checkpoint; None where the status, and the log with it, was
+        left out."""
+        from serving.bundle.memory import open_memory
+
+        if self.no_status:
+            return None
+        state = self.state_directory()
+
+        def remember(checkpoint: bytes) -> None:
+            memory = open_memory(state, root, dt.datetime.now(dt.UTC))
+            memory.remember(checkpoint=checkpoint)
+
+        return remember
+
     def _grace(self) -> dt.timedelta:
         return dt.timedelta(days=self.grace_days)
 
@@ -140,7 +157,6 @@ def _verified(
     bundle: Path, root: x509.Certificate, asked: Asked, replay: bool, as_json: bool
 ) -> TouchstoneError | None:
     from serving.bundle.acknowledged import remember
-    from serving.bundle.memory import open_memory
     from serving.bundle.verify import verify as check
 
     policy, now = asked.policy(root), dt.datetime.now(dt.UTC)
@@ -157,9 +173,9 @@ def _verified(
     if result.certificate is not None and policy.acknowledging is not None:
         use = result.certificate.predicate.use
         remember(asked.state_directory(), use, policy.acknowledging, now)
-    if result.checkpoint is not None and not asked.no_status:
-        memory = open_memory(asked.state_directory(), root, now)
-        memory.remember(checkpoint=result.checkpoint)
+    remember_log = asked.remember_of(root)
+    if result.checkpoint is not None and remember_log is not None:
+        remember_log(result.checkpoint)
     if as_json:
         print_json(result.as_json())
     else:

@@ -237,12 +237,18 @@ def report(
         bool,
         typer.Option("--drift", help="Also the page on drift: it shows single patients' values."),
     ] = False,
+    pdf: Annotated[
+        Path | None, typer.Option(help="File for the released report as PDF, once certified.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fetch a report, as far as you may read it."""
     from registry.cli import submissions
 
-    submissions.report(id, out, json, drift=drift)
+    if pdf is not None:
+        submissions.report_pdf(id, pdf, json)
+    if pdf is None or out is not None:
+        submissions.report(id, out, json, drift=drift)
 
 
 @app.command()

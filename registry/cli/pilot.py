@@ -142,7 +142,46 @@ def key(
 
     identity = issue(new_root(hospital, demo=False), "pilot", organisation=hospital)
     path = save_identity(identity, pilot_state(state), "pilot")
-    show({"key": str(path)}, json, f"{path}: keep a copy; no other key can report in your name")
+    show({"key": str(path)}, json, f"{path}: keep a copy; another key needs two assessors")
+
+
+@pilot_app.command("announce")
+def announce(
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")],
+    key: Annotated[
+        str | None, typer.Option(help="The new key; the one of `pilot key` if left out.")
+    ] = None,
+    state: State = None,
+    json: Json = False,
+) -> None:
+    """Announce another key after you lost yours: it counts once two assessors agreed."""
+    from registry.cli.client import Client
+    from registry.cli.output import show
+    from registry.settings import read_settings
+    from registry.trust.keys import pem_of
+    from registry.trust.signer import open_signer
+
+    with open_signer(key or str(pilot_state(state) / "pilot.key")) as signer:
+        body = {"certificate": pem_of(signer.certificate).decode(), "reason": reason}
+    answer = Client(read_settings()).post("/pilots/keys", body)
+    show(answer, json, f"announced: read {answer['key']} out to two assessors of the facility")
+
+
+@pilot_app.command("agree")
+def agree(
+    key: Annotated[str, typer.Argument(help="Digest, as the hospital read it out to you.")],
+    json: Json = False,
+) -> None:
+    """Agree that a hospital reports by another key (assessors, after asking it by another way)."""
+    from registry.cli.client import Client
+    from registry.cli.output import show
+    from registry.settings import read_settings
+
+    answer = Client(read_settings()).post(f"/pilots/keys/{key}/agreements", {})
+    said = "it counts from now on" if answer["pinned"] else "another assessor agrees next"
+    show(
+        answer, json, f"{answer['hospital']} ({answer['announced_by']}: {answer['reason']}): {said}"
+    )
 
 
 @pilot_app.command("share")

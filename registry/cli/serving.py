@@ -139,6 +139,7 @@ def serve(
             settings,
             policy_of=partial(asked.policy, pinned),
             standing_of=asked.standing_of(pinned),
+            remember=asked.remember_of(pinned),
             on_prediction=None if log is None else log.record,
         )
     show({"stopped": True}, json, "stopped")
@@ -240,10 +241,15 @@ def _offline(service: Any, order: dict[str, Any], root: Path | None, asked: "Ask
 
     pinned = load_certificate(pinned_root(root))
     deploy = Deployer(
-        pinned, Settings(), asked.standing_of(pinned), now, partial(asked.policy, pinned)
+        pinned,
+        Settings(),
+        asked.standing_of(pinned),
+        now,
+        partial(asked.policy, pinned),
+        asked.remember_of(pinned),
     )
     prepare()
-    with service.held():
+    with service.held(made=order["do"] == "update"):
         if order["do"] == "update":
             return service.update(Path(order["directory"]), deploy, None, to_stderr)
         return service.roll_back(deploy, None, to_stderr)

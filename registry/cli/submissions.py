@@ -14,6 +14,7 @@ from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered
 
 NOTICE = "development cohort; it decides nothing"
 _WAITING = ("registered", "intake", "queued", "running", "assessed")
+_PILOTED = ("certified", "conditional", "suspended", "revoked", "expired")
 _MODEL_URI = re.compile(r"models:/([^/@]+)/([1-9][0-9]{0,8})\Z")
 
 
@@ -85,6 +86,8 @@ def status(submission: str | None, watch: bool, as_json: bool) -> None:
             if watch
             else client.get(f"/submissions/{submission}")
         )
+        if "report_digest" in shown and shown["state"] in _PILOTED:  # the facility's people see it
+            shown = dict(shown) | {"pilots": _pilots_of(client, submission)}
         if as_json:
             print_json(shown)
         else:
@@ -103,6 +106,15 @@ def status(submission: str | None, watch: bool, as_json: bool) -> None:
     columns = {"id": "submission", "name": "model", "by": "protocol", "on": "cohort",
                "state": "state", "outcome": "outcome"}  # fmt: skip
     show_table(flat, columns, f"{len(rows)} submissions")
+
+
+def _pilots_of(client: Client, submission: str) -> list[dict[str, Any]]:
+    """The last report of each hospital on its pilot of this model."""
+    last = {row["hospital"]: row for row in client.items("/pilots", submission=submission)}
+    return [
+        {key: row[key] for key in ("hospital", "last_month", "patients", "alarms")}
+        for _, row in sorted(last.items())
+    ]
 
 
 def _print_one(shown: dict[str, Any]) -> None:
@@ -134,6 +146,10 @@ def _print_one(shown: dict[str, Any]) -> None:
         own = used["processor_seconds"]
         lines.append(f"  took      {used['run']}: {used['seconds']:.1f} s in {used['parts']} parts"
                      + ("" if own is None else f", {own:.1f} s of processors"))  # fmt: skip
+    for pilot in shown.get("pilots") or []:
+        said = f"ALARM: {', '.join(pilot['alarms'])}" if pilot["alarms"] else "no alarm"
+        lines.append(f"  pilot     {pilot['hospital']} until {pilot['last_month']}: {said} "
+                     f"({pilot['patients']} patients)")  # fmt: skip
     if shown["declaration"]:
         lines.append(f"  declared  {shown['declaration']}")
     if shown.get("held_for_review"):
@@ -178,6 +194,13 @@ def report(submission: str, out: Path | None, as_json: bool, *, drift: bool = Fa
          "\n".join(str(path) for path in paths))  # fmt: skip
     if not as_json:
         _print_predecessor(value)
+
+
+def report_pdf(submission: str, to: Path, as_json: bool) -> None:
+    """report.pdf, as it lies in the bundle, into the file `to`."""
+    data = Client(read_settings()).get_bytes(f"/submissions/{submission}/report.pdf")
+    to.write_bytes(data)
+    show({"files": [str(to)], "digest": sha256_bytes(data)}, as_json, str(to))
 
 
 def _print_trial(value: dict[str, Any]) -> None:

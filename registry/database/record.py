@@ -52,6 +52,8 @@ _ALREADY = {
     "cohort": "this cohort version, or one with the same root, is sealed already",
     "cohort_signature": "you have signed this lock already",
     "cohort_lock": "this cohort version is locked already",
+    "pilot_key_announced": "this key was announced already",
+    "pilot_key_agreed": "you agreed to this key already; another assessor does next",
     "pilot_key": "another key of your hospital was pinned just now; sign with that one",
     "pilot_report": "your hospital has reported on this month already",
     "protocol": "this protocol version is locked already with another text; raise its version",

@@ -9,7 +9,8 @@ Rules
 -----
 1. Only a hospital that pulled the certified model reports on it, also after it was stopped.
 2. A report is signed by the hospital's own key. The first one that its account uses is pinned; from
-   then on no other counts. The key says nothing but "the same hospital as before".
+   then on no other counts, but for one that two assessors agreed to (`pilot_keys`). The key says
+   nothing but "the same hospital as before".
 3. What is kept is the envelope. What is shown of it the database reads from the signed payload
    (0024_pilots.sql), and each report is in the log.
 4. One report a month, hospital and model. Nothing in it is of a patient
@@ -81,12 +82,17 @@ def _received(report: PilotReport, submission: str) -> dict[str, Any]:
 
 
 def listing(
-    facility: Facility, caller: Caller, *, after: int = 0, limit: int = 200
+    facility: Facility,
+    caller: Caller,
+    *,
+    after: int = 0,
+    limit: int = 200,
+    submission: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Reports that the caller may read, in the order in which they came."""
+    """Reports that the caller may read, in the order in which they came; all, or of one model."""
     require(caller, "pilot.read")
     with facility.record.transaction(caller) as now:
-        rows = now.all("pilot_reports", after=after, limit=limit)
+        rows = now.all("pilot_reports", after=after, limit=limit, submission=submission)
     return [_shown(row) for row in rows]
 
 
@@ -122,7 +128,8 @@ def _pinned(now: Transaction, caller: Caller, key: str, pem: str) -> str:
         return key
     if known[0]["key_id"] != key:
         raise Refused(
-            f"{caller.organisation} signs its reports with another key: use that one",
+            f"{caller.organisation} signs its reports with another key: use that one, "
+            "or announce this one (`touchstone pilot announce`)",
             code="key_not_pinned",
         )
     return key

@@ -36,7 +36,7 @@ from registry.identity.enrolment import assessor_key, register_of
 from registry.identity.policy import reach, require
 from registry.submissions import places
 from registry.submissions.lock import other_versions
-from registry.submissions.states import ASSESSED
+from registry.submissions.states import ASSESSED, CERTIFIED
 from registry.submissions.submit import load, may_see_numbers, protocol_of, view
 from registry.trust.canonical import canonical, sha256_bytes
 from registry.trust.certificate import (
@@ -51,6 +51,7 @@ from registry.trust.dsse import payload_of, unsigned, verified_signers
 from registry.trust.enrolment import check_assessors, needed_for
 from registry.trust.errors import Conflict, NotFound, Refused, Tampered
 from registry.trust.keys import parse_certificate
+from serving.bundle.layout import REPORT_PDF
 from validators.evidence import Report
 from validators.leakage.evidence import LeakageEvidence, held_reasons
 from validators.report.disclosure import release
@@ -58,6 +59,7 @@ from validators.report.disclosure import release
 _STATE_OF = {"certify": "certified", "conditional": "conditional", "reject": "not_certified"}
 LEAST_REASON = 20
 """Characters in which an assessor says what was looked at in a model that is held for review."""
+_HAD_A_CERTIFICATE = CERTIFIED | {"suspended", "revoked", "expired"}
 _NEEDS = {"certify": "pass", "conditional": "conditional"}
 
 
@@ -129,6 +131,25 @@ def report_page_for(facility: Facility, caller: Caller, submission: str) -> byte
     with facility.record.transaction(caller) as now:
         note(now, caller, "report-read", submission, {"digest": row["report_digest"]})
     return facility.store.get(places.report_page(submission))
+
+
+def report_pdf_for(facility: Facility, caller: Caller, submission: str) -> bytes:
+    """report.pdf of the bundle, the very bytes that were signed over: for those who may read the
+    complete report as soon as it is there, for the submitter once the model is certified."""
+    row = load(facility, caller, submission)
+    if not reach(caller, "report.read_full"):
+        require(caller, "report.read_released", owner=row["organisation"])
+        if row["state"] not in _HAD_A_CERTIFICATE or not may_see_numbers(row):
+            raise Conflict(
+                f"there is no report.pdf for you: it is a certificate's, and the submission is "
+                f"{row['state']}"
+            )
+    place = places.bundle(submission) + REPORT_PDF
+    if not facility.store.exists(place):
+        raise NotFound(
+            "there is no report.pdf: it is made where a verdict can be certified, before the review"
+        )
+    return facility.store.get(place)
 
 
 def drift_page_for(facility: Facility, caller: Caller, submission: str) -> bytes:

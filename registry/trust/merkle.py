@@ -229,9 +229,13 @@ class Tree(Proofs):
         at = index * _HASH_BYTES
         return bytes(self._levels[level][at : at + _HASH_BYTES])
 
-    def hashes(self, level: int) -> bytes:
-        """The hashes of all complete subtrees of 2^`level` leaves, one after the other."""
-        return bytes(self._levels[level]) if level < len(self._levels) else b""
+    def hashes(self, level: int, first: int = 0, end: int | None = None) -> bytes:
+        """The hashes of complete subtrees of 2^`level` leaves, one after the other: from `first` up
+        to `end`, or of all that there are."""
+        if level >= len(self._levels):
+            return b""
+        last = None if end is None else end * _HASH_BYTES
+        return bytes(self._levels[level][first * _HASH_BYTES : last])
 
 
 def _split(width: int) -> int:

@@ -4,7 +4,8 @@
     >>> acknowledged(state)[predicate.use]
     'Dr Clara Weiss'
 
-An act is added and never taken back here; whoever may write the file may remove one.
+An act is added, under the folder's lock, and never taken back here; whoever may write the file may
+remove one.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from registry.trust.canonical import canonical, is_digest
 from registry.trust.errors import Invalid
+from serving.bundle.memory import state_held
 from serving.whole_file import put_whole
 
 FILE = "acknowledged.json"
@@ -36,10 +38,10 @@ def check_name(who: str) -> str:
 
 def remember(state: Path, use: str, who: str, at: dt.datetime) -> None:
     """Keep that `who` acknowledged the use with this digest at the time `at`."""
-    acts = _read(state)
-    acts[use] = {"by": check_name(who), "at": f"{at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"}
-    state.mkdir(parents=True, exist_ok=True)
-    put_whole(state / FILE, canonical(acts))
+    act = {"by": check_name(who), "at": f"{at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with state_held(state):
+        put_whole(state / FILE, canonical(_read(state) | {use: act}))
 
 
 def _read(state: Path) -> dict[str, dict[str, str]]:

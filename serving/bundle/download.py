@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from registry.trust.errors import Conflict, Invalid, Tampered, Unavailable
 from serving.bundle.files import settle
 from serving.bundle.layout import UNSIGNED, check_paths, check_subjects
+from serving.locking import Taken, held
 
 MAXIMUM_BYTES = 8 << 30
 
@@ -106,26 +107,20 @@ def _checked(manifest: Mapping[str, Any]) -> dict[str, File]:
 @contextlib.contextmanager
 def _alone(partial: Path, directory: Path) -> Iterator[None]:
     """Make the partial directory, and let no other process fetch into it meanwhile."""
-    with contextlib.suppress(FileExistsError):
-        partial.mkdir(mode=0o755)
-    if not stat.S_ISDIR(partial.lstat().st_mode):
-        raise Conflict(f"{partial} is in the way: remove it and pull again", code="partial_blocked")
-    try:
-        import fcntl
-    except ImportError:  # Windows: two that pull at once end with wrong digests, and are refused
-        yield
-        return
-    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            stack.enter_context(held(partial.with_suffix(".lock"), fleeting=True))
+        except Taken as error:
             raise Conflict(
                 f"another process is pulling into {directory}", code="already_pulling"
             ) from error
+        with contextlib.suppress(FileExistsError):
+            partial.mkdir(mode=0o755)
+        if not stat.S_ISDIR(partial.lstat().st_mode):
+            raise Conflict(
+                f"{partial} is in the way: remove it and pull again", code="partial_blocked"
+            )
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _tidy(partial: Path, wanted: set[str]) -> None:

@@ -25,7 +25,7 @@ from registry.trust.dsse import Envelope, payload_of
 from registry.trust.enrolment import check_assessors, parse_register
 from registry.trust.errors import Invalid, Refused, Tampered
 from registry.trust.keys import is_demo, key_id, pem_of
-from serving.bundle.files import read_small
+from serving.bundle.files import check_bundle, read_small
 from serving.bundle.layout import CERTIFICATE, ENROLMENTS, SIGNERS
 
 
@@ -62,7 +62,12 @@ def check_root(root: x509.Certificate, at: dt.datetime, *, allow_demo: bool) -> 
 def read_envelope(directory: Path) -> tuple[Envelope, list[x509.Certificate], bytes]:
     """(envelope, signers' certificates, payload), their form checked and no signature yet."""
     try:
-        envelope = parse_canonical(read_small(directory, CERTIFICATE))
+        data = read_small(directory, CERTIFICATE)
+    except Tampered:
+        check_bundle(directory)  # it may be that this is none at all
+        raise
+    try:
+        envelope = parse_canonical(data)
     except (Invalid, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, Invalid) and error.code != Invalid.default_code:
             raise  # the directory, not the file

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from registry.trust.errors import Conflict, Invalid, Tampered
+from serving.bundle.layout import UNSIGNED
 
 SMALL_BYTES = 1 << 20
 """The largest certificate.json, signers.pem and enrolments.json that are read at all."""
@@ -59,6 +60,15 @@ def list_files(directory: Path, expected: Iterable[str]) -> None:
             found.add(path)
     if missing := sorted(wanted - found):
         raise Tampered(f"{missing[0]} is missing: pull the bundle again", code="file_missing")
+
+
+def check_bundle(directory: Path) -> None:
+    """Raise Invalid (no_bundle) where `directory` is not there, or holds nothing of a bundle."""
+    if not {entry.name for entry in _entries(directory)} & UNSIGNED:
+        raise Invalid(
+            f"{directory} is no bundle: name the folder that `touchstone pull` made",
+            code="no_bundle",
+        )
 
 
 def _entries(directory: Path) -> list[os.DirEntry[str]]:

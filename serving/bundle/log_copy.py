@@ -8,9 +8,11 @@ Rules
    tile is held against that state, or against the tile above it, before it is kept.
 2. A log that is shorter than the copy changes nothing here: whether two states are of one log is
    asked by `verify`, which has both.
-3. The state comes last: whoever reads it finds the tiles that it needs.
+3. The state comes after its tiles: whoever reads it finds those that it needs. Then the partial
+   tiles of the state before go: a wider one serves as well.
 """
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -71,6 +73,7 @@ def bring_log(read: Reader, folder: Path, root: x509.Certificate, at: dt.datetim
             _keep(folder, data, level, number, TILE)
     write_whole(folder / CERTIFICATE, certificate)
     write_whole(folder / CHECKPOINT, note)
+    _tidy(folder, 0 if known is None else parse(known)[0].size, head.size)
 
 
 def tile_names(size: int) -> list[str]:
@@ -126,6 +129,19 @@ def _keep(folder: Path, data: bytes, level: int, number: int, width: int) -> Non
     path = folder / tile_path(level, number, width)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, data)
+
+
+def _tidy(folder: Path, before: int, size: int) -> None:
+    """Drop the partial tiles that a wider one stands for now."""
+    kept = {folder / tile_path(*edge) for edge in _edges(size)}
+    for partial in {
+        (folder / tile_path(*edge)).parent for edge in (*_edges(before), *_edges(size))
+    }:
+        for path in list(partial.iterdir()) if partial.is_dir() else ():
+            if path not in kept:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            partial.rmdir()
 
 
 def _malformed(why: str) -> Tampered:

@@ -17,9 +17,6 @@ Rules
 
 import contextlib
 import datetime as dt
-import os
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,6 +28,7 @@ from registry.trust.canonical import canonical, parse_canonical
 from registry.trust.checkpoint import parse as parse_checkpoint
 from registry.trust.enrolment import certificate_digest
 from registry.trust.errors import Conflict, Invalid, Refused, Tampered, Unavailable
+from serving.locking import Taken, held
 from serving.whole_file import put_whole
 
 MEMORY = "memory.json"
@@ -40,7 +38,7 @@ LOG = "log"
 """Where the tree of the facility's log lies, as it came with the status."""
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=5)
-_LOCK, _PATIENCE, _PAUSE = "lock", 20.0, 0.05
+_LOCK, _PATIENCE = "lock", 20.0
 _Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -132,7 +130,7 @@ class Memory:
         if getattr(self, "_held", False):
             yield
             return
-        with _locked(self.folder):
+        with state_held(self.folder):
             known = _read(self.folder)
             if known is not None:
                 _check_root(self.folder, known, self.remembered.root)
@@ -228,35 +226,18 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def state_held(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system gives back when this process ends."""
-    try:
-        stream = (folder / _LOCK).open("a+b")
-    except OSError as error:
-        raise Unavailable(f"{folder} can't be written ({error.strerror})", code="state") from error
-    with stream:
-        until = time.monotonic() + _PATIENCE
-        while not _try_lock(stream.fileno()):
-            if time.monotonic() > until:
-                raise Conflict(
-                    f"another process holds {folder}: try again when it has ended",
-                    code="state_in_use",
-                )
-            time.sleep(_PAUSE)
-        yield  # closing the file gives the lock back
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder / _LOCK, patience=_PATIENCE))
+        except Taken as error:
+            raise Conflict(
+                f"another process holds {folder}: try again when it has ended",
+                code="state_in_use",
+            ) from error
+        except OSError as error:
+            raise Unavailable(
+                f"{folder} can't be written ({error.strerror})", code="state"
+            ) from error
+        yield

@@ -31,8 +31,9 @@ def replayed(
         from serving.bundle.golden_replay import replay
 
         if sandbox_factory is None:
+            from serving.sandbox.limits import Limits, for_model
+            from serving.sandbox.machine import machine_bytes
             from serving.sandbox.process import Sandbox
-        start = sandbox_factory or Sandbox.start
     except ImportError as error:
         raise Unavailable(
             f"the golden vectors can't be replayed here ({error.name or 'a part'} is missing): "
@@ -40,8 +41,14 @@ def replayed(
             "--skip-golden",
             code="golden_unavailable",
         ) from error
-    with start() as sandbox:
-        sandbox.load({name: files[path] for name, path in model_names(files).items()})
+    model = {name: files[path] for name, path in model_names(files).items()}
+    if sandbox_factory is not None:
+        started = sandbox_factory()
+    else:
+        size = sum(map(len, model.values()))
+        started = Sandbox.start(for_model(Limits(), size, machine_bytes()))
+    with started as sandbox:
+        sandbox.load(model)
         result = replay(sandbox, files, contract, tolerance)
     return (
         f"{result.cases} made-up cases in {result.calls} calls, at most "

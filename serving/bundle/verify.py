@@ -147,7 +147,7 @@ def verify(
     replay: load the model in a sandbox and replay the golden vectors; False leaves that out.
     keep: keep the verified bytes in the result, to be used later.
     status: where the facility's status is; None leaves out whether it is still in force.
-    sandbox_factory: what starts the sandbox; by default `Sandbox.start`.
+    sandbox_factory: what starts the sandbox; left out, `Sandbox.start` with limits of its size.
     on_progress: told (bytes hashed, bytes in all) while files are hashed.
     Never raises for anything that is wrong with the bundle: see the result.
     """

@@ -21,9 +21,7 @@ Rules
 """
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +31,7 @@ from registry.trust.canonical import DIGEST
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered
 from serving.hospital.deployment import Deployment, Stage
 from serving.listening import Say
+from serving.locking import Taken, held
 from serving.whole_file import put_whole
 
 RECORD: Final = "service.json"
@@ -79,21 +78,23 @@ class Service:
         return self._parsed(value)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """The folder is this process's alone. Raises Conflict (service_held)."""
+    def held(self, *, made: bool = True) -> Iterator[None]:
+        """The folder is this process's alone. Raises Conflict (service_held).
+
+        made: make it where there is none; False raises NotFound there, and leaves nothing.
+        """
+        if not made:
+            self.versions()
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                stack.enter_context(held(self.path / _LOCK))
+            except Taken as error:
                 raise Conflict(
                     f"another process holds {self.path}: let it finish, or stop it",
                     code="service_held",
                 ) from error
             yield
-        finally:
-            os.close(descriptor)
 
     def current(self, deploy: Deploy, say: Say) -> Deployment:
         """The recorded version, verified anew and brought up. Raises what was found."""

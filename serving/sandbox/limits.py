@@ -1,10 +1,12 @@
 """How much of the machine one model may use."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from registry.trust.errors import Invalid
 
 MEBIBYTE = 1 << 20
+_TIMES_ITS_SIZE = 6
+_BESIDE = 1024 * MEBIBYTE
 
 
 @dataclass(frozen=True)
@@ -30,3 +32,13 @@ class Limits:
             raise Invalid("every limit of the sandbox must be above zero")
         if self.memory_bytes < 64 * MEBIBYTE:
             raise Invalid("memory_bytes is below 64 MiB, which no model can be loaded in")
+
+
+def for_model(limits: Limits, model_bytes: int, machine_bytes: int) -> Limits:
+    """`limits` with as much memory as a model of this size takes, within what the machine has.
+
+    For a model that was certified: what is unknown yet gets no more than is set. Never less than
+    `limits` have, so that beyond the machine's own a model fails by its code and not the machine.
+    """
+    needed = min(_TIMES_ITS_SIZE * model_bytes + _BESIDE, machine_bytes)
+    return replace(limits, memory_bytes=max(limits.memory_bytes, needed))

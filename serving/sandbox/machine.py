@@ -86,3 +86,13 @@ def recorded(
         "batch_most_cases": MOST_CASES,
         **{f"{provider.kind}_{name}": text for name, text in provider.options().items()},
     }
+
+
+def machine_bytes() -> int:
+    """The memory of this machine, or of the container that this process is in."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text()
+    except OSError:
+        return whole
+    return min(whole, int(limit)) if limit.strip().isdigit() else whole

@@ -21,7 +21,17 @@ from registry.cli.client import Client
 from registry.cli.main import options_first
 from registry.settings import Databases, read_settings
 from registry.submissions import places
-from registry.trust.errors import Invalid, Tampered, TouchstoneError, Unauthenticated, Unavailable
+from registry.trust.canonical import sha256_bytes
+from registry.trust.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    Refused,
+    Tampered,
+    TouchstoneError,
+    Unauthenticated,
+    Unavailable,
+)
 from registry.trust.keys import issue, save_identity
 from serving.bundle.layout import REQUIRED, UNSIGNED
 from tests.registry.api_stage import EXAMPLE, PROTOCOL, Stage
@@ -198,6 +208,29 @@ def test_reports_and_decisions(cli: Cli, stage: Stage, tmp_path: Path) -> None:
     key = save_identity(stage.identities["Ada"], tmp_path, "ada")
     shown = cli("assessor", "decide", submission, "--reject", "--reason", "no need", "--key", key)
     assert shown["decisions"] == 1
+
+
+def test_the_released_report_as_pdf_is_the_bundle_s_own(
+    cli: Cli, stage: Stage, tmp_path: Path
+) -> None:
+    certified, waiting = stage.certified(), stage.submission()
+    for submission in (certified, waiting):
+        stage.facility.store.put(places.bundle(submission) + "report.pdf", b"%PDF-1.7 of a report")
+    for role in ("innovator", "assessor"):
+        to = tmp_path / f"{role}.pdf"
+        told = cli(role, "report", certified, "--pdf", to)
+        assert to.read_bytes() == b"%PDF-1.7 of a report"
+        assert told == {"files": [str(to)], "digest": sha256_bytes(to.read_bytes())}
+    cli("assessor", "report", waiting, "--pdf", tmp_path / "before.pdf")
+    for role, submission, kind in (
+        ("innovator", waiting, Conflict),  # nothing is certified yet
+        ("stranger", certified, (NotFound, Refused)),
+        ("clinician", certified, (NotFound, Refused)),
+        ("assessor", stage.submission(), NotFound),
+    ):
+        with pytest.raises(kind):
+            cli(role, "report", submission, "--pdf", tmp_path / "none.pdf")
+    assert not (tmp_path / "none.pdf").exists()
 
 
 LISTS = {  # command: (who, name in the JSON, address)

@@ -234,13 +234,15 @@ def test_a_voice_for_a_revocation_is_void_once_the_model_was_resumed(pilot: Pilo
 
 
 def test_a_certificate_ends_on_its_last_day_and_not_before(pilot: Pilot) -> None:
-    submission = pilot.certified("life-short", days="3 seconds")
+    lasting = pilot.certified("life-lasting", days="1 day")
+    early = look_at_overdue(pilot.worker, in_("2 days"))
+    assert lasting not in dict(early), "the database's clock decides, not the caller's"
+    assert pilot.state(lasting) == "certified"
+    ends = time.monotonic() + 3.2
     asleep = pilot.certified("life-short-asleep", days="3 seconds")
     suspend(pilot.api, pilot.people["Sam"], asleep, "wait")
-    early = look_at_overdue(pilot.worker, in_("2 days"))
-    assert submission not in dict(early), "the database's clock decides, not the caller's"
-    assert pilot.state(submission) == "certified"
-    time.sleep(3.2)
+    submission = pilot.certified("life-short", days="1 second")
+    time.sleep(max(1.2, ends - time.monotonic()))
     assert not pilot.pulled("life-short"), "also before the watchdog has come by"
     done = dict(look_at_overdue(pilot.worker, in_("0 days")))
     assert (done[submission], done[asleep]) == ("Expire", "Expire")
@@ -265,7 +267,9 @@ def test_no_pull_begins_after_a_suspension(pilot: Pilot) -> None:
     threads = [threading.Thread(target=pull) for _ in range(3)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    patience = time.monotonic() + 60
+    while not began and time.monotonic() < patience:
+        time.sleep(0.01)
     suspend(pilot.api, pilot.people["Sam"], submission, "now")
     stopped_at.append(time.monotonic())
     time.sleep(0.3)

@@ -93,7 +93,8 @@ def test_stopping_kills_a_hanging_model_within_two_seconds(
     submission = life.queued(endless())
     carrier = Carrier(life)
     until(lambda: life.attempt(submission) == "spent")
-    time.sleep(0.5)  # the first batch hangs
+    time.sleep(0.5)  # the first batch hangs, where the machine was quick enough to begin it
+    until(lambda: any(map(alive, pids)))
     hanging = [pid for pid in pids if alive(pid)]
     assert hanging
     stop = withdraw if who == "Eva" else cancel
@@ -182,24 +183,30 @@ def test_a_withdrawal_that_races_the_last_step_leaves_one_of_two_whole_states(
 
     prepare = module.STEPS["assessed"]
     ended = set()
-    for delay in (0.0, 0.28, 0.3, 0.32, 1.0):
+    for delay in (0.0, 0.28, 0.3, 0.32, 1.0):  # the first surely comes before, the last after
         submission = life.queued(honest(0.3 + delay))
-        reached = threading.Event()
+        reached, asked = threading.Event(), threading.Event()
 
-        def noted(work: Any, reached: threading.Event = reached) -> None:
+        def noted(
+            work: Any,
+            reached: threading.Event = reached,
+            asked: threading.Event = asked,
+            seconds: float = 0.3 if delay else 60,
+        ) -> None:
             reached.set()
-            time.sleep(0.3)
+            asked.wait(seconds)
             prepare(work)
 
         monkeypatch.setitem(module.STEPS, "assessed", noted)
         carrier = Carrier(life)
         assert reached.wait(60)
-        time.sleep(delay)
+        carrier.join(60) if delay == 1.0 else time.sleep(delay)
         try:
             withdraw(life.api, life.people["Eva"], submission, "at the last moment")
             expected = "withdrawn"
         except Conflict:
             expected = "in_review"
+        asked.set()
         carrier.join(30)
         assert carrier.error is None
         assert life.state(submission) == expected

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from registry.cli.main import app
+from registry.cli.submissions import _print_one
 from registry.identity.accounts import authenticate
 from registry.settings import Databases
 from registry.submissions import certified as certified_models
@@ -21,7 +22,8 @@ from serving.pilot.log import PredictionLog
 from tests.registry.api_stage import Stage
 from tests.serving.pilot import made
 
-LATELY = dt.datetime.now(dt.UTC) - dt.timedelta(days=75)
+LATELY = dt.datetime.now(dt.UTC).replace(hour=8) - dt.timedelta(days=75)
+"""Of one day, whatever the hour of the test: five hours follow."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,10 @@ def stage(database: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def test_a_hospital_watches_sees_what_it_would_send_and_sends_that(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     bundle = made.bundle(tmp_path / "bundle", performance=made.TRUE)
     known = parse_canonical(payload_of(json.loads((bundle / "certificate.json").read_bytes())))
@@ -82,6 +87,22 @@ def test_a_hospital_watches_sees_what_it_would_send_and_sends_that(
         monkeypatch.setenv("TOUCHSTONE_TOKEN", stage.secrets["steward"])
         (row,) = run("pilots")["pilots"]  # type: ignore[misc, has-type]
         assert (row["hospital"], row["report"]) == ("clinic", seen["report"])
+        shown = run("status", submission)
+        last = {"hospital": "clinic", "last_month": sent["last_month"], "patients": 300}
+        assert shown["pilots"] == [last | {"alarms": []}]
+        assert run("status", stage.submission()).get("pilots") is None
+        capsys.readouterr()
+        _print_one(shown | {"pilots": [last | {"alarms": ["sensitivity"]}]})
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"clinic until {sent['last_month']}: ALARM: sensitivity (300 patients)" in said
+        (tmp_path / "state" / "pilot" / "pilot.key").unlink()  # the disk died
+        monkeypatch.setenv("TOUCHSTONE_TOKEN", stage.secrets["clinician"])
+        run("pilot", "key", "clinic")
+        told = run("pilot", "announce", "--reason", "the disk died")
+        assert (told["hospital"], told["agreed_by"], told["pinned"]) == ("clinic", [], False)
+        for person, pinned in (("Ada", False), ("Ben", True)):
+            monkeypatch.setenv("TOUCHSTONE_TOKEN", stage.sign_in(person))
+            assert run("pilot", "agree", str(told["key"]))["pinned"] is pinned
     gone = run("pilot", "forget", str(bundle), "--days", "30")
     assert gone["predictions"] == 1
     assert run("pilot", "report", str(bundle), "--to", str(page))["answers"] == 0

@@ -10,18 +10,19 @@ import psycopg
 import pytest
 
 from registry.pipeline.overdue import look_at_overdue
-from registry.submissions import pilots
+from registry.submissions import pilot_keys, pilots
 from registry.submissions.notices import listing as notices
 from registry.submissions.revoke import suspend
 from registry.trust.canonical import digest_of as canonical_digest
 from registry.trust.canonical import sha256_bytes
 from registry.trust.dsse import payload_of
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered, TouchstoneError
-from registry.trust.keys import Identity, issue, new_root, pem_of
+from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
 from registry.trust.model_files import model_digest
 from tests.registry.api_stage import PROTOCOL
 from tests.registry.mlflow_server import D1, D2
 from tests.registry.pilot_made import ALARM, signed_report
+from tests.registry.role import Role, token_of
 from tests.registry.test_life_certificate import Pilot, in_
 from tests.registry.test_life_certificate import pilot as pilot  # the fixture
 
@@ -205,6 +206,47 @@ def test_other_weights_threshold_or_preprocessing_is_another_thing_to_certify(
     with pytest.raises(psycopg.Error):
         pilot.sql("UPDATE touchstone.certificate SET model_version = 9 WHERE submission = %s",
                   submission)  # fmt: skip
+
+
+def test_another_key_counts_once_two_assessors_agreed(pilot: Pilot, key: Identity) -> None:
+    """The last test here: no report of the others' key is taken afterwards."""
+    pilot.certified("lost")
+    assert pilot.pulled("lost")
+    send(pilot, key, "lost")
+    new, stolen = (issue(new_root("clinic", demo=False), "pilot", organisation="clinic")
+                   for _ in range(2))  # fmt: skip
+    api, people, pem = pilot.api, pilot.people, pem_of(new.certificate).decode()
+    digest = key_id(new.certificate)
+    with pytest.raises(NotFound, match="no hospital announced"):
+        pilot_keys.agree(api, people["Ada"], digest)
+    told = pilot_keys.announce(api, people["Clara"], pem, "the disk died")
+    assert (told["key"], told["hospital"], told["pinned"]) == (digest, "clinic", False)
+    with pytest.raises(Conflict, match="announced already"):
+        pilot_keys.announce(api, people["Clara"], pem, "again")
+    old = pem_of(key.certificate).decode()
+    with pytest.raises(Refused, match="pinned before"):
+        pilot_keys.announce(api, people["Clara"], old, "back")
+    for who in ("Clara", "Sam", "Eva", "Aud"):
+        with pytest.raises(Refused):
+            pilot_keys.agree(api, people[who], digest)
+    assert pilot_keys.agree(api, people["Ada"], digest)["agreed_by"] == ["Ada"]
+    with pytest.raises(Conflict, match="you agreed to this key already"):
+        pilot_keys.agree(api, people["Ada"], digest)
+    with pytest.raises(Refused, match="another key"):
+        send(pilot, new, "lost", last_month="2026-12")
+    token = token_of(pilot.gate.databases, "clinic", "clinician", "Clara")
+    clinician, add = Role(pilot.gate.databases.app, token), (
+        "INSERT INTO touchstone.pilot_key (organisation, key_id, pem, pinned_by)"
+        " VALUES ('clinic', %s, %s, 'Clara')"
+    )  # fmt: skip
+    for one in (new, stolen):  # the database alone asks for both voices
+        with pytest.raises(psycopg.Error, match="two assessors agree"):
+            clinician.execute(add, (key_id(one.certificate), pem_of(one.certificate).decode()))
+    assert pilot_keys.agree(api, people["Ben"], digest)["pinned"]
+    assert pilot_keys.announced(api, people["Clara"], digest)["pinned"], "the hospital sees it"
+    send(pilot, new, "lost", last_month="2026-12")
+    with pytest.raises(Refused, match="another key"):
+        send(pilot, key, "lost", last_month="2027-01")
 
 
 def _changed(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:

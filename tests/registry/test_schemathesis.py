@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from registry.settings import Databases
+from registry.submissions import places
 from tests.registry.api_stage import PEOPLE, Stage
 
 # What JSON Schema can't say: these may refuse (416, 422) what their schema allows. So may every
@@ -51,7 +52,7 @@ WHO_MAY = {
     "submit": "innovator",
     "list_bundle": "clinician",
     "fetch_bundle_file": "clinician",
-    "report_pilot": "clinician",
+    "report_pilot|announce_pilot_key": "clinician",
     "logout": "leaver",  # whose token is revoked by it
     "list_people|add_person|withdraw_role|list_tokens": "admin",
     "audit_.*": "auditor",
@@ -62,6 +63,7 @@ MUST_GET_IN = {
     "GET /cohorts", "POST /protocols", "GET /protocols", "GET /protocols/{name}",
     "POST /submissions", "GET /submissions", "GET /submissions/{submission}",
     "GET /submissions/{submission}/report", "GET /submissions/{submission}/report.html",
+    "GET /submissions/{submission}/report.pdf",
     "GET /submissions/{submission}/statement", "GET /certified", "GET /certified/file",
 }  # fmt: skip
 
@@ -70,9 +72,9 @@ MUST_GET_IN = {
 def server(database: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     made = Stage(database, tmp_path_factory.mktemp("facility")).with_mlflow()
     made.register(version=3)  # with the names of the description's own examples
-    for state in ("registered", "in_review"):
-        made.submission(state)
-    made.certified(model="nodule-net")
+    made.submission("registered")
+    for name in (made.submission("in_review"), made.certified(model="nodule-net")):
+        made.facility.store.put(places.bundle(name) + "report.pdf", b"%PDF-1.7")
     yield made
     made.close()
 

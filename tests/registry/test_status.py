@@ -1,7 +1,11 @@
 """A facility publishes its status: people list, a machine stops, and a hospital believes neither
 without the other's due."""
 
+import asyncio
 import datetime as dt
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -9,6 +13,7 @@ import pytest
 from tuf.api.metadata import Metadata
 
 from registry.database.record import Record
+from registry.pipeline.queue import work
 from registry.status import publish as publishing
 from registry.status.machine_key import make_status_key, status_key
 from registry.status.publish import keep_up, publish, published
@@ -18,7 +23,7 @@ from registry.submissions.revoke import resume, revoke, suspend
 from registry.trust.canonical import sha256_bytes
 from registry.trust.dsse import add_signature, unsigned
 from registry.trust.errors import NotFound, TouchstoneError
-from registry.trust.keys import Identity, issue
+from registry.trust.keys import Identity, issue, pem_of, save_identity
 from registry.trust.resumption import RESUMPTION_TYPE, Resumption, new_resumption
 from registry.trust.status import (
     Listed,
@@ -180,6 +185,111 @@ def test_a_stop_is_published_at_once_and_lifted_by_two_with_their_words(status: 
     listed = listed_in(Metadata.from_bytes(
         draft(facility, people["Ada"])["metadata"].encode()).signed)  # fmt: skip
     assert status.statement(submission) not in listed
+
+
+class Typed:
+    """`touchstone …` on an assessor's machine, with their own token and key."""
+
+    def __init__(
+        self, house: House, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    ) -> None:
+        self.house, self.folder, self.monkeypatch, self.capsys = house, folder, monkeypatch, capsys
+        for name in [name for name in os.environ if name.startswith(("TOUCHSTONE_", "MLFLOW_"))]:
+            monkeypatch.delenv(name)
+        settings = house.facility.settings
+        own = {"TOUCHSTONE_HOME": settings.home, "TOUCHSTONE_KEYS": settings.keys}
+        for name, value in {**house.database.environment("registry"), **own}.items():
+            monkeypatch.setenv(name, str(value))
+        self.root = folder / "root.pem"
+        self.root.write_bytes(pem_of(house.root.certificate))
+
+    def __call__(self, person: str, *arguments: object, pinned: bool = False) -> str:
+        from registry.cli.main import app
+
+        secret = self.house.answer(self.house.challenged(person)).secret
+        self.monkeypatch.setenv("TOUCHSTONE_TOKEN", secret)
+        self.monkeypatch.delenv("TOUCHSTONE_ROOT", raising=False)
+        if pinned:
+            self.monkeypatch.setenv("TOUCHSTONE_ROOT", str(self.root))
+        key = self.folder / f"{person}.key"
+        if not key.exists():
+            save_identity(self.house.keys[person], self.folder, person)
+        self.capsys.readouterr()
+        app([*map(str, arguments), "--key", str(key)], standalone_mode=False)
+        return str(self.capsys.readouterr().out)
+
+
+@pytest.fixture
+def typed(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Typed:
+    return Typed(house, tmp_path, monkeypatch, capsys)
+
+
+def test_a_list_that_was_not_signed_along_is_read_and_signed_later(
+    status: Published, typed: Typed
+) -> None:
+    decides = ("--certify", "--reason", "read it")
+    first, second = status.house.in_review(), status.house.in_review()
+    for person in ("Ada", "Ben"):
+        said = typed(person, "decide", first, *decides)
+        assert "not signed along: `touchstone status sign` (with --root" in said
+    assert status.house.row(first)["state"] == "certified", "what was decided is decided"
+    assert code_of(lambda: status.state(first)) == "not_listed", "and no hospital counts it yet"
+    said = typed("Ada", "decide", second, *decides, pinned=True)
+    assert "not signed along: `touchstone status sign` (more has changed than this" in said
+    said = typed("Ada", "status", "sign", pinned=True)
+    assert status.statement(first) in said
+    assert status.statement(second) not in said
+    assert "another assessor signs next" in said
+    assert "is published" in typed("Ben", "status", "sign", pinned=True)
+    assert status.state(first) == "in_force"
+    assert "not signed along" not in typed("Ben", "decide", second, *decides, pinned=True)
+    assert code_of(lambda: status.state(second)) == "not_listed", "Ada has not signed for it"
+    assert "is published" in typed("Ada", "status", "sign", pinned=True)
+    assert status.state(second) == "in_force"
+
+
+def test_a_resumption_without_the_list_s_signature_leaves_hospitals_stopped(
+    status: Published, typed: Typed
+) -> None:
+    submission, house = status.certify("Ada", "Ben"), status.house
+    suspend(house.facility, house.callers["Sam"], submission, "readings drift")
+    assert "not signed along" in typed("Ada", "resume", submission, "--reason", "looked into")
+    said = typed("Ben", "resume", submission, "--reason", "looked into", pinned=True)
+    assert "not signed along" not in said
+    assert house.row(submission)["state"] == "certified"
+    assert status.state(submission) == "suspended", "one assessor's signature lifts nothing"
+    assert "lifting the stop of" in typed("Ada", "status", "sign", pinned=True)
+    assert status.state(submission) == "in_force"
+
+
+def test_a_live_worker_renews_the_status_by_itself(
+    status: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day made as short as half a second."""
+    monkeypatch.setattr(publishing, "DAILY", dt.timedelta(seconds=0.5))
+    monkeypatch.setattr(publishing, "LOOK_SECONDS", 0.1)
+    before = status.read()
+
+    async def until_renewed_twice() -> Status:
+        worker = asyncio.create_task(work(status.house.facility))
+        try:
+            end = time.monotonic() + 60
+            while time.monotonic() < end and not worker.done():
+                later = await asyncio.to_thread(status.read)
+                if later.seen["timestamp"].version >= before.seen["timestamp"].version + 2:
+                    return later
+                await asyncio.sleep(0.1)
+            raise AssertionError("it was not renewed")
+        finally:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    later = asyncio.run(until_renewed_twice())
+    assert later.seen["snapshot"].version >= before.seen["snapshot"].version + 2
+    assert later.signed_at > before.signed_at
+    assert later.use_until() > before.use_until()
+    assert later.seen["targets"] == before.seen["targets"], "only people sign that"
+    assert later.seen["downgrade"] == before.seen["downgrade"]
 
 
 def test_what_assessors_sign_is_the_records_own_list_to_the_byte(status: Published) -> None:

@@ -69,3 +69,11 @@ def test_a_forged_tile_proves_nothing(tmp_path: Path) -> None:
     (tmp_path / "tile/0/001").write_bytes(data)
     path = TiledTree(tmp_path, 600).consistency_path(257)
     assert not extends(257, tree.root(257), 600, tree.root(), path)
+
+
+def test_what_is_handed_out_is_cut_of_the_whole_level() -> None:
+    tree = grown(600)
+    for level in (0, 3, 8, 9, 30):
+        whole = tree.hashes(level)
+        for first, end in ((0, 256), (256, 512), (512, 600), (2, 2), (590, 900)):
+            assert tree.hashes(level, first, end) == whole[first * 32 : end * 32]

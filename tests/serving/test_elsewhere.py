@@ -44,6 +44,8 @@ for name in ("fcntl", "resource", "pwd", "grp"):
     sys.modules.pop(name, None)
 import contextlib, io, json
 from registry.cli.main import main
+from tests.serving.windows_lock import Msvcrt
+sys.modules["msvcrt"] = Msvcrt()  # by now: the standard library takes it for a sign of Windows
 done = []
 for words in json.loads(sys.argv[1]):
     out, err, status = io.StringIO(), io.StringIO(), 0
@@ -192,7 +194,7 @@ def _killed_at_random(server: str, place: Path, tef: Facility, names: set[str], 
         waited = time.monotonic() + 30
         while process.poll() is None and not partial.exists() and time.monotonic() < waited:
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.15))
+        time.sleep(chance.uniform(0, 0.15) if number else 0)
         process.kill()
         process.wait(30)
         if target.exists():

@@ -10,7 +10,7 @@ from registry.trust.errors import TouchstoneError
 from registry.trust.keys import pem_of
 from registry.trust.merkle import Tree, extends, leaf_hash
 from registry.trust.tiles import TiledTree, read_checkpoint
-from serving.bundle.log_copy import bring_log
+from serving.bundle.log_copy import bring_log, tile_names
 from serving.bundle.status_copy import export_log, folder_reader
 from tests.registry.tiles_written import write_tiles
 from tests.serving import certified
@@ -31,7 +31,7 @@ def tree() -> Tree:
 
 def published(tef: Facility, tree: Tree, size: int, folder: Path) -> Path:
     """A folder as a web server has it."""
-    short = Tree(tree.hashes(0)[at * 32 : at * 32 + 32] for at in range(size))
+    short = Tree(tree.hashes(0, at, at + 1) for at in range(size))
     write_tiles(short, size, folder / "log", certified.state_of(tef.log, short))
     (folder / "log" / "certificate.pem").write_bytes(pem_of(tef.log.certificate))
     return folder
@@ -51,6 +51,11 @@ def test_a_copy_grows_with_the_log_and_proves_what_the_log_proves(
         bring_log(reading(here), copy, tef.root.certificate, NOW)
         tiled = TiledTree(copy, size)
         assert tiled.root() == tree.root(size)
+        partial = [path for path in copy.rglob("*") if path.parent.suffix == ".p"]
+        assert sorted(partial) == sorted(
+            copy / name for name in tile_names(size) if ".p/" in name
+        ), "those of the state before are gone"
+        assert {path.parent for path in partial} == set(copy.rglob("*.p"))
         for first in {one for one in SIZES if one < size}:
             path = tiled.consistency_path(first, size)
             assert extends(first, tree.root(first), size, tree.root(size), path)

@@ -192,7 +192,7 @@ def test_a_request_is_traced_under_its_caller_and_tells_no_value(
     mine: list[Any] = []
     for _ in range(100):
         mine = [span for span in collector.spans if span.trace_id.hex() == caller]
-        if mine:
+        if len(mine) == 3:  # they may come in several requests
             break
         time.sleep(0.1)
     assert {span.name for span in mine} == {"/v1/predict", "read", "run"}

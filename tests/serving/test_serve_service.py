@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.trust.errors import Conflict, Refused, Tampered, TouchstoneError
+from registry.trust.errors import Conflict, NotFound, Refused, Tampered, TouchstoneError
 from registry.trust.keys import load_certificate
 from serving.bundle.verify import verify
 from serving.hospital.control import order
@@ -117,6 +117,13 @@ class Hammering:
         for thread in self.threads:
             thread.join(30)
 
+    def more(self, answers: int) -> None:
+        """Wait until so many more requests were answered."""
+        enough, end = len(self.answers) + answers, time.monotonic() + 60
+        while len(self.answers) < enough:
+            assert time.monotonic() < end, "nothing answers"
+            time.sleep(0.01)
+
     def _ask(self) -> None:
         with httpx.Client(base_url=self.url, timeout=30) as client:
             while not self.stopping.is_set():
@@ -133,18 +140,18 @@ def test_an_update_and_a_roll_back_refuse_no_request_and_each_answer_is_of_one_v
     running: Running, service: Service, versions: Versions
 ) -> None:
     with Hammering(running.url) as hammering:
-        time.sleep(0.3)
+        hammering.more(20)
         made = touchstone("service", "update", service.path, versions.four)
         assert made.returncode == 0, made.stderr
         assert "golden vectors" in made.stderr
         assert "nodule 4 answers now" in made.stdout
         assert answering(running) == "sme-a/nodule 4"
-        time.sleep(0.3)
+        hammering.more(20)
         back = touchstone("service", "rollback", service.path, "--json")
         assert back.returncode == 0, back.stderr
         assert json.loads(back.stdout)["title"] == "sme-a/nodule 3"
         assert "golden vectors" in back.stderr
-        time.sleep(0.3)
+        hammering.more(20)
     assert {status for status, *_ in hammering.answers} == {200}
     seen = {(model, certificate, score) for _, model, certificate, score in hammering.answers}
     assert len(seen) == 2, "a certificate and the score of its own model, and no other pair"
@@ -269,3 +276,14 @@ def test_a_damaged_record_is_told_in_one_line(service: Service, versions: Versio
         raise Refused("the folder is free again afterwards")
     with service.held():
         pass
+
+
+def test_a_roll_back_where_no_service_is_makes_nothing(versions: Versions, tmp_path: Path) -> None:
+    from registry.cli.serving import rollback
+
+    for folder in (tmp_path / "none", versions.three):
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(NotFound, match="serves nothing yet"):
+            rollback(folder, root=versions.root, state=tmp_path / "state", no_status=True)
+        assert sorted(folder.rglob("*")) == before
+    assert not (tmp_path / "none").exists()

@@ -96,11 +96,12 @@ def test_grace_is_the_hospitals_own_and_ends_where_people_or_90_days_end_it() ->
 
 
 def flip(name: str) -> Callable[[Files], None]:
-    """One bit of a signature in a file."""
+    """A digit of a signature in a file: still hexadecimal, whatever it was."""
 
     def change(files: Files) -> None:
         at = files[name].index(b'"sig":"') + 20
-        files[name] = files[name][:at] + bytes([files[name][at] ^ 1]) + files[name][at + 1 :]
+        other = b"0" if files[name][at] != ord("0") else b"1"
+        files[name] = files[name][:at] + other + files[name][at + 1 :]
 
     return change
 

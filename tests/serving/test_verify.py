@@ -342,9 +342,14 @@ def test_attack_on_the_files(
 
 
 def test_a_directory_that_is_none_is_told_so(tef: Facility, tmp_path: Path) -> None:
-    assert refused(check(tmp_path / "nothing", tef)) == "file_missing"
     (tmp_path / "file").write_text("x")
-    assert refused(check(tmp_path / "file", tef)) == "not_a_file"
+    no_bundle = "is no bundle: name the folder that `touchstone pull` made"
+    for name, said in (
+        ("nothing", "there is no directory"), ("file", "is not a directory"), (".", no_bundle)
+    ):  # fmt: skip
+        result = check(tmp_path / name, tef)
+        assert refused(result) == "no_bundle"
+        assert said in str(result.error)
 
 
 def sign(signed_over: Files, tef: Facility, *signers: Identity, **changes: object) -> Files:
