@@ -9,7 +9,8 @@ Rules
    request names is compared with that, and with nothing else: MLflow's tables and its artifacts
    are never asked.
 3. The files are those of the certificate, out of the bundle, and two that are made here
-   (`unverified`). The one that was asked for is copied, the copy is hashed, and the copy is sent.
+   (`unverified`). The one that was asked for is hashed before its first byte is sent, and again
+   as it goes: no whole file that is another leaves. Nothing is held: no copy, no memory.
 4. Each alias that was resolved is in the log before it is answered, as each pull is.
 """
 
@@ -19,7 +20,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl
 
 import anyio.to_thread
@@ -33,6 +34,7 @@ from registry.mlflow_gate.naming import CLINICAL_PILOT, check_model_name
 from registry.mlflow_gate.routes import API, FILES, SERVER_INFO, artifact_path
 from registry.mlflow_gate.unverified import Pilot
 from registry.submissions import certified
+from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import Invalid, NotFound, Tampered, Unauthenticated
 from registry.trust.keys import is_demo
 
@@ -56,11 +58,17 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class _Given:
-    """What is sent: its type, its size, and a stream that is nobody else's."""
+    """What is sent: its type, size and digest, and a stream of it that is nobody else's."""
 
     media: str
     size: int
+    digest: str
     stream: BinaryIO
+
+    def check(self, hashed: Any) -> None:
+        """Raise Tampered where something else was hashed."""
+        if f"sha256:{hashed.hexdigest()}" != self.digest:
+            raise Tampered("this file is not the one that was certified; tell the facility")
 
 
 class ClinicalPilot:
@@ -84,8 +92,8 @@ class ClinicalPilot:
             )
         asked = _fields(scope["query_string"], ROUTES[address])
         given = await anyio.to_thread.run_sync(self._answer, caller, address, path, asked)
-        with given.stream as stream:
-            await _send(send, given, stream)
+        with given.stream:
+            await _send(send, given)
 
     def _answer(self, caller: Caller, address: str, path: str, asked: Mapping[str, str]) -> _Given:
         if address == SERVER_INFO:
@@ -158,28 +166,28 @@ class ClinicalPilot:
             return _bytes("application/octet-stream", made[file])
         if file is None or file not in digests:
             raise NotFound(f"there is no artifact {path[-120:]!a}")
-        return self._copied(row, file, digests[file])
+        return self._checked(row, file, digests[file])
 
-    def _copied(self, row: Row, name: str, digest: str) -> _Given:
-        """A copy of a certified file, hashed as it was made. Raises Tampered."""
-        found, size = hashlib.sha256(), 0
-        with self._facility.artifacts.incoming() as (_, place):
-            copy = place.open("w+b")  # without a name once the block ends
+    def _checked(self, row: Row, name: str, digest: str) -> _Given:
+        """A certified file, after its bytes were hashed. Raises Tampered."""
+        source, hashed = certified.open_model(self._facility, row, name), hashlib.sha256()
+        size = 0
         try:
-            with certified.open_model(self._facility, row, name) as source:
-                while block := source.read(_BLOCK):
-                    found.update(block)
-                    size += copy.write(block)
-            if f"sha256:{found.hexdigest()}" != digest:
-                raise Tampered(
-                    f"the file {name} of {row['model_name']} is not the one that was certified; "
-                    "tell the facility"
-                )
-            copy.seek(0)
+            while block := _next(source, hashed):
+                size += len(block)
+            given = _Given("application/octet-stream", size, digest, source)
+            given.check(hashed)
+            source.seek(0)
         except BaseException:
-            copy.close()
+            source.close()
             raise
-        return _Given("application/octet-stream", size, copy)
+        return given
+
+
+def _next(stream: BinaryIO, hashed: Any) -> bytes:
+    block = stream.read(_BLOCK)
+    hashed.update(block)
+    return block
 
 
 def _fields(query: bytes, expected: tuple[str, ...]) -> dict[str, str]:
@@ -202,10 +210,11 @@ def _json(value: object) -> _Given:
 
 
 def _bytes(media: str, data: bytes) -> _Given:
-    return _Given(media, len(data), BytesIO(data))
+    return _Given(media, len(data), sha256_bytes(data), BytesIO(data))
 
 
-async def _send(send: Send, given: _Given, stream: BinaryIO) -> None:
+async def _send(send: Send, given: _Given) -> None:
+    """Send it, hashed once more on the way; its last block only where all of it was right."""
     headers = [
         (b"content-type", given.media.encode()),
         (b"content-length", str(given.size).encode()),
@@ -213,6 +222,10 @@ async def _send(send: Send, given: _Given, stream: BinaryIO) -> None:
         (b"x-content-type-options", b"nosniff"),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    while block := await anyio.to_thread.run_sync(stream.read, _BLOCK):
-        await send({"type": "http.response.body", "body": block, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+    held, hashed = b"", hashlib.sha256()
+    while block := await anyio.to_thread.run_sync(_next, given.stream, hashed):
+        if held:
+            await send({"type": "http.response.body", "body": held, "more_body": True})
+        held = block
+    given.check(hashed)
+    await send({"type": "http.response.body", "body": held})

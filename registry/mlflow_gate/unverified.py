@@ -38,10 +38,7 @@ _PRINTED = f"none. UNVERIFIED copy, not for use on patients: read {NOTICE} in it
 
 @dataclass(frozen=True)
 class Pilot:
-    """A certified version, as a hospital may see it; `demo` where the facility's root is a demo's.
-
-    `name_of_place` and `as_version` are the two words by which the client asks on.
-    """
+    """A certified version as a hospital may see it; `demo`: the facility's root is a demo's."""
 
     organisation: str
     model: str

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from registry.mlflow_gate.unverified import Pilot
 from registry.trust.keys import new_root
 from serving.bundle.pack import write_bundle
 from serving.bundle.verify import verify
@@ -163,3 +164,11 @@ def test_every_hospital_gets_the_same(gate: Gate, model: Piloted) -> None:
     ]  # fmt: skip
     assert answers[0].status_code == 200
     assert answers[0] == answers[1]
+
+
+def test_a_demo_is_named_only_where_it_is_one() -> None:
+    pilot = Pilot(organisation="sme-a", model="net", version=3, submission="x")
+    texts = [pilot.description, pilot.files(["model.onnx"])["UNVERIFIED.txt"].decode()]
+    assert all("demo" not in text for text in texts)
+    assert all("UNVERIFIED" in text for text in texts)
+    assert pilot.as_version == "3-unverified"

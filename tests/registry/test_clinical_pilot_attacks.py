@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -230,7 +231,28 @@ def test_a_tampered_file_is_refused_and_no_byte_of_it_leaves(gate: Gate) -> None
     assert b"rewritten" not in answer.content
     file.unlink()
     assert asked(gate, f"{FILES}/{model.place}/model.onnx") == 404
-    assert not list((gate.artifacts / ".incoming").iterdir()), "copies have no name"
+
+
+def test_a_file_that_changes_while_it_is_sent_never_arrives_whole(gate: Gate) -> None:
+    content = bytes(1 << 20) * 48
+    model = piloted(gate, "changed-on-the-way", {"model.onnx": content})
+    file = gate.artifacts / ".objects" / places.bundle(model.submission) / "model" / "model.onnx"
+    headers = {"Authorization": f"Bearer {gate.tokens['clinic']}"}
+    got: list[int] = []
+
+    def read(answer: httpx.Response) -> None:
+        got.extend(map(len, answer.iter_bytes()))
+
+    address = f"{gate.url}{FILES}/{model.place}/model.onnx"
+    with httpx.stream("GET", address, headers=headers) as answer:
+        assert answer.headers["content-length"] == str(len(content))
+        file.chmod(0o600)
+        with file.open("r+b") as stream:
+            stream.seek(-1, 2)
+            stream.write(b"x")
+        with pytest.raises(httpx.RemoteProtocolError):
+            read(answer)
+    assert sum(got) <= len(content) - (1 << 20), "the last block was kept back"
 
 
 def test_everything_else_of_mlflow_is_closed_to_a_hospital(gate: Gate, model: Piloted) -> None:
@@ -334,7 +356,6 @@ def test_many_who_load_at_once_each_get_the_whole_file(gate: Gate) -> None:
     for thread in threads:
         thread.join(60)
     assert got == [content] * 12
-    assert not list((gate.artifacts / ".incoming").iterdir())
 
 
 def test_the_database_lets_nobody_but_hospitals_see_anothers_certificate(
