@@ -108,6 +108,8 @@ class Front:
         except TouchstoneError as error:
             if not started:
                 await _answer(send, error)
+            else:
+                _log.error("the answer to %s broke off: %s", scope.get("path"), error.message)
         except Exception as error:
             _log.exception("MLflow failed at %s", scope.get("path"))
             if started:

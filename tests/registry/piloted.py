@@ -9,9 +9,13 @@ from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import STATEMENT_TYPE, new_statement
 from registry.trust.dsse import unsigned
 from registry.trust.keys import new_root
-from tests.registry.mlflow_server import Gate, certify, network, submit
+from tests.registry.mlflow_server import Answer, Gate, certify, network, submit
 from tests.serving.certified import log_of, predicate
 
+API = "/api/2.0/mlflow"
+FILES = "/api/2.0/mlflow-artifacts/artifacts"
+ALIAS = f"{API}/registered-models/alias"
+PILOT = "clinical-pilot"
 EVIL = b"""
 flavors:
   onnx: {code: code, data: model.onnx}
@@ -81,3 +85,22 @@ def events(gate: Gate, submission: str) -> list[Any]:
         "SELECT organisation, actor, detail FROM touchstone.event"
         " WHERE kind = 'bundle-pulled' AND subject = %s ORDER BY seq", submission,
     )  # fmt: skip
+
+
+def asked(gate: Gate, path: str, /, **query: Any) -> int:
+    """How a hospital's question is answered."""
+    return gate.ask("GET", path, "clinic", query=query).status_code
+
+
+def all_of(gate: Gate, of: Piloted, organisation: str = "clinic") -> dict[str, Answer]:
+    """What every request of a load gives, each as it is sent after the alias was resolved."""
+    version = f"{of.version}-unverified"
+    return {
+        "alias": gate.ask("GET", ALIAS, organisation, query={"name": of.name, "alias": PILOT}),
+        "get": gate.mlflow("GET", "registered-models/get", organisation, name=of.name),
+        "uri": gate.mlflow("GET", "model-versions/get-download-uri", organisation, name=of.name,
+                           version=version),
+        "list": gate.ask("GET", FILES, organisation, query={"path": of.place}),
+        "file": gate.ask("GET", f"{FILES}/{of.place}/model.onnx", organisation),
+        "notice": gate.ask("GET", f"{FILES}/{of.place}/UNVERIFIED.txt", organisation),
+    }  # fmt: skip
