@@ -11,7 +11,8 @@ Rules
 3. The files are those of the certificate, out of the bundle, and two that are made here
    (`unverified`). The one that was asked for is hashed before its first byte is sent, and again
    as it goes: no whole file that is another leaves. Nothing is held: no copy, no memory.
-4. Each alias that was resolved is in the log before it is answered, as each pull is.
+4. Each alias that was resolved is in the log before it is answered, as each pull is. A hospital
+   that the log does not know gets no place and no file.
 """
 
 import hashlib
@@ -117,6 +118,7 @@ class ClinicalPilot:
                 f"a hospital loads no version by its number: load "
                 f"models:/{pilot.model}@{CLINICAL_PILOT}"
             )
+        certified.check_noted(self._facility, caller, row)
         return _json(pilot.download_uri())
 
     def _pilot(self, row: Row) -> Pilot:
@@ -140,6 +142,7 @@ class ClinicalPilot:
                 f"this is not what is certified of {pilot.organisation}/{pilot.model} at present: "
                 f"load models:/{pilot.model}@{CLINICAL_PILOT} again"
             )
+        certified.check_noted(self._facility, caller, row)
         return row, pilot, place["file"]
 
     def _listed(self, caller: Caller, path: str) -> _Given:

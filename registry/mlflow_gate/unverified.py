@@ -88,7 +88,7 @@ class Pilot:
 
     def files(self, certified: Iterable[str]) -> dict[str, bytes]:
         """The files made here, which lie beside the `certified` ones."""
-        names = ", ".join(sorted(certified))
+        names = "".join(f"    {name}\n" for name in sorted(certified))
         return {MLMODEL: self._mlmodel(), NOTICE: self._notice(names)}
 
     def _marked(self) -> dict[str, Any]:
@@ -130,9 +130,11 @@ whether it computes the same on your machine.
     touchstone verify DIR --root FILE --state STATE
 
 After that the model is DIR/model/{MODEL_FILE}, to be opened with ONNX Runtime, and
-`touchstone serve DIR` runs it as it was certified. MLflow can't load DIR/model: a
-certificate does not cover the file {MLMODEL} that MLflow needs.
+`touchstone serve DIR --root FILE --state STATE` runs it as it was certified.
+MLflow can't load DIR/model: no certificate covers the file {MLMODEL} that it needs.
 
-Certified are: {certified}. Made by the registry for MLflow, and covered
-by no certificate: {MLMODEL}, {NOTICE}.
+The files that the certificate names:
+{certified}Made by the registry for MLflow, and named by no certificate:
+    {MLMODEL}
+    {NOTICE}
 """.encode()

@@ -72,6 +72,18 @@ def note_pulled(facility: Facility, caller: Caller, row: Row, **how: str) -> Non
         note(now, caller, "bundle-pulled", str(row["submission"]), detail)
 
 
+def check_noted(facility: Facility, caller: Caller, row: Row) -> None:
+    """Raise NotFound unless the log knows that the caller's hospital gets what `row` certifies."""
+    with facility.record.transaction(caller) as now:
+        known = now.one(
+            "bundle_was_pulled",
+            submission=str(row["submission"]),
+            organisation=caller.organisation,
+        )
+    if not known["pulled"]:
+        raise NotFound(f"begin with models:/{row['model_name']}@clinical-pilot, which is logged")
+
+
 def model_files(row: Row) -> dict[str, str]:
     """{name of a model's file: its digest}, as the certificate in `row` has it."""
     subjects, _ = parse_statement(payload_of(row["envelope"]))

@@ -92,6 +92,12 @@ def asked(gate: Gate, path: str, /, **query: Any) -> int:
     return gate.ask("GET", path, "clinic", query=query).status_code
 
 
+def resolved(gate: Gate, model: Piloted) -> Piloted:
+    """The model, after the hospital asked for its alias, as the client does first."""
+    assert asked(gate, ALIAS, name=model.name, alias=PILOT) == 200
+    return model
+
+
 def all_of(gate: Gate, of: Piloted, organisation: str = "clinic") -> dict[str, Answer]:
     """What every request of a load gives, each as it is sent after the alias was resolved."""
     version = f"{of.version}-unverified"

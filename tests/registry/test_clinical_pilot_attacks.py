@@ -13,6 +13,7 @@ from registry.submissions import places
 from tests.registry.mlflow_server import Gate
 from tests.registry.piloted import (
     ALIAS,
+    API,
     FILES,
     PILOT,
     Piloted,
@@ -20,19 +21,20 @@ from tests.registry.piloted import (
     asked,
     events,
     piloted,
+    resolved,
 )
 from tests.registry.role import token_of
 
 
 @pytest.fixture(scope="module")
 def model(gate: Gate) -> Piloted:
-    return piloted(gate, "attacked")
+    return resolved(gate, piloted(gate, "attacked"))
 
 
 @pytest.fixture(scope="module")
 def other(gate: Gate) -> Piloted:
     """Another certified model, of another organisation."""
-    return piloted(gate, "others", {"model.onnx": b"another's"}, "sme-b")
+    return resolved(gate, piloted(gate, "others", {"model.onnx": b"another's"}, "sme-b"))
 
 
 def test_every_request_of_a_load_is_answered_to_a_hospital_alone(
@@ -48,6 +50,26 @@ def test_every_request_of_a_load_is_answered_to_a_hospital_alone(
     theirs = all_of(gate, model, "sme-b")
     assert {answer.status_code for answer in theirs.values()} <= {400, 404, 422}
     assert {answer.status_code for answer in all_of(gate, model, "tef").values()} == {403}
+
+
+def test_who_did_not_begin_with_the_alias_gets_nothing(gate: Gate) -> None:
+    """By hand all addresses can be guessed, but for the log's knowing of it."""
+    gate.sql("INSERT INTO touchstone.organisation VALUES ('late-clinic', 'hospital', 'L')")
+    model = piloted(gate, "not-begun")
+    found = all_of(gate, model)
+    assert {answer.status_code for answer in found.values()} == {200}
+    other = token_of(gate.databases, "late-clinic", "clinician", "Lea")
+    version = f"{model.version}-unverified"
+    for path, query in (
+        (f"{API}/model-versions/get-download-uri", {"name": model.name, "version": version}),
+        (FILES, {"path": model.place}),
+        (f"{FILES}/{model.place}/model.onnx", {}),
+        (f"{FILES}/{model.place}/UNVERIFIED.txt", {}),
+    ):
+        headers = {"Authorization": f"Bearer {other}"}
+        answer = gate.ask("GET", path, None, headers=headers, query=query)
+        assert answer.status_code == 404
+        assert "begin with models:/not-begun@clinical-pilot" in answer.json()["message"]
 
 
 @pytest.mark.parametrize("alias", ["dev-best", "Clinical-Pilot", "clinical-pilot ", "champion",

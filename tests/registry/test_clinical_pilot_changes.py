@@ -9,7 +9,17 @@ from registry.database.embedded import EmbeddedPostgres
 from registry.submissions import places
 from tests.registry.logged import behind_the_triggers
 from tests.registry.mlflow_server import Gate
-from tests.registry.piloted import ALIAS, FILES, PILOT, Piloted, all_of, asked, events, piloted
+from tests.registry.piloted import (
+    ALIAS,
+    FILES,
+    PILOT,
+    Piloted,
+    all_of,
+    asked,
+    events,
+    piloted,
+    resolved,
+)
 from tests.registry.role import token_of
 
 STOPPED = {
@@ -80,7 +90,7 @@ def test_a_name_of_two_organisations_is_refused_with_the_way_to_go_on(gate: Gate
 
 
 def test_a_tampered_file_is_refused_and_no_byte_of_it_leaves(gate: Gate) -> None:
-    model = piloted(gate, "tampered", {"model.onnx": b"as certified" * 1000})
+    model = resolved(gate, piloted(gate, "tampered", {"model.onnx": b"as certified" * 1000}))
     file = gate.artifacts / ".objects" / places.bundle(model.submission) / "model" / "model.onnx"
     file.chmod(0o600)
     file.write_bytes(b"as rewritten" * 1000)
@@ -94,7 +104,7 @@ def test_a_tampered_file_is_refused_and_no_byte_of_it_leaves(gate: Gate) -> None
 
 def test_a_file_that_changes_while_it_is_sent_never_arrives_whole(gate: Gate) -> None:
     content = bytes(1 << 20) * 24
-    model = piloted(gate, "changed-on-the-way", {"model.onnx": content})
+    model = resolved(gate, piloted(gate, "changed-on-the-way", {"model.onnx": content}))
     file = gate.artifacts / ".objects" / places.bundle(model.submission) / "model" / "model.onnx"
     headers = {"Authorization": f"Bearer {gate.tokens['clinic']}"}
     got: list[int] = []
@@ -116,7 +126,7 @@ def test_a_file_that_changes_while_it_is_sent_never_arrives_whole(gate: Gate) ->
 
 def test_many_who_load_at_once_each_get_the_whole_file(gate: Gate) -> None:
     content = bytes(range(256)) * 20_000
-    model = piloted(gate, "loaded-by-many", {"model.onnx": content})
+    model = resolved(gate, piloted(gate, "loaded-by-many", {"model.onnx": content}))
     got: list[bytes] = []
 
     def load() -> None:
@@ -133,7 +143,7 @@ def test_many_who_load_at_once_each_get_the_whole_file(gate: Gate) -> None:
 
 @pytest.mark.parametrize("token", ["expired", "revoked"])
 def test_a_token_that_ended_loads_nothing(gate: Gate, token: str) -> None:
-    model = piloted(gate, f"loaded-{token}")
+    model = resolved(gate, piloted(gate, f"loaded-{token}"))
     secret = token_of(gate.databases, "clinic", "clinician", f"Former {token}")
     headers = {"Authorization": f"Bearer {secret}"}
     path = f"{FILES}/{model.place}/model.onnx"
