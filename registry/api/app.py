@@ -115,12 +115,14 @@ def create_app(
 ) -> ASGIApp:
     """The whole application: our routes, and MLflow behind its gate."""
     from registry.mlflow_gate.app import create_app as create_gate
+    from registry.mlflow_gate.clinical_pilot import ClinicalPilot
 
     throttle = Throttle(limits or Limits())
     gate = create_gate(
         mlflow_url=facility.databases.mlflow,
         artifacts=facility.artifacts,
         authenticate=_authenticate(facility, throttle),
+        hospital=ClinicalPilot(facility),
         take=partial(take_storage, facility.record),
     )
     return _split(create_api(facility, oidc=oidc, throttle=throttle), gate, throttle)

@@ -1,7 +1,8 @@
-"""The ASGI application that SMEs reach with the stock MLflow client.
+"""The ASGI application that SMEs and hospitals reach with the stock MLflow client.
 
     >>> app = create_app(mlflow_url="postgresql+psycopg://touchstone_mlflow:…@/touchstone?host=…",
-    ...                  artifacts=open_artifacts(settings), authenticate=authenticate)
+    ...                  artifacts=open_artifacts(settings), authenticate=authenticate,
+    ...                  hospital=ClinicalPilot(facility))
 
 Rules
 -----
@@ -20,21 +21,32 @@ from registry.mlflow_gate.schema import ensure_workspace
 
 
 def create_app(
-    *, mlflow_url: str, artifacts: Artifacts, authenticate: Authenticate, take: Take | None = None
+    *,
+    mlflow_url: str,
+    artifacts: Artifacts,
+    authenticate: Authenticate,
+    hospital: App,
+    take: Take | None = None,
 ) -> App:
     """MLflow behind the gate. Takes seconds: it imports MLflow.
 
     `mlflow_url` is PostgreSQL's address as the role `touchstone_mlflow`, in a database that
     `schema.prepare_schema` has prepared; `artifacts` what only this application
-    writes; `authenticate` turns a token into a caller or raises Unauthenticated; `take`
-    takes room for an upload from the caller's quota (see `room`).
+    writes; `authenticate` turns a token into a caller or raises Unauthenticated; `hospital` answers
+    who may pull certified models (see `clinical_pilot`); `take` takes room for an upload from the
+    caller's quota (see `room`).
     """
     from registry.mlflow_gate.server import install
 
     inner = dict(install(mlflow_url=mlflow_url, artifacts=artifacts))
     if take is not None:
         inner["upload"] = Room(inner["upload"], take)
-    return Front(authenticate=authenticate, admit=_Workspaces(mlflow_url).admit, inner=inner)
+    return Front(
+        authenticate=authenticate,
+        admit=_Workspaces(mlflow_url).admit,
+        inner=inner,
+        hospital=hospital,
+    )
 
 
 class _Workspaces:

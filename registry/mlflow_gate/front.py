@@ -1,6 +1,6 @@
 """The outermost layer: who is asking, in whose name, for what exactly.
 
-    >>> front = Front(authenticate=…, admit=…, inner={"json": wsgi, "upload": …, …})
+    >>> front = Front(authenticate=…, admit=…, inner={"json": wsgi, "upload": …, …}, hospital=…)
 
 Rules
 -----
@@ -8,7 +8,9 @@ Rules
 2. Only routes of `routes` pass, by their one spelling, and with the headers named here;
    `X-MLFLOW-WORKSPACE` is written by us, whatever the request said.
 3. A header that decides something stands once; `body` says what may follow the headers.
-4. Whatever goes wrong is answered in MLflow's words with a sentence to act on.
+4. Who may pull certified models never comes to MLflow: `clinical_pilot` answers, and gets of the
+   request no more than method, path and query.
+5. Whatever goes wrong is answered in MLflow's words with a sentence to act on.
 """
 
 import functools
@@ -20,7 +22,7 @@ from typing import Any
 import anyio.to_thread
 
 from registry.identity.caller import Caller, current_caller
-from registry.identity.policy import require
+from registry.identity.policy import reach, require
 from registry.mlflow_gate.body import (
     MOST_FILE,
     MOST_JSON,
@@ -58,7 +60,8 @@ class Front:
     """An ASGI application that lets through what the rules allow.
 
     `authenticate` turns a token into a caller (Unauthenticated otherwise); `admit` is told each
-    caller before the request goes on (it sees to the workspace); `inner` answers by kind of route.
+    caller before the request goes on (it sees to the workspace); `inner` answers by kind of
+    route; `hospital` answers who may pull certified models.
     """
 
     def __init__(
@@ -67,10 +70,12 @@ class Front:
         authenticate: Authenticate,
         admit: Callable[[Caller], None],
         inner: Mapping[Kind, App],
+        hospital: App,
     ) -> None:
         self._authenticate = authenticate
         self._admit = admit
         self._inner = inner
+        self._hospital = hospital
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -91,22 +96,20 @@ class Front:
         try:
             secret = _token(scope)
             caller = await anyio.to_thread.run_sync(self._known, secret)
-            route = match(scope["method"], _path(scope))
-            headers = _headers(scope)
-
-            async def still_known() -> None:
-                await anyio.to_thread.run_sync(self._known, secret)
-
-            arriving = Body(receive, most=_most(route, headers), still_known=still_known)
-            inward, body = await _cleaned(scope, receive, arriving, route, caller, headers)
+            if _pulls(caller):
+                app, inward, body = self._hospital, _read_only(scope), receive
+            else:
+                app, inward, body = await self._for_mlflow(scope, receive, caller, secret)
             token = current_caller.set(caller)
             try:
-                await self._inner[route.kind](inward, body, watched)
+                await app(inward, body, watched)
             finally:
                 current_caller.reset(token)
         except TouchstoneError as error:
             if not started:
                 await _answer(send, error)
+            else:
+                _log.error("the answer to %s broke off: %s", scope.get("path"), error.message)
         except Exception as error:
             _log.exception("MLflow failed at %s", scope.get("path"))
             if started:
@@ -114,11 +117,30 @@ class Front:
             await _answer(send, Unavailable("the registry failed at this; try again"))
             raise error from None
 
+    async def _for_mlflow(
+        self, scope: Scope, receive: Receive, caller: Caller, secret: str
+    ) -> tuple[App, Scope, Receive]:
+        route = match(scope["method"], _path(scope))
+        headers = _headers(scope)
+
+        async def still_known() -> None:
+            await anyio.to_thread.run_sync(self._known, secret)
+
+        arriving = Body(receive, most=_most(route, headers), still_known=still_known)
+        inward, body = await _cleaned(scope, receive, arriving, route, caller, headers)
+        return self._inner[route.kind], inward, body
+
     def _known(self, token: str) -> Caller:
         caller = self._authenticate(token)
+        if _pulls(caller):
+            return caller
         require(caller, "mlflow.use", owner=caller.organisation)
         self._admit(caller)
         return caller
+
+
+def _pulls(caller: Caller) -> bool:
+    return reach(caller, "certified.pull") is not None
 
 
 def _token(scope: Scope) -> str:
@@ -178,9 +200,7 @@ async def _cleaned(
     sent: Mapping[bytes, bytes],
 ) -> tuple[Scope, Receive]:
     """The request as MLflow sees it: our headers, a checked body, and nothing else."""
-    query = scope.get("query_string", b"")
-    if not _QUERY.match(query):
-        raise Invalid("the query of this address is too long or not plain ASCII")
+    query = _query(scope)
     headers = [(name, sent[name]) for name in _PASSED_ON if name in sent]
     headers += [(b"host", b"localhost"), (b"x-mlflow-workspace", caller.organisation.encode())]
     if sent.get(b"content-encoding", b"identity") != b"identity":
@@ -200,6 +220,23 @@ async def _cleaned(
         check_json(body)
         headers.append((b"content-length", str(len(body)).encode()))
     return inward, once(body, receive)
+
+
+def _read_only(scope: Scope) -> Scope:
+    """The request as `clinical_pilot` sees it."""
+    path, headers = _path(scope), _headers(scope)
+    if b"x-mlflow-workspace" in headers:
+        raise Invalid("a hospital has no workspace here; unset MLFLOW_WORKSPACE")
+    return {
+        "type": "http", "method": scope["method"], "path": path, "query_string": _query(scope),
+    }  # fmt: skip
+
+
+def _query(scope: Scope) -> bytes:
+    query: bytes = scope.get("query_string", b"")
+    if not _QUERY.match(query):
+        raise Invalid("the query of this address is too long or not plain ASCII")
+    return query
 
 
 @functools.cache

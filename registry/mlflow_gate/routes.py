@@ -1,4 +1,4 @@
-"""The whole list of what MLflow offers here; what is not on it does not exist.
+"""The whole list of what MLflow offers here to an innovator; what is not on it does not exist.
 
     >>> match("POST", "/api/2.0/mlflow/runs/create").endpoint
     '_create_run'
@@ -19,8 +19,9 @@ from registry.trust.errors import NotFound, Refused
 
 Kind = Literal["json", "upload", "download", "info"]
 
-_API = "/api/2.0/mlflow"
-_FILES = "/api/2.0/mlflow-artifacts/artifacts"
+API = "/api/2.0/mlflow"
+FILES = "/api/2.0/mlflow-artifacts/artifacts"
+SERVER_INFO = "/api/3.0/mlflow/server-info"
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_+=@,()-][A-Za-z0-9_.+=@,()-]*){1,40}\Z")
 _MODEL = "m-[0-9a-f]{32}"
 
@@ -42,7 +43,7 @@ class Route:
 
 def _routes(lines: str) -> tuple[Route, ...]:
     split = (line.split() for line in lines.strip().splitlines())
-    return tuple(Route(method, f"{_API}/{path}", endpoint) for method, path, endpoint in split)
+    return tuple(Route(method, f"{API}/{path}", endpoint) for method, path, endpoint in split)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -95,20 +96,20 @@ ROUTES: tuple[Route, ...] = (
         DELETE model-versions/delete-tag           _delete_model_version_tag
         """
     ),
-    Route("GET", _FILES, "_list_artifacts_mlflow_artifacts"),
-    Route("GET", f"{_FILES}/{{file}}", "_download_artifact", "download"),
-    Route("PUT", f"{_FILES}/{{file}}", "_upload_artifact", "upload"),
-    Route("GET", "/api/3.0/mlflow/server-info", "_get_server_info", "info"),
+    Route("GET", FILES, "_list_artifacts_mlflow_artifacts"),
+    Route("GET", f"{FILES}/{{file}}", "_download_artifact", "download"),
+    Route("PUT", f"{FILES}/{{file}}", "_upload_artifact", "upload"),
+    Route("GET", SERVER_INFO, "_get_server_info", "info"),
 )
 # Asked for often enough to deserve their own sentence; the stores say the same.
 REFUSED: dict[tuple[str, str], str] = {
-    ("POST", f"{_API}/registered-models/rename"): (
+    ("POST", f"{API}/registered-models/rename"): (
         "a registered model keeps its name; register the model again under the new name"
     ),
-    ("DELETE", f"{_API}/registered-models/delete"): (
+    ("DELETE", f"{API}/registered-models/delete"): (
         "a registered model stays on record; versions that were not submitted can be deleted"
     ),
-    ("POST", f"{_API}/model-versions/transition-stage"): (
+    ("POST", f"{API}/model-versions/transition-stage"): (
         "stages are not used here: no label stands for an approval; submit the version with "
         "`touchstone submit`"
     ),
@@ -148,7 +149,7 @@ def plain_path(raw: bytes) -> str:
 
 def artifact_path(path: str) -> str:
     """What follows the artifacts' prefix."""
-    return path.removeprefix(f"{_FILES}/")
+    return path.removeprefix(f"{FILES}/")
 
 
 def table() -> str:

@@ -37,6 +37,7 @@ from registry.database.migrate import (
     migrate,
 )
 from registry.database.record import Record
+from registry.facility import Facility
 from registry.identity.accounts import (
     SYSTEM_ADMIN,
     NewOrganisation,
@@ -47,8 +48,10 @@ from registry.identity.accounts import (
 from registry.mlflow_gate.artifacts import Artifacts
 from registry.mlflow_gate.sealed import ArtifactFolder
 from registry.mlflow_gate.sealed_bucket import open_bucket
-from registry.settings import SILENCE, Databases
+from registry.settings import SILENCE, Databases, Settings
+from registry.storage.local import LocalStore
 from registry.storage.s3_settings import S3Settings, read_s3
+from registry.trust.keys import new_root
 from tests.registry.role import enrol_by_hand, token_of
 
 ORGANISATIONS = {"sme-a": "sme", "sme-b": "sme", "tef": "facility", "clinic": "hospital"}
@@ -94,6 +97,11 @@ class Gate:
     process: int
     seconds_to_start: float
     s3: S3Settings | None = None
+
+    @property
+    def store(self) -> LocalStore:
+        """The objects, bundles among them."""
+        return LocalStore(self.artifacts / ".objects")
 
     @property
     def kept(self) -> Artifacts:
@@ -178,7 +186,7 @@ def submit(gate: Gate, model: str, version: int, organisation: str = "sme-a") ->
     return name
 
 
-def certify(gate: Gate, submission: str) -> None:
+def certify(gate: Gate, submission: str, envelope: str = "{}") -> None:
     """Take the submission along the arrows to a certificate with two signers."""
     for state in ("intake", "queued", "running", "assessed", "in_review"):
         more = f", verdict='pass', report_digest='{D2}'" if state == "assessed" else ""
@@ -195,9 +203,9 @@ def certify(gate: Gate, submission: str) -> None:
         )  # fmt: skip
     gate.sql(
         "INSERT INTO touchstone.certificate (submission, organisation, model_name, model_version,"
-        " envelope, signers, not_after) SELECT id, organisation, model_name, model_version, '{}',"
-        " '', now() + interval '1 day' FROM touchstone.submission WHERE id = %s",
-        submission, role="gate",
+        " envelope, signers, not_after) SELECT id, organisation, model_name, model_version,"
+        " %s::jsonb, '', now() + interval '1 day' FROM touchstone.submission WHERE id = %s",
+        envelope, submission, role="gate",
     )  # fmt: skip
 
 
@@ -333,6 +341,18 @@ def _artifacts(home: Path, s3: S3Settings | None) -> Artifacts:
     return open_bucket(s3, home / ".incoming") if s3 else ArtifactFolder(home)
 
 
+def _facility(words: dict[str, Any], record: Record) -> Facility:
+    """What hospitals are answered from: the record, the gate's objects, a demo's root."""
+    databases = Databases(app=words["app"], gate="", mlflow=words["mlflow"], login="")
+    settings = Settings(home=Path("/"), server="", token=None, keys=Path("/"), databases=databases)
+    return Facility(
+        settings=settings, databases=databases, record=record, gate=record, login=record,
+        store=LocalStore(Path(words["artifacts"]) / ".objects"),
+        artifacts=_artifacts(Path(words["artifacts"]), read_s3(words["s3"])),
+        root=new_root("tef", demo=True).certificate,
+    )  # fmt: skip
+
+
 def main() -> None:
     """Serve the gate with these settings until terminated."""
     import uvicorn
@@ -340,6 +360,7 @@ def main() -> None:
     from registry.api.wire import Wire
     from registry.identity.accounts import authenticate
     from registry.mlflow_gate.app import create_app
+    from registry.mlflow_gate.clinical_pilot import ClinicalPilot
     from registry.mlflow_gate.schema import prepare_schema
     from registry.submissions.quota import take_storage
 
@@ -347,10 +368,12 @@ def main() -> None:
     prepare_schema(settings["owner"])
     prepare_schema(settings["owner"])  # twice does no harm
     record = Record(settings["app"], size=4)
+    facility = _facility(settings, record)
     app = create_app(
         mlflow_url=settings["mlflow"].replace("postgresql://", "postgresql+psycopg://"),
-        artifacts=_artifacts(Path(settings["artifacts"]), read_s3(settings["s3"])),
+        artifacts=facility.artifacts,
         authenticate=lambda token: authenticate(record, token),
+        hospital=ClinicalPilot(facility),
         take=functools.partial(take_storage, record),
     )
     uvicorn.run(

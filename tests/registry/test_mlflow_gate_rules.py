@@ -235,7 +235,8 @@ def test_what_can_not_be_registered_is_said_in_a_sentence(gate: Gate, tmp_path: 
         ("folder", "n", gate.url, token, Invalid),
         ("net.onnx", "a/b", gate.url, token, Invalid),
         ("net.onnx", "n", gate.url, "wrong", Unauthenticated),
-        ("net.onnx", "n", gate.url, gate.tokens["clinic"], Refused),
+        ("net.onnx", "n", gate.url, gate.tokens["clinic"], NotFound),
+        ("net.onnx", "n", gate.url, gate.tokens["tef"], Refused),
         ("net.onnx", "n", "http://127.0.0.1:1", token, Unavailable),
     ]
     for path, name, url, secret, kind in cases:

@@ -12,6 +12,7 @@ import pytest
 
 from registry.identity.caller import Role
 from registry.identity.policy import KIND_OF_ROLE, POLICY
+from registry.mlflow_gate.clinical_pilot import ROUTES as HOSPITALS
 from registry.mlflow_gate.routes import ROUTES, match, plain_path, table
 from registry.trust.errors import TouchstoneError
 from tests.registry.mlflow_server import Gate
@@ -149,7 +150,22 @@ def test_each_role_reaches_exactly_what_the_policy_gives_it(
     let = {(route.method, route.path) for route in ROUTES}
     # `a/b` is not the name of a place: uploads and downloads of it are refused as such.
     own = let if POLICY[role].get("mlflow.use") else set()
+    if POLICY[role].get("certified.pull"):
+        own = {("GET", path) for path in HOSPITALS}
     assert {(m, p.replace("{artifact_path:path}", "{file}")) for m, p in reached} == own
+
+
+def test_a_hospitals_routes_are_these_six_and_each_is_one_of_mlflows() -> None:
+    """Answered by `clinical_pilot`, never by MLflow; each by GET alone."""
+    assert list(HOSPITALS) == [
+        "/api/2.0/mlflow/registered-models/alias",
+        "/api/2.0/mlflow/registered-models/get",
+        "/api/2.0/mlflow/model-versions/get-download-uri",
+        "/api/3.0/mlflow/server-info",
+        "/api/2.0/mlflow-artifacts/artifacts",
+        "/api/2.0/mlflow-artifacts/artifacts/{file}",
+    ]
+    assert {("GET", path) for path in HOSPITALS} <= {(r.method, r.path) for r in ROUTES}
 
 
 def test_the_policy_gives_mlflow_to_innovators_alone() -> None:

@@ -177,6 +177,10 @@ WHERE model_name = %(model_name)s AND in_force AND not_after > now()
   AND (%(organisation)s::text IS NULL OR organisation = %(organisation)s)
 ORDER BY issued_at DESC
 
+-- name: bundle_was_pulled
+SELECT EXISTS (SELECT FROM touchstone.event WHERE subject = %(submission)s
+    AND kind = 'bundle-pulled' AND organisation = %(organisation)s) AS pulled
+
 -- name: registered_version
 SELECT * FROM touchstone.registration
 WHERE organisation = %(organisation)s AND model_name = %(model_name)s AND version = %(version)s
