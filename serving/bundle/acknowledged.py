@@ -55,6 +55,7 @@ def _read(state: Path) -> dict[str, dict[str, str]]:
         good = False
     if not good:
         raise Invalid(
-            f"{state / FILE} is not a list of acknowledged uses: move it away and acknowledge anew"
+            f"{state / FILE} is not a list of acknowledged uses: move it away and acknowledge anew",
+            code="state_damaged",
         )
     return dict(acts)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cryptography import x509
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from registry.trust.canonical import canonical, parse_canonical
 from registry.trust.checkpoint import parse as parse_checkpoint
@@ -58,7 +58,7 @@ class Remembered(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     form: Literal["touchstone/hospital-memory/v1"] = "touchstone/hospital-memory/v1"
     root: _Digest
-    latest: dt.datetime
+    latest: AwareDatetime
     seen: dict[str, Seen] = {}
     """By role; `first-root` is the one that the X.509 root signed."""
     stops: dict[_Digest, str] = {}
@@ -178,7 +178,7 @@ def seen_checkpoint(folder: Path, root: x509.Certificate) -> bytes | None:
 
 def check_clock(latest: dt.datetime, at: dt.datetime) -> None:
     """Raise Refused where the clock stands before the latest moment that was seen."""
-    if at < latest - CLOCK_TOLERANCE:
+    if at + CLOCK_TOLERANCE < latest:
         raise Refused(
             f"this machine's clock says {at:%Y-%m-%d %H:%M} UTC, and {latest:%Y-%m-%d %H:%M} UTC "
             "was seen before: set the clock right, then try again",
