@@ -99,7 +99,8 @@ class Status:
                 code="not_listed",
             )
         lifts = None if listed is None else listed.lifts
-        if stop is None or (lifts or "") >= stop.since:
+        # What was revoked does not come back, whatever a list lifts.
+        if stop is None or (stop.state == "suspended" and (lifts or "") >= stop.since):
             return Standing("in_force", "", self.signed_at, self.use_until(grace))
         return Standing(stop.state, stop.reason, self.signed_at, self.use_until(grace))
 

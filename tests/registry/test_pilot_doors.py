@@ -21,7 +21,9 @@ from serving.pilot.log import PredictionLog
 from tests.registry.api_stage import Stage
 from tests.serving.pilot import made
 
-LATELY = dt.datetime.now(dt.UTC) - dt.timedelta(days=75)
+LATELY = (dt.datetime.now(dt.UTC) - dt.timedelta(days=75)).replace(
+    hour=8
+)  # one day, whenever this runs
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,8 @@ def test_a_machine_stops_and_only_two_assessors_lift_that_very_stop() -> None:
     assert said(stops={STATEMENT: first}, listed=lifted) == "in_force"
     assert said(stops={STATEMENT: second}, listed=lifted) == "suspended"
     assert said(stops={STATEMENT: stop(NOW, "revoked")}, listed=lifted) == "revoked"
+    revoked = stop(NOW - 2 * DAY, "revoked")
+    assert said(stops={STATEMENT: revoked}, listed=lifted) == "revoked", "for good"
     status = checked(Made(stops={STATEMENT: first}).files(), ROOT, NOW)
     assert code_of(lambda: in_force(status, STATEMENT, NOW)) == "suspended"
 
