@@ -45,11 +45,16 @@ _Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class Seen(BaseModel):
-    """The newest version of one part of the status, and the digest of what was signed."""
+    """The newest version of one part of the status, and the digest of what was signed.
+
+    era: of a machine's part, how often its keys had been replaced. A new key begins anew: whoever
+    stole the one before could have given out any version.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: Annotated[int, Field(ge=1)]
     digest: _Digest
+    era: Annotated[int, Field(ge=0)] = 0
 
 
 class Remembered(BaseModel):
@@ -69,7 +74,7 @@ class Remembered(BaseModel):
         """The newer of each."""
         seen = dict(self.seen)
         for role, one in other.seen.items():
-            if role not in seen or one.version > seen[role].version:
+            if role not in seen or (one.era, one.version) > (seen[role].era, seen[role].version):
                 seen[role] = one
         stops = {
             digest: max(self.stops.get(digest, ""), other.stops.get(digest, ""))

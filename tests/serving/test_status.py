@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from registry.trust.errors import TouchstoneError
 from registry.trust.keys import Identity, issue, new_root
@@ -313,3 +314,24 @@ def test_the_standing_follows_what_is_fetched_later(tmp_path: Path) -> None:
     newer = newer.but(versions=newer.versions | {"targets": 1})
     fetch(tmp_path, ROOT, NOW, newer.files().get)
     assert code_of(lambda: ask(STATEMENT, NOW).require(NOW)) == "suspended"
+
+
+def test_what_a_stolen_machine_key_did_ends_with_that_key(tmp_path: Path) -> None:
+    """It can name versions and moments that no honest status would ever reach."""
+    huge = dict.fromkeys(("snapshot", "timestamp", DOWNGRADE), 10**9)
+    fetch(tmp_path, ROOT, NOW, Made(versions=huge).files().get)
+    code = code_of(lambda: fetch(tmp_path, ROOT, NOW, Made(stops={OTHER: stop(NOW)}).files().get))
+    assert code == "status_rolled_back"
+    other = ec.generate_private_key(ec.SECP256R1())
+    second = root(2, ("Sam", "Uma"), ("Ada", "Ben"), ("Sam", "Uma"), machine=other)
+    honest = Made(roots=(first_root(), second), machine=other, versions={"targets": 2})
+    stopped = honest.but(versions={**dict.fromkeys(huge, 2), "targets": 2},
+                         stops={OTHER: stop(NOW)})  # fmt: skip
+    for made in (honest, stopped):
+        fetch(tmp_path, ROOT, NOW, made.files().get)
+    assert kept(tmp_path, ROOT, NOW)[0].stops
+    for older in (honest, Made(versions=huge)):
+        code = code_of(lambda older=older: fetch(tmp_path, ROOT, NOW, older.files().get))
+        assert code == "status_rolled_back"
+    far = stopped.but(stops={OTHER: stop(NOW + 8 * DAY)})
+    assert code_of(lambda: checked(far.files(), ROOT, NOW)) == "status_dates"
