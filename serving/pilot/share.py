@@ -12,7 +12,7 @@ Rules
    ten. What is below k (of the certificate, at least 10), zero too, is withheld; so are the
    smallest others of its row until two are withheld that together hold 2k.
 3. A report ends with the last whole month, and needs k new patients since the one before. So two
-   reports do not differ by a patient or by a day.
+   reports do not differ by a patient or by a day. That one was sent is written down before it is.
 4. Performance is told where both classes have k patients, and k new ones each since it was told
    last, so that two estimates do not differ by one patient's answer: in hundredths, intervals
    rounded outward. Few errors of many patients are told, as in the facility's own releases. How
@@ -23,7 +23,8 @@ Rules
 import datetime as dt
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +108,17 @@ def signed(report: PilotReport, signer: Signer) -> Envelope:
     return add_signature(unsigned(PILOT_REPORT_TYPE, payload), signer)
 
 
-def mark_shared(state: Path, certified: Certified, report: PilotReport) -> None:
-    """Remember up to which month the facility was told, and when of performance (rules 3, 4)."""
+def mark_shared(state: Path, certified: Certified, report: PilotReport) -> Callable[[], object]:
+    """Remember up to which month the facility was told, and when of performance (rules 3, 4).
+
+    Returns what takes it back, for a report that the facility refused.
+    """
+    path = _path(state, certified)
+    before = path.read_bytes() if path.exists() else None
     performance = report.last_month if report.performance else _told(state, certified)[1]
     written = json.dumps({"last_month": report.last_month, "performance": performance}).encode()
-    put_whole(_path(state, certified), written, 0o600)
+    put_whole(path, written, 0o600)
+    return path.unlink if before is None else partial(put_whole, path, before, 0o600)
 
 
 def withheld(counts: Sequence[int], k: int) -> tuple[int | None, ...]:

@@ -21,9 +21,8 @@ from serving.pilot.log import PredictionLog
 from tests.registry.api_stage import Stage
 from tests.serving.pilot import made
 
-LATELY = (dt.datetime.now(dt.UTC) - dt.timedelta(days=75)).replace(
-    hour=8
-)  # one day, whenever this runs
+# In the morning, so that 300 minutes are of one day whenever this runs.
+LATELY = (dt.datetime.now(dt.UTC) - dt.timedelta(days=75)).replace(hour=8)
 
 
 @pytest.fixture(scope="module")

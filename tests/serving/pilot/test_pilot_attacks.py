@@ -1,14 +1,19 @@
 """What would tell of one patient, mix two pilots or end a log, and does not."""
 
 import datetime as dt
+import http.server
+import json
+import threading
 import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
-from registry.trust.errors import Invalid
+from registry.cli.main import app
+from registry.trust.errors import Invalid, Refused, Unavailable
 from serving.pilot import day_files
 from serving.pilot.certified import Certified
 from serving.pilot.log import PREDICTIONS, PredictionLog
@@ -88,6 +93,61 @@ def test_two_estimates_never_differ_by_one_patient(tmp_path: Path) -> None:
         told.append(bool(report.performance))
     # One new positive, then nine since the first month, then ten.
     assert told == [True, False, False, True]
+
+
+def test_what_may_have_been_sent_counts_as_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends after the sending may not tell of a few patients the month after."""
+    bundle = made.bundle(tmp_path / "bundle")
+    certified = made.certified(tmp_path / "bundle")
+    lived(tmp_path / "pilot", certified, 0, 0, {0: 1}, 40)
+    monkeypatch.setenv("TOUCHSTONE_STATE", str(tmp_path))
+    monkeypatch.setenv("TOUCHSTONE_TOKEN", "tst_x")
+    monkeypatch.setattr("registry.cli.client._PAUSES", ())
+
+    def run(*words: str) -> str:
+        return CliRunner().invoke(app, ["pilot", *words], catch_exceptions=False).output
+
+    run("key", "clinic")
+    digest = json.loads(run("share", str(bundle), "--preview", "--json"))["digest"]
+    send = "share", str(bundle), "--send", digest
+    with Refusing() as address:
+        monkeypatch.setenv("TOUCHSTONE_SERVER", address)
+        for _ in range(2):  # it was not kept, and can be sent again
+            with pytest.raises(Refused, match="not you"):
+                run(*send)
+    with pytest.raises(Unavailable):
+        run(*send)
+    with pytest.raises(Refused, match="fewer than 10 new patients"):
+        run(*send)
+
+
+class Refusing(http.server.ThreadingHTTPServer):
+    """A facility that says no."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = b'{"detail": "not you", "code": "refused"}'
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), self.Answer)
+
+    def __enter__(self) -> str:  # type: ignore[override]
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
 
 
 def test_a_table_without_a_header_is_refused_without_a_word_of_it(tmp_path: Path) -> None:
