@@ -19,6 +19,7 @@ from serving.pilot.certified import Certified
 from serving.pilot.log import PREDICTIONS, PredictionLog
 from serving.pilot.outcomes import take_outcomes
 from serving.pilot.reading import read_pilot
+from serving.pilot.retention import forget, watch_all
 from serving.pilot.share import mark_shared, shared
 from tests.serving.pilot import made
 
@@ -93,6 +94,27 @@ def test_two_estimates_never_differ_by_one_patient(tmp_path: Path) -> None:
         told.append(bool(report.performance))
     # One new positive, then nine since the first month, then ten.
     assert told == [True, False, False, True]
+
+
+def test_one_pilot_is_not_forgotten_with_another(tmp_path: Path) -> None:
+    """The new version's scheduler deletes no alarm of the version before."""
+    first = made.certified(tmp_path / "first")
+    second = made.certified(tmp_path / "second", prevalence=0.3)
+    for certified in (first, second):
+        lived(tmp_path, certified, 0, 0, dict.fromkeys(range(60), 1), 60)
+    [alarm] = _alarms(tmp_path, first)
+    today = dt.date(2026, 12, 1)
+    with pytest.raises(Refused, match=first.certificate):
+        forget(tmp_path, second, today, 30)
+    assert forget(tmp_path, first, today, 30).predictions == 1
+    for certified in (first, second):
+        assert read_pilot(tmp_path, certified).cases.n == 0
+        assert _alarms(tmp_path, certified) == [alarm]
+
+
+def _alarms(state: Path, certified: Certified) -> list[tuple[str, str | None]]:
+    found = watch_all(state, certified, read_pilot(state, certified))
+    return [(of.name, of.alarm) for of in found if of.alarm and of.name == "sensitivity"]
 
 
 def test_what_may_have_been_sent_counts_as_sent(
