@@ -15,10 +15,11 @@ from registry.submissions.notices import listing as notices
 from registry.submissions.revoke import suspend
 from registry.trust.canonical import digest_of as canonical_digest
 from registry.trust.canonical import sha256_bytes
-from registry.trust.dsse import payload_of
+from registry.trust.dsse import add_signature, payload_of, unsigned
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered, TouchstoneError
 from registry.trust.keys import Identity, issue, new_root, pem_of
 from registry.trust.model_files import model_digest
+from registry.trust.pilot_report import PILOT_REPORT_TYPE
 from tests.registry.api_stage import PROTOCOL
 from tests.registry.mlflow_server import D1, D2
 from tests.registry.pilot_made import ALARM, signed_report
@@ -223,3 +224,15 @@ def _changed(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ..
                 yield where, [*value[:number], other, *value[number + 1 :]]
     else:
         yield place, f"not {value}"
+
+
+def test_a_report_that_no_database_takes_is_told_so(pilot: Pilot, key: Identity) -> None:
+    """Not a fault of the server: text without a null, JSON that nests no deeper than it must."""
+    pilot.certified("odd")
+    assert pilot.pulled("odd")
+    with pytest.raises(Invalid, match="plain text"):
+        send(pilot, key, "odd", attributes={"sex": {"\0": 160, "M": 140}})
+    payload = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+    envelope = add_signature(unsigned(PILOT_REPORT_TYPE, payload), key)
+    with pytest.raises(Invalid):
+        pilots.receive(pilot.api, pilot.people["Clara"], envelope, pem_of(key.certificate).decode())
