@@ -18,7 +18,7 @@ from registry.trust.checkpoint import verifier_key
 from registry.trust.dsse import add_signature
 from registry.trust.enrolment import Register, parse_register, person_of, request
 from registry.trust.errors import Invalid, Refused, TouchstoneError
-from registry.trust.keys import issue, pem_of
+from registry.trust.keys import issue, load_certificate, pem_of
 from serving.bundle.acknowledged import FILE
 from serving.bundle.exits import exit_status
 from serving.bundle.pack import write_bundle
@@ -249,6 +249,20 @@ def test_a_damaged_list_of_acknowledged_uses_is_the_hospital_s_and_not_the_bundl
     with pytest.raises(TouchstoneError) as caught:
         Asked(state=tmp_path).policy(tef.root.certificate)
     assert exit_status(caught.value.code) == 69
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_in_a_line(tef: Facility, tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="can't be read as a certificate"):
+        load_certificate(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "state" / FILE).mkdir(parents=True)
+    for state in (tmp_path / "file", tmp_path / "state"):
+        with pytest.raises(TouchstoneError) as caught:
+            Asked(state=state).policy(tef.root.certificate)
+        assert exit_status(caught.value.code) == 69
+    with pytest.raises(Invalid) as mistake:
+        Asked(state=tmp_path, acknowledge="a").policy(tef.root.certificate)
+    assert exit_status(mistake.value.code) == 1
 
 
 def test_a_message_is_one_line_that_shows_itself() -> None:
