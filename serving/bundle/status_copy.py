@@ -29,7 +29,7 @@ from registry.trust.checkpoint import parse
 from registry.trust.errors import Conflict, Invalid, Tampered, TouchstoneError, Unavailable
 from registry.trust.status import DOWNGRADE, ENDORSEMENT, TIMESTAMP, file_name
 from registry.trust.tiles import CERTIFICATE, CHECKPOINT
-from serving.bundle.log_copy import FOLDER, bring_log, tile_names
+from serving.bundle.log_copy import FOLDER, MOST_EVENTS, bring_log, tile_names
 from serving.bundle.memory import LOG, STATUS, Memory, open_memory, write_whole
 from serving.bundle.standing import Standing, StandingOf
 from serving.bundle.status import MOST_ROOTS, NO_GRACE, Status, checked
@@ -182,7 +182,10 @@ def export_log(read: Reader, folder: Path) -> int:
     note = read(FOLDER + CHECKPOINT)
     if note is None:
         return 0
-    names = [*tile_names(parse(note)[0].size), CERTIFICATE]
+    size = parse(note)[0].size
+    if size > MOST_EVENTS:  # unverified: whoever takes it in asks who signed it
+        raise Tampered(f"the log there claims {size} events", code="log_malformed")
+    names = [*tile_names(size), CERTIFICATE]
     for name in names:
         path = folder / FOLDER / name
         if name == CERTIFICATE or not path.is_file():

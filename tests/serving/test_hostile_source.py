@@ -14,18 +14,27 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry.cli import client as registry_client
 from registry.cli.client import Client
 from registry.cli.hospital import pull
 from registry.settings import read_settings
+from registry.trust.checkpoint import Checkpoint, sign
 from registry.trust.errors import Conflict, Refused, Tampered, TouchstoneError, Unavailable
 from registry.trust.status import ENDORSEMENT, TIMESTAMP, file_name
 from serving.bundle import status_copy
 from serving.bundle.download import download
 from serving.bundle.standing import Standing
 from serving.bundle.status import checked
-from serving.bundle.status_copy import collect, fetch, folder_reader, standing_from, web_reader
+from serving.bundle.status_copy import (
+    collect,
+    export_log,
+    fetch,
+    folder_reader,
+    standing_from,
+    web_reader,
+)
 from serving.hospital.watching import Watch
 from tests.serving.status_made import AUTHORITY, NOW, OTHER, STATEMENT, Made, first_root, root, stop
 
@@ -143,6 +152,14 @@ def test_a_thousand_large_roots_are_not_gathered() -> None:
 
     assert code_of(lambda: collect(read)) == "status_malformed"
     assert len(asked) < 12
+
+
+def test_a_log_that_claims_a_trillion_events_is_not_listed(tmp_path: Path) -> None:
+    """Its tiles' names alone would be memory without end."""
+    key = Ed25519PrivateKey.generate()
+    note = sign(Checkpoint("touchstone/x", 1 << 40, bytes(32)), key)
+    files = {"log/checkpoint": note, "log/certificate.pem": b""}
+    assert code_of(lambda: export_log(files.get, tmp_path)) == "log_malformed"
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])

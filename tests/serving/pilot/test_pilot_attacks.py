@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from registry.cli.main import app
-from registry.trust.errors import Invalid, Refused, Unavailable
+from registry.trust.errors import Invalid, Refused, Tampered, Unavailable
 from serving.pilot import day_files
-from serving.pilot.certified import Certified
+from serving.pilot.certified import Certified, read_certified
 from serving.pilot.log import PREDICTIONS, PredictionLog
 from serving.pilot.outcomes import take_outcomes
 from serving.pilot.reading import read_pilot
@@ -51,6 +51,14 @@ def test_the_names_of_folders_are_names(tmp_path: Path) -> None:
                 log.record(made.prediction(certified, number, 0.5))
     pilot = read_pilot(state, certified)
     assert (len(pilot.answers.moment), pilot.cases.n) == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["certificate.json", "report.json"])
+def test_a_bundle_that_nests_without_end_is_told_in_a_line(tmp_path: Path, name: str) -> None:
+    bundle = made.bundle(tmp_path)
+    (bundle / name).write_bytes(b"[" * 100_000)
+    with pytest.raises((Invalid, Tampered)):
+        read_certified(bundle)
 
 
 def test_a_foreign_file_in_a_past_day_does_not_end_the_log(tmp_path: Path) -> None:
