@@ -25,6 +25,7 @@ status_forked, status_weakened, status_dates, status_expired; not_listed, suspen
 
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -314,6 +315,6 @@ def _check_remembered(
 
 def _version(name: str) -> int:
     text = name.partition(".")[0]
-    if not (text.isascii() and text.isdigit() and str(int(text)) == text):
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text, re.ASCII):
         raise malformed("folder", f"{name[:40]!a} is not a name of it")
     return int(text)

@@ -81,7 +81,9 @@ def _names(data: bytes) -> dict[str, int]:
     try:
         meta = json.loads(data)["signed"]["meta"]
         return {str(name): int(one["version"]) for name, one in meta.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
         raise Tampered("this status can't be read", code="status_malformed") from error
 
 

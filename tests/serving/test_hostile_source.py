@@ -191,6 +191,15 @@ def test_a_root_of_an_unknown_curve_is_refused_and_ends_nothing() -> None:
     assert code_of(lambda: checked(changed, ROOT, NOW)) == "status_bad_signature"
 
 
+@pytest.mark.parametrize("version", ["1e999", "-1e999", '"1"', "[]", "true"])
+def test_a_version_that_is_no_number_is_no_version(version: str) -> None:
+    odd = '{"signed": {"meta": {"snapshot.json": {"version": %s}}}}' % version  # noqa: UP031
+    files = Made().files() | {TIMESTAMP: odd.encode()}
+    assert code_of(lambda: checked(collect(files.get), ROOT, NOW)).startswith("status_")
+    long = {"1" * 5000 + ".root.json": b"{}"}
+    assert code_of(lambda: checked(Made().files() | long, ROOT, NOW)) == "status_malformed"
+
+
 def test_a_false_source_hides_no_stop_that_came_another_way(liar: Liar, tmp_path: Path) -> None:
     """A clinic fetches by web; a colleague brought the revocation on a stick."""
     fetch(tmp_path, ROOT, NOW, Made().files().get)
