@@ -122,8 +122,12 @@ def read_pilot(state: Path, certified: Certified) -> Pilot:
             answers, cases = _asked(duckdb, state, named)
         except duckdb.IOException:
             continue  # a past day was merged meanwhile
+        except duckdb.Error:
+            break  # its message quotes the file
         return Pilot(_answers(answers), _cases(cases, tuple(certified.summary.attributes)))
-    raise Unavailable(f"the files below {state} can't be read: is one of them damaged?")
+    raise Unavailable(
+        f"the files below {state} can't be read: one is damaged, or none of ours; move it away"
+    )
 
 
 def _asked(duckdb: Any, state: Path, named: dict[str, str]) -> tuple[Any, Any]:

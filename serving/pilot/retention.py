@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.canonical import hex_of
-from registry.trust.errors import Invalid, Refused
+from registry.trust.errors import Invalid, Refused, Unavailable
 from serving.pilot import day_files
 from serving.pilot.certified import Certified
 from serving.pilot.log import PREDICTIONS
@@ -126,12 +126,17 @@ def _chosen(pilot: Pilot, of_answers: NDArray[np.bool_], of_cases: NDArray[np.bo
 
 def _not_written_down(state: Path, before: str) -> list[str]:
     """Certificates with answers before that day whose questions were not written down so far."""
+    import pyarrow as pa
+
     from validators.parquet import table_in
 
     found: set[str] = set()
     for path in day_files.files(state / PREDICTIONS):
         if path.parent.name < before:
-            found |= set(table_in(path, ["certificate"])["certificate"].unique().to_pylist())
+            try:
+                found |= set(table_in(path, ["certificate"])["certificate"].unique().to_pylist())
+            except (OSError, KeyError, pa.ArrowException) as error:
+                raise Unavailable(f"{path} can't be read: move it out of there") from error
     return sorted(of for of in found if _carried(state, of)[0] < before)
 
 

@@ -80,6 +80,24 @@ def test_a_foreign_file_in_a_past_day_does_not_end_the_log(tmp_path: Path) -> No
     assert (written, log.lost) == (3, 0)
 
 
+@pytest.mark.parametrize("data", [b"", b"no Parquet" * 100, None])
+def test_a_file_that_is_damaged_or_foreign_is_told_in_a_line(
+    tmp_path: Path, data: bytes | None
+) -> None:
+    certified = made.certified(tmp_path / "bundle")
+    with PredictionLog(tmp_path) as log:
+        log.record(made.prediction(certified, 1, 0.5))
+    [path] = day_files.files(tmp_path / PREDICTIONS)
+    odd = path.with_name("odd.parquet")
+    pq.write_table(pa.table({"x": [1]}), odd) if data is None else odd.write_bytes(data)
+    for act in (
+        lambda: read_pilot(tmp_path, certified),
+        lambda: forget(tmp_path, certified, dt.date(2026, 12, 30), 1),
+    ):
+        with pytest.raises(Unavailable, match="can't be read"):
+            act()
+
+
 def test_how_a_few_patients_were_answered_is_not_told(tmp_path: Path) -> None:
     """Three positive patients, all missed: no count, and no evidence that grows with each."""
     certified = made.certified(tmp_path / "bundle")
