@@ -144,7 +144,7 @@ def test_the_size_of_a_log_is_a_number_and_no_command(world: World, shell: str) 
     key, origin, done_by = world.tef.log.key, world.tef.log.origin, world.place / "done"
     log = json.loads(world.files["log.json"])
     root = log["checkpoint"].split("\n")[2]
-    text = f"{origin}\na[$(touch {done_by})]\n{root}\n"
+    text = f"{origin}\nPATH[$(touch {done_by})0]\n{root}\n"
     line = Line(origin, key_id(origin, key.public_key()), key.sign(text.encode()))
     log["checkpoint"] = f"{text}\n{line.text().decode()}"
     told = run(world.written(world.files | {"log.json": canonical(log)}), shell)
