@@ -100,7 +100,7 @@ def draw(metric: str, patients: int, sizes: tuple[int, ...], shifts: Pair, alike
         shared = alike_normals(rng, patient, 0.4)
         new, old = (
             CaseTable(
-                reference=positive, patient=None if sizes == (1,) else patient,
+                reference=positive.astype(np.int8), patient=None if sizes == (1,) else patient,
                 score=score_of(shift, positive, math.sqrt(alike) * shared
                                + math.sqrt(1 - alike) * rng.normal(size=len(patient))),
             )

@@ -70,8 +70,11 @@ for leaf in "$work"/leaf*.pem; do
         else empty end' "$bundle/certificate.json" | base64 -d >"$work/signature"
     openssl dgst -sha256 -verify "$work/key.pem" -signature "$work/signature" "$work/signed" \
         >/dev/null 2>&1 || fail "the signature of $(field "$leaf" commonName) does not fit"
-    [ "$(field "$leaf" organizationName)" != "$owner" ] || fail "a signer belongs to $owner"
-    echo "$(field "$leaf" commonName) ($(field "$leaf" organizationName))" >>"$work/people"
+    person=$(field "$leaf" commonName) organisation=$(field "$leaf" organizationName)
+    [ -n "$person" ] && [ "$(printf '%s\n' "$person" "$organisation" | wc -l)" -eq 2 ] ||
+        fail "a certificate does not name one person of one organisation"
+    [ "$organisation" != "$owner" ] || fail "a signer belongs to $owner"
+    printf '%s\n' "$person ($organisation)" >>"$work/people"
 done
 [ "$(jq '.signatures | length' "$bundle/certificate.json")" = "$(wc -l <"$work/people")" ] ||
     fail "a signature is of nobody in signers.pem"
@@ -107,6 +110,7 @@ jq -jr .checkpoint "$bundle/log.json" >"$work/note"
 sed '/^$/,$d' "$work/note" >"$work/state"
 origin=$(sed -n 1p "$work/state") size=$(sed -n 2p "$work/state")
 [ "$(field "$work/log.pem" commonName)" = "$origin" ] || fail "the state is of another log"
+case $size in "" | 0* | *[!0-9]*) fail "the log's size is no number" ;; esac # before it is counted with
 openssl x509 -in "$work/log.pem" -noout -pubkey >"$work/log.key"
 sed '1,/^$/d' "$work/note" | while read -r dash name line; do
     [ "$dash $name" = "— $origin" ] || continue
@@ -119,7 +123,9 @@ done || true
     printf '\000'
     jq -jcS '.entries[0].event' "$bundle/log.json"
 } | openssl dgst -sha256 -binary >"$work/hash"
-index=$(($(jq '.entries[0].event.seq' "$bundle/log.json") - 1)) last=$((size - 1))
+seq=$(jq '.entries[0].event.seq' "$bundle/log.json")
+case $seq in "" | 0* | *[!0-9]*) fail "the event's number is none" ;; esac
+index=$((seq - 1)) last=$((size - 1))
 [ "$index" -ge 0 ] && [ "$index" -le "$last" ] || fail "the event lies outside of the log"
 jq -r '.entries[0].path[]' "$bundle/log.json" >"$work/path"
 while read -r step; do # RFC 9162, 2.1.3.2

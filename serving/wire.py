@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
+from serving.listed import holds_text
 from serving.problems import TooLarge
 from validators.contract.schema import Contract, Tensor
 
@@ -193,6 +194,8 @@ def _counted(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 def _array(tensor: Tensor, value: Any, shape: tuple[int, ...] | None) -> NDArray[Any]:
     expected = _expected(tensor)
+    if holds_text(value):
+        raise Invalid(f"{expected}; it holds other values", code="input_dtype")
     try:
         found = np.array(value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:

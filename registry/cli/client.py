@@ -46,6 +46,9 @@ _BY_STATUS: dict[int, type[TouchstoneError]] = {
 _PAUSES = (0.2, 0.5, 1.0)  # seconds before each further try on a lost connection
 _PATIENCE = 600.0  # seconds for a request that another connection of ours still carries out
 _POLL_SECONDS = 0.3
+_LONGEST_PAUSE = 30.0
+_LARGEST = 256 << 20
+_ENCODINGS = ("identity", "gzip")  # of the others a few bytes may unpack to gigabytes
 
 
 class Client:
@@ -63,7 +66,8 @@ class Client:
         self._server = settings.server
         self._http = httpx.Client(
             base_url=f"{settings.server}/api/v1",
-            headers={} if anonymous else {"Authorization": f"Bearer {self.token}"},
+            headers={"Accept-Encoding": "gzip"}
+            | ({} if anonymous else {"Authorization": f"Bearer {self.token}"}),
             timeout=120,
             trust_env=False,
             transport=_in_process(settings) if settings.is_local else None,
@@ -71,7 +75,7 @@ class Client:
 
     def get(self, path: str, /, **query: str) -> Any:
         """The JSON at `path`."""
-        return self._checked("GET", path, params=query).json()
+        return _json(self._checked("GET", path, params=query))
 
     def items(self, path: str, /, **query: str) -> Iterator[dict[str, Any]]:
         """Every item of the list at `path`, page after page as they are asked for.
@@ -103,7 +107,7 @@ class Client:
             answer = self._checked("GET", path, headers=headers)
             if answer.status_code != 304:
                 headers = {"If-None-Match": answer.headers["etag"]}
-                yield answer.json()
+                yield _json(answer)
             time.sleep(_POLL_SECONDS)
 
     def post(self, path: str, body: Any) -> Any:
@@ -120,7 +124,7 @@ class Client:
 
     def _written(self, method: str, path: str, /, **more: Any) -> Any:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
-        return self._checked(method, path, headers=headers, **more).json()
+        return _json(self._checked(method, path, headers=headers, **more))
 
     def stream(self, path: str, start: int, /, **query: str) -> Iterator[bytes]:
         """The bytes at `path` from `start` on, in chunks."""
@@ -130,8 +134,8 @@ class Client:
             self._http.stream("GET", path, params=query, headers=headers) as answer,
         ):
             if answer.is_error:
-                answer.read()
-                raise _error(answer)
+                raise _error(_whole(answer))
+            _check_encoding(answer)
             yield from answer.iter_bytes()
 
     def _checked(self, method: str, path: str, /, **more: Any) -> httpx.Response:
@@ -147,7 +151,8 @@ class Client:
         pauses = iter(_PAUSES)
         while True:
             try:
-                answer = self._http.request(method, path, **more)
+                with self._http.stream(method, path, **more) as coming:
+                    answer = _whole(coming)
             except httpx.UnsupportedProtocol:
                 raise
             except httpx.TransportError:
@@ -158,7 +163,7 @@ class Client:
                 continue
             if not _is_under_way(answer) or time.monotonic() - started > _PATIENCE:
                 return answer
-            time.sleep(float(answer.headers.get("retry-after", "1")))
+            time.sleep(_pause(answer))
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -177,6 +182,43 @@ def _in_process(settings: Settings) -> httpx.BaseTransport:
     return InProcess(settings)
 
 
+def _whole(answer: httpx.Response) -> httpx.Response:
+    """The answer with its body, which no server may make endless."""
+    _check_encoding(answer)
+    body = bytearray()
+    for block in answer.iter_bytes():
+        body += block
+        if len(body) > _LARGEST:
+            raise Tampered(f"the server's answer at {answer.url.path} never ends")
+    headers = [(k, v) for k, v in answer.headers.multi_items() if k != "content-encoding"]
+    return httpx.Response(
+        answer.status_code, headers=headers, content=bytes(body), request=answer.request
+    )
+
+
+def _check_encoding(answer: httpx.Response) -> None:
+    if answer.headers.get("content-encoding", "identity").lower() not in _ENCODINGS:
+        raise Tampered(f"the server's answer at {answer.url.path} is packed in an unasked way")
+
+
+def _json(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except (ValueError, RecursionError) as error:
+        raise Tampered(
+            f"the server's answer at {answer.url.path} is not JSON: is TOUCHSTONE_SERVER right?"
+        ) from error
+
+
+def _pause(answer: httpx.Response) -> float:
+    """Seconds that the server asks to wait, within reason."""
+    try:
+        asked = float(answer.headers.get("retry-after", "1"))
+    except ValueError:
+        return 1.0
+    return asked if 0 <= asked <= _LONGEST_PAUSE else _LONGEST_PAUSE
+
+
 def _is_under_way(answer: httpx.Response) -> bool:
     return answer.status_code == 409 and _problem(answer)[1] == "request_in_flight"
 
@@ -185,7 +227,7 @@ def _problem(answer: httpx.Response) -> tuple[str, str]:
     try:
         body = answer.json()
         return str(body["detail"]), str(body["code"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"the server answered {answer.status_code}", "error"
 
 

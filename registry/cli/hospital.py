@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from registry.cli.client import Client
 from registry.cli.output import console, print_json, progress_bar, show
 from registry.settings import read_settings
-from registry.trust.errors import Invalid, TouchstoneError
+from registry.trust.errors import Invalid, Tampered, TouchstoneError
 from registry.trust.keys import load_certificate
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def pull(name: str, to: Path, as_json: bool) -> None:
 
     client = Client(read_settings())
     listing = client.get("/certified", name=name)
+    told = ("organisation", "model", "version", "not_after")
+    if not isinstance(listing, dict) or not {"files", *told} <= set(listing):
+        raise Tampered("what the server lists is no certified model: is TOUCHSTONE_SERVER right?")
     with progress_bar(f"pulling {name}", as_json) as advance:
         download(
             listing["files"],
@@ -44,7 +47,7 @@ def pull(name: str, to: Path, as_json: bool) -> None:
             to,
             on_progress=advance,
         )
-    shown = {key: listing[key] for key in ("organisation", "model", "version", "not_after")}
+    shown = {key: listing[key] for key in told}
     show(
         shown | {"directory": str(to), "files": len(listing["files"])},
         as_json,

@@ -12,11 +12,12 @@ console = Console(highlight=False)
 
 
 def show(value: Any, as_json: bool, line: str) -> None:
-    """One JSON object, or one line."""
+    """One JSON object, or one line; what would move a terminal's cursor is written as "?"."""
     if as_json:
         print_json(value)
     else:
-        console.print(line, markup=False, soft_wrap=True)
+        plain = "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in line)
+        console.print(plain, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -200,7 +200,7 @@ def share(
     json: Json = False,
 ) -> None:
     """Tell the facility how the pilot goes: aggregates of whole months, seen by you before."""
-    from registry.trust.errors import Refused
+    from registry.trust.errors import Refused, TouchstoneError, Unavailable
 
     if preview == (send is not None):
         raise typer.BadParameter("look first with --preview, then give its digest to --send")
@@ -227,8 +227,16 @@ def share(
             code="not_previewed",
         )
     with open_signer(key or str(place / "pilot.key")) as signer:
-        answer = _sent(signed(made, signer), signer)
-    mark_shared(place, certified, made)
+        envelope = signed(made, signer)
+        # Before it is sent: were we killed in between, the next report could tell of a few.
+        undo = mark_shared(place, certified, made)
+        try:
+            answer = _sent(envelope, signer)
+        except Unavailable:
+            raise  # nobody knows whether it was kept; the next report tells of its months too
+        except TouchstoneError:
+            undo()
+            raise
     show(answer, json, f"sent: {made.patients} patients until {made.last_month}")
 
 

@@ -10,6 +10,7 @@ Rules
 2. A certificate that is stopped, or has ended, is left out of the next list that assessors sign.
 """
 
+import datetime as dt
 from collections.abc import Iterable, Mapping
 
 from registry.database.record import Row
@@ -39,13 +40,32 @@ def wanted(certificates: Iterable[Row], stops: Mapping[str, Stop]) -> dict[str, 
     return listed
 
 
-def stopped(certificates: Iterable[Row], stops: Mapping[str, Stop]) -> dict[str, Stop]:
-    """`stops` and what the record has stopped since."""
+def stopped(
+    certificates: Iterable[Row], stops: Mapping[str, Stop], listed: Mapping[str, Listed]
+) -> dict[str, Stop]:
+    """`stops` and what the record has stopped since; `listed` is what assessors signed last."""
     found = dict(stops)
     for row in certificates:
         if row["state"] in ("suspended", "revoked"):
             digest, _ = statement_of(row)
             since, before = moment_of(row["changed_at"]), found.get(digest)
+            if (
+                before is not None
+                and since <= before.since
+                and not _holds(before, row["state"], listed.get(digest))
+            ):
+                since = _after(before.since)
             if before is None or before.since < since:
                 found[digest] = Stop(row["state"], since, row["reason"] or "no reason was given")
     return found
+
+
+def _holds(stop: Stop, state: str, listed: Listed | None) -> bool:
+    """Whether a stop that is published says what the record says now."""
+    lifts = None if listed is None else listed.lifts
+    return stop.state == state and (lifts or "") < stop.since
+
+
+def _after(moment: str) -> str:
+    """One microsecond later: a server whose clock went back still stops what it has to."""
+    return moment_of(dt.datetime.fromisoformat(moment) + dt.timedelta(microseconds=1))

@@ -39,6 +39,7 @@ from registry.trust.status import (
     Stop,
     file_name,
     key_name,
+    listed_in,
     new_downgrade,
     new_snapshot,
     new_timestamp,
@@ -124,7 +125,9 @@ def renew(now: Transaction, facility: Facility, at: dt.datetime) -> bool:
     kept = read_kept(now)
     if "targets" not in kept.parts:
         return False
-    stops = stopped(now.all("status_certificates"), kept.stops)
+    targets = kept.targets
+    listed = {} if targets is None else listed_in(targets)
+    stops = stopped(now.all("status_certificates"), kept.stops, listed)
     standing = kept.parts["timestamp"].root_version if "timestamp" in kept.parts else 1
     assert standing is not None
     if not _is_due(kept, stops, at) and standing == len(kept.roots):

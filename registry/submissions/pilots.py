@@ -13,13 +13,14 @@ Rules
    nothing but "the same hospital as before".
 3. What is kept is the envelope. What is shown of it the database reads from the signed payload
    (0024_pilots.sql), and each report is in the log.
-4. One report a month, hospital and model. Nothing in it is of a patient
-   (`registry.trust.pilot_report`).
+4. One report a month, hospital and model, and none of a month that has not ended. Nothing in it is
+   of a patient (`registry.trust.pilot_report`).
 5. The facility's people see all of them, a hospital its own. The model's makers are told of an
    alarm by a notice that does not name the hospital. Nothing is suspended by a report: people do
    that (`revoke.suspend`), and it flows through the status.
 """
 
+import datetime as dt
 from typing import Any
 
 from registry.database.record import Row, Transaction
@@ -30,6 +31,9 @@ from registry.trust.dsse import check_signature, is_exact, payload_of
 from registry.trust.errors import Invalid, NotFound, Refused
 from registry.trust.keys import key_id, parse_certificate, pem_of
 from registry.trust.pilot_report import PILOT_REPORT_TYPE, PilotReport, parse_pilot_report
+
+_FIRST_ZONE = dt.timedelta(hours=14)
+"""In the first time zone a month ends so much sooner."""
 
 
 def receive(
@@ -47,6 +51,8 @@ def receive(
         raise Invalid("a report has one signature, the hospital's")
     leaf = parse_certificate(certificate.encode())
     report = parse_pilot_report(check_signature(envelope, PILOT_REPORT_TYPE, leaf))
+    if report.last_month >= (dt.datetime.now(dt.UTC) + _FIRST_ZONE).strftime("%Y-%m"):
+        raise Invalid(f"{report.last_month} has not ended yet: report whole months")
     with facility.record.transaction(caller) as now:
         submission = now.one("pilot_pulled", certificate=report.certificate)["submission"]
         if submission is None:

@@ -39,12 +39,12 @@ def parse_canonical(data: bytes) -> Any:
     """The value of canonical JSON bytes; raises Invalid unless they are canonical to the byte."""
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid("this is not JSON") from error
     compared = _Compared(data)
     try:
         rfc8785.dump(value, cast("IO[bytes]", compared))
-    except (rfc8785.CanonicalizationError, _DifferentError):
+    except (rfc8785.CanonicalizationError, _DifferentError, UnicodeError, RecursionError):
         compared.at = -1
     if compared.at != len(data):
         raise Invalid("this JSON is not in canonical form (RFC 8785), so its digest means nothing")

@@ -148,7 +148,7 @@ def _check_one(entry: Any, encoded: bytes, certificate: x509.Certificate) -> Non
             raise Tampered("a signing key is not an elliptic-curve key")
         signature = base64.b64decode(entry["sig"], validate=True)
         public.verify(signature, encoded, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, KeyError, TypeError, binascii.Error) as error:
+    except (InvalidSignature, KeyError, TypeError, ValueError) as error:
         raise Tampered(
             f"the signature of {holder_of(certificate)} does not fit this document",
             code="bad_signature",

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from registry.trust.canonical import canonical, parse_canonical, sha256_bytes
 from registry.trust.dsse import (
@@ -78,7 +78,7 @@ class Person(_Strict):
     key: _Digest
     certificate: _Digest
     purpose: Literal["decide", "lock"]
-    date: dt.datetime
+    date: AwareDatetime
 
     @property
     def name(self) -> tuple[str, str]:
@@ -92,7 +92,7 @@ class Founding(_Strict):
     facility: _Line
     root: _Digest
     people: Annotated[tuple[Person, ...], Field(min_length=OTHERS_NEEDED)]
-    date: dt.datetime
+    date: AwareDatetime
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,10 @@ def parse_register(data: bytes) -> Register:
         envelopes = (register.founding, *register.enrolments)
         if register.as_bytes() != data or not all(map(is_exact, envelopes)):
             raise Invalid("it is not in the one form that its content has")
+        if len(set(leaves)) != len(leaves) or any(
+            len(signing_keys(of)) != len(of["signatures"]) for of in envelopes
+        ):
+            raise Invalid("it holds a certificate or a signature twice")
     except (*_UNREADABLE, Invalid) as error:
         raise Tampered(
             "the list of enrolments is damaged; pull the bundle again", code="enrolments_malformed"

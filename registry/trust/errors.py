@@ -3,6 +3,8 @@
 Rules
 -----
 1. A message is one line that says what was wrong, where, and what to do.
+   A sign that does not show, or that moves a terminal's cursor, is written as "?": a name that
+   came with a file may not paint a line of its own.
 2. It never holds a patient-level value: no input, reference, prediction or single attribute.
 3. `code` is stable and snake_case: programs match on it, people read the message.
 4. `status` is the HTTP status; the command line exits with 1 for every one of them, but for what
@@ -21,7 +23,9 @@ class TouchstoneError(Exception):
     default_code = "error"
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
-        one_line = " ".join(message.split())
+        one_line = "".join(
+            sign if sign.isprintable() else "?" for sign in " ".join(message.split())
+        )
         super().__init__(one_line)
         self.message = one_line
         self.code = code or self.default_code

@@ -219,6 +219,8 @@ def load_certificate(path: Path) -> x509.Certificate:
         return parse_certificate(path.read_bytes())
     except FileNotFoundError as error:
         raise Invalid(f"there is no certificate file {path}") from error
+    except OSError as error:
+        raise Invalid(f"{path} can't be read as a certificate ({error.strerror})") from error
 
 
 def parse_certificate(pem: bytes) -> x509.Certificate:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -110,7 +111,7 @@ def holder_certificate(key: Key) -> x509.Certificate | None:
     try:
         certificate = parse_certificate(pem.encode())
         return certificate if key_name(_elliptic(certificate.public_key())) == key.keyid else None
-    except (Invalid, ValueError):
+    except (Invalid, ValueError, UnsupportedAlgorithm):
         return None
 
 
@@ -118,7 +119,7 @@ def is_well_named(key: Key) -> bool:
     """Whether a key has the one name that it can have, and is of the one kind that is used."""
     try:
         public = _elliptic(load_pem_public_key(key.keyval["public"].encode()))
-    except (Invalid, ValueError, KeyError, AttributeError, TypeError):
+    except (Invalid, ValueError, KeyError, AttributeError, TypeError, UnsupportedAlgorithm):
         return False
     kind = (key.keytype, key.scheme)
     return kind == ("ecdsa", "ecdsa-sha2-nistp256") and key_name(public) == key.keyid

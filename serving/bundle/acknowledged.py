@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from registry.trust.canonical import canonical, is_digest
-from registry.trust.errors import Invalid
+from registry.trust.errors import Invalid, Unavailable
 from serving.bundle.memory import state_held
 from serving.whole_file import put_whole
 
@@ -32,7 +32,10 @@ def acknowledged(state: Path) -> dict[str, str]:
 def check_name(who: str) -> str:
     """`who`, if it can be a person's name; Invalid otherwise."""
     if not _NAME.match(who) or not who.strip():
-        raise Invalid("--acknowledge needs the name of the person who read the intended use")
+        raise Invalid(
+            "--acknowledge needs the name of the person who read the intended use",
+            code="acknowledge_name",
+        )
     return who.strip()
 
 
@@ -46,8 +49,13 @@ def remember(state: Path, use: str, who: str, at: dt.datetime) -> None:
 
 def _read(state: Path) -> dict[str, dict[str, str]]:
     data = b""
-    with contextlib.suppress(FileNotFoundError), (state / FILE).open("rb") as stream:
-        data = stream.read(_MOST_BYTES)
+    try:
+        with contextlib.suppress(FileNotFoundError), (state / FILE).open("rb") as stream:
+            data = stream.read(_MOST_BYTES)
+    except OSError as error:
+        raise Unavailable(
+            f"{state / FILE} can't be read ({error.strerror})", code="state"
+        ) from error
     if not data:
         return {}
     try:
@@ -57,6 +65,7 @@ def _read(state: Path) -> dict[str, dict[str, str]]:
         good = False
     if not good:
         raise Invalid(
-            f"{state / FILE} is not a list of acknowledged uses: move it away and acknowledge anew"
+            f"{state / FILE} is not a list of acknowledged uses: move it away and acknowledge anew",
+            code="state_damaged",
         )
     return dict(acts)

@@ -116,7 +116,10 @@ def _alone(partial: Path, directory: Path) -> Iterator[None]:
             ) from error
         with contextlib.suppress(FileExistsError):
             partial.mkdir(mode=0o755)
-        if not stat.S_ISDIR(partial.lstat().st_mode):
+        status = partial.lstat()
+        foreign = hasattr(os, "geteuid") and status.st_uid != os.geteuid()
+        # Whoever owns it could lead us elsewhere by a link, in the middle of the download.
+        if foreign or not stat.S_ISDIR(status.st_mode):
             raise Conflict(
                 f"{partial} is in the way: remove it and pull again", code="partial_blocked"
             )

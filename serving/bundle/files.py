@@ -21,6 +21,10 @@ from serving.bundle.layout import UNSIGNED
 SMALL_BYTES = 1 << 20
 """The largest certificate.json, signers.pem and enrolments.json that are read at all."""
 
+LARGEST_DOCUMENT = 256 << 20
+"""Of what is no model and no golden vector. No digest tells how large a file is: a hole of a
+terabyte would be read for hours, or into memory."""
+
 _BLOCK = 1 << 20
 _FLAGS = (
     os.O_RDONLY
@@ -119,12 +123,17 @@ def read_small(directory: Path, path: str) -> bytes:
 
 
 def read_and_hash(
-    directory: Path, path: str, *, keep: bool, on_bytes: Progress | None = None
+    directory: Path, path: str, most: int, *, keep: bool, on_bytes: Progress | None = None
 ) -> tuple[str, bytes | None]:
-    """(digest, bytes if `keep`) of one file, read once; without `keep` in blocks of 1 MiB."""
+    """(digest, bytes if `keep`) of one file, read once; without `keep` in blocks of 1 MiB.
+
+    Raises Tampered (file_changed) where it is larger than `most` bytes.
+    """
     digest = hashlib.sha256()
     kept: list[bytes] = []
     with _open(directory / path, path) as stream:
+        if os.fstat(stream.fileno()).st_size > most:
+            raise Tampered(f"{path} is larger than {most} bytes", code="file_changed")
         if keep:
             # One read of the whole: joining blocks would hold the model twice.
             kept.append(stream.read())

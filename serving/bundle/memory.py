@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cryptography import x509
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from registry.trust.canonical import canonical, parse_canonical
 from registry.trust.checkpoint import parse as parse_checkpoint
@@ -43,11 +43,16 @@ _Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class Seen(BaseModel):
-    """The newest version of one part of the status, and the digest of what was signed."""
+    """The newest version of one part of the status, and the digest of what was signed.
+
+    era: of a machine's part, how often its keys had been replaced. A new key begins anew: whoever
+    stole the one before could have given out any version.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: Annotated[int, Field(ge=1)]
     digest: _Digest
+    era: Annotated[int, Field(ge=0)] = 0
 
 
 class Remembered(BaseModel):
@@ -56,7 +61,7 @@ class Remembered(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     form: Literal["touchstone/hospital-memory/v1"] = "touchstone/hospital-memory/v1"
     root: _Digest
-    latest: dt.datetime
+    latest: AwareDatetime
     seen: dict[str, Seen] = {}
     """By role; `first-root` is the one that the X.509 root signed."""
     stops: dict[_Digest, str] = {}
@@ -67,7 +72,7 @@ class Remembered(BaseModel):
         """The newer of each."""
         seen = dict(self.seen)
         for role, one in other.seen.items():
-            if role not in seen or one.version > seen[role].version:
+            if role not in seen or (one.era, one.version) > (seen[role].era, seen[role].version):
                 seen[role] = one
         stops = {
             digest: max(self.stops.get(digest, ""), other.stops.get(digest, ""))
@@ -176,7 +181,7 @@ def seen_checkpoint(folder: Path, root: x509.Certificate) -> bytes | None:
 
 def check_clock(latest: dt.datetime, at: dt.datetime) -> None:
     """Raise Refused where the clock stands before the latest moment that was seen."""
-    if at < latest - CLOCK_TOLERANCE:
+    if at + CLOCK_TOLERANCE < latest:
         raise Refused(
             f"this machine's clock says {at:%Y-%m-%d %H:%M} UTC, and {latest:%Y-%m-%d %H:%M} UTC "
             "was seen before: set the clock right, then try again",

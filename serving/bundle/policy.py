@@ -46,12 +46,17 @@ class Policy:
 
 def witnesses_of(keys: tuple[str, ...], needed: int | None) -> tuple[tuple[Witness, ...], int]:
     """(witnesses, how many of them) of verifier keys `NAME+ID+KEY`; all of them if not said."""
-    found = tuple(Witness(*parse_witness_key(key)) for key in keys)
+    try:
+        found = tuple(Witness(*parse_witness_key(key)) for key in keys)
+    except Invalid as error:
+        raise Invalid(error.message, code="witnesses") from error
     number = len(found) if needed is None else needed
+    names = {witness.name for witness in found}  # two keys of one witness are one witness
     distinct = {witness.key.public_bytes_raw() for witness in found}
-    if len(distinct) != len(found) or not 0 <= number <= len(found):
+    if not len(names) == len(distinct) == len(found) or not 0 <= number <= len(found):
         raise Invalid(
             f"{number} of {len(found)} witnesses are asked for: name each once with --witness, and "
-            "ask for no more than there are"
+            "ask for no more than there are",
+            code="witnesses",
         )
     return found, number

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from registry.trust.errors import Unavailable
+from registry.trust.errors import Refused, Unavailable
 from serving.bundle.layout import model_names
 from validators.contract.schema import Contract
 
@@ -29,6 +29,7 @@ def replayed(
     """
     try:
         from serving.bundle.golden_replay import replay
+        from serving.sandbox.failures import ModelFailure
 
         if sandbox_factory is None:
             from serving.sandbox.limits import Limits, for_model
@@ -48,8 +49,13 @@ def replayed(
         size = sum(map(len, model.values()))
         started = Sandbox.start(for_model(Limits(), size, machine_bytes()))
     with started as sandbox:
-        sandbox.load(model)
-        result = replay(sandbox, files, contract, tolerance)
+        try:
+            sandbox.load(model)
+            result = replay(sandbox, files, contract, tolerance)
+        except ModelFailure as failure:
+            raise Refused(
+                f"the certified model does not run here: {failure.message}", code="golden_failed"
+            ) from failure
     return (
         f"{result.cases} made-up cases in {result.calls} calls, at most "
         f"{result.largest_difference:.2g} from the facility's scores ({tolerance:.2g} allowed)"

@@ -11,7 +11,9 @@ Rules
 2. Two people are two names in certificates under the pinned root, whatever the files call enough.
    A key has one name, so that it can't count twice.
 3. Each part is the very one that the part above it names; none is older than what was seen before,
-   or differs from it under the same version; no stop that was seen goes away unlifted.
+   or differs from it under the same version; no stop that was seen goes away unlifted. Where the
+   root replaced the machine's keys its versions begin anew (TUF 1.0, 5.3.11): the thief of a key
+   could else have ended a hospital's status for good by one of a huge version.
 4. No part is believed for longer than its role's days from now: so a stolen key can't give itself
    years. The hospital's grace adds to what a machine signed, never to what people signed, and
    never beyond 90 days from the last renewal.
@@ -23,8 +25,10 @@ status_forked, status_weakened, status_dates, status_expired; not_listed, suspen
 
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from cryptography import x509
@@ -46,6 +50,7 @@ from registry.trust.status import (
     Stop,
     file_name,
     listed_in,
+    moment_of,
     stops_in,
 )
 from serving.bundle.memory import CLOCK_TOLERANCE, Remembered, Seen
@@ -64,6 +69,7 @@ from serving.bundle.status_parts import (
 Found = tuple[Literal["ok", "warning", "skipped", "failed"], str]
 NO_GRACE = dt.timedelta(0)
 _PEOPLE = ("root", "targets")
+_MACHINE = ("snapshot", DOWNGRADE, "timestamp")
 MOST_ROOTS = 1000
 
 
@@ -99,7 +105,8 @@ class Status:
                 code="not_listed",
             )
         lifts = None if listed is None else listed.lifts
-        if stop is None or (lifts or "") >= stop.since:
+        # What was revoked does not come back, whatever a list lifts.
+        if stop is None or (stop.state == "suspended" and (lifts or "") >= stop.since):
             return Standing("in_force", "", self.signed_at, self.use_until(grace))
         return Standing(stop.state, stop.reason, self.signed_at, self.use_until(grace))
 
@@ -164,7 +171,12 @@ def checked(
         listed, stops = listed_in(targets.signed), stops_in(downgrade.signed)
     except Invalid as error:
         raise malformed("list of certificates", error.message) from error
-    seen = {role: _seen(part) for role, part in ({"first-root": roots[0]} | parts).items()}
+    _check_moments(stops, at)
+    era = _era(roots)
+    seen = {
+        role: _seen(part, era if role in _MACHINE else 0)
+        for role, part in ({"first-root": roots[0]} | parts).items()
+    }
     if remembered is not None:
         _check_remembered(roots, seen, listed, stops, remembered)
     return Status(
@@ -242,8 +254,28 @@ def _check_dates(role: str, part: Metadata[Any], at: dt.datetime) -> None:
         )
 
 
-def _seen(part: Metadata[Any]) -> Seen:
-    return Seen(version=part.signed.version, digest=sha256_bytes(part.signed_bytes))
+def _check_moments(stops: Mapping[str, Stop], at: dt.datetime) -> None:
+    """A stop of the year 9999 could be lifted by nobody, also when the key that made it is gone."""
+    latest = moment_of(at + dt.timedelta(days=DAYS["timestamp"]))
+    if any(stop.since > latest for stop in stops.values()):
+        raise Refused(
+            f"a suspension or revocation in this status is of more than {DAYS['timestamp']} days "
+            "from now: this machine's clock is behind, or the moment is false",
+            code="status_dates",
+        )
+
+
+def _era(roots: list[Metadata[Root]]) -> int:
+    """How often the machine's keys were replaced."""
+    keys = [
+        {role: sorted(of.signed.roles[role].keyids) for role in ("timestamp", "snapshot")}
+        for of in roots
+    ]
+    return sum(now != before for before, now in pairwise(keys))
+
+
+def _seen(part: Metadata[Any], era: int = 0) -> Seen:
+    return Seen(version=part.signed.version, digest=sha256_bytes(part.signed_bytes), era=era)
 
 
 def _check_remembered(
@@ -255,7 +287,9 @@ def _check_remembered(
 ) -> None:
     for role, before in remembered.seen.items():
         now = seen.get(role)
-        if now is None or now.version < before.version:
+        if now is not None and now.era > before.era:
+            continue
+        if now is None or (now.era, now.version) < (before.era, before.version):
             raise Refused(
                 f"this status went back: its {role} has version {now.version if now else 'none'}, "
                 f"and {before.version} was seen here before; fetch the present one",
@@ -281,6 +315,6 @@ def _check_remembered(
 
 def _version(name: str) -> int:
     text = name.partition(".")[0]
-    if not (text.isascii() and text.isdigit() and str(int(text)) == text):
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text, re.ASCII):
         raise malformed("folder", f"{name[:40]!a} is not a name of it")
     return int(text)

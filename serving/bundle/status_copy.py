@@ -16,6 +16,8 @@ import contextlib
 import datetime as dt
 import json
 import re
+import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -24,10 +26,10 @@ from cryptography import x509
 
 from registry.trust.canonical import canonical, parse_canonical
 from registry.trust.checkpoint import parse
-from registry.trust.errors import Conflict, Invalid, Tampered, Unavailable
+from registry.trust.errors import Conflict, Invalid, Tampered, TouchstoneError, Unavailable
 from registry.trust.status import DOWNGRADE, ENDORSEMENT, TIMESTAMP, file_name
 from registry.trust.tiles import CERTIFICATE, CHECKPOINT
-from serving.bundle.log_copy import FOLDER, bring_log, tile_names
+from serving.bundle.log_copy import FOLDER, MOST_EVENTS, bring_log, tile_names
 from serving.bundle.memory import LOG, STATUS, Memory, open_memory, write_whole
 from serving.bundle.standing import Standing, StandingOf
 from serving.bundle.status import MOST_ROOTS, NO_GRACE, Status, checked
@@ -37,27 +39,36 @@ Reader = Callable[[str], bytes | None]
 """The bytes under a name; None where there is no such file."""
 NAME = re.compile(r"timestamp\.json|1\.root\.dsse\.json|"
                   r"[1-9][0-9]{0,8}\.(root|targets|downgrade|snapshot)\.json\Z")  # fmt: skip
-_SECONDS = 30.0
+LARGEST_WHOLE = 8 * LARGEST
+"""Of all parts together: nothing of them is checked before all are here."""
+_SECONDS, _WHOLE_SECONDS = 30.0, 600.0
 
 
 def collect(read: Reader) -> dict[str, bytes]:
     """Every file of the newest status that `read` knows, still unchecked."""
     files: dict[str, bytes] = {}
 
-    def take(name: str) -> bytes:
+    def found(name: str) -> bytes | None:
         data = read(name)
+        if data is not None:
+            files[name] = data
+            if sum(map(len, files.values())) > LARGEST_WHOLE:
+                raise Tampered(
+                    f"this status is larger than {LARGEST_WHOLE >> 20} MiB", code="status_malformed"
+                )
+        return data
+
+    def take(name: str) -> bytes:
+        data = found(name)
         if data is None:
             raise Unavailable(f"there is no {name} there: is it a status?", code="status_missing")
-        files[name] = data
         return data
 
     take(ENDORSEMENT)
     take(file_name("root", 1))
     for version in range(2, MOST_ROOTS + 1):
-        data = read(name := file_name("root", version))
-        if data is None:
+        if found(file_name("root", version)) is None:
             break
-        files[name] = data
     meta = _names(take(TIMESTAMP))
     snapshot = _names(take(file_name("snapshot", meta.get("snapshot.json", 0))))
     for role in ("targets", DOWNGRADE):
@@ -70,7 +81,9 @@ def _names(data: bytes) -> dict[str, int]:
     try:
         meta = json.loads(data)["signed"]["meta"]
         return {str(name): int(one["version"]) for name, one in meta.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
         raise Tampered("this status can't be read", code="status_malformed") from error
 
 
@@ -80,33 +93,43 @@ def folder_reader(folder: Path) -> Reader:
     def read(name: str) -> bytes | None:
         path = folder / name
         try:
-            if path.stat().st_size > LARGEST:
-                raise Tampered(f"{path} is too large to be a status", code="status_malformed")
-            return path.read_bytes()
+            if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device never ends
+                return None
+            with path.open("rb") as stream:
+                data = stream.read(LARGEST + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise Unavailable(f"{path} can't be read ({error.strerror})") from error
+        if len(data) > LARGEST:
+            raise Tampered(f"{path} is too large to be a status", code="status_malformed")
+        return data
 
     return read
 
 
 def web_reader(address: str, client: httpx.Client) -> Reader:
-    """Reads plain files below an address of any web server."""
+    """Reads plain files below an address of any web server, for ten minutes at most."""
+    until = time.monotonic() + _WHOLE_SECONDS
+    plain = {"Accept-Encoding": "identity"}
 
     def read(name: str) -> bytes | None:
         url = f"{address.rstrip('/')}/{name}"
         data = bytearray()
         try:
-            with client.stream("GET", url, timeout=_SECONDS) as answer:
+            with client.stream("GET", url, timeout=_SECONDS, headers=plain) as answer:
                 if answer.status_code in (403, 404):
                     return None
                 if answer.status_code != httpx.codes.OK:
                     raise Unavailable(f"{url} answered {answer.status_code}: try again")
-                for block in answer.iter_bytes():
+                if "content-encoding" in answer.headers:  # a few bytes may unpack to gigabytes
+                    raise Tampered(f"{url} came compressed", code="status_malformed")
+                for block in answer.iter_raw():
                     data += block
                     if len(data) > LARGEST:
                         raise Tampered(f"{url} is too large", code="status_malformed")
+                    if time.monotonic() > until:
+                        raise Unavailable(f"{url} came too slowly: try again, or take a stick")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(
                 f"no status came from {url} ({type(error).__name__}); what was here before is "
@@ -161,7 +184,10 @@ def export_log(read: Reader, folder: Path) -> int:
     note = read(FOLDER + CHECKPOINT)
     if note is None:
         return 0
-    names = [*tile_names(parse(note)[0].size), CERTIFICATE]
+    size = parse(note)[0].size
+    if size > MOST_EVENTS:  # unverified: whoever takes it in asks who signed it
+        raise Tampered(f"the log there claims {size} events", code="log_malformed")
+    names = [*tile_names(size), CERTIFICATE]
     for name in names:
         path = folder / FOLDER / name
         if name == CERTIFICATE or not path.is_file():
@@ -206,11 +232,20 @@ def standing_from(
     """
 
     def standing_of(statement: str, at: dt.datetime) -> Standing:
+        refused: TouchstoneError | None = None
         if source is not None:
-            with contextlib.suppress(Unavailable), reader_of(source) as read:
-                fetch(state, root, at, read)
+            try:
+                with reader_of(source) as read:
+                    fetch(state, root, at, read)
+            except Unavailable:
+                pass
+            except TouchstoneError as error:
+                refused = error
         status, _ = kept(state, root, at)
-        return status.standing(statement, grace)
+        standing = status.standing(statement, grace)
+        if refused is not None and standing.state == "in_force":
+            raise refused  # a false source may not hide a stop that came another way
+        return standing
 
     return standing_of
 

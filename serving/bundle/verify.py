@@ -27,16 +27,17 @@ from cryptography import x509
 
 from registry.trust.canonical import sha256_bytes
 from registry.trust.certificate import Certificate, Predicate, check_in_force
-from registry.trust.errors import Tampered, TouchstoneError
+from registry.trust.errors import Invalid, Tampered, TouchstoneError
 from registry.trust.keys import parse_certificate
 from registry.trust.log_key import check_log_certificate
+from registry.trust.model_files import MAXIMUM_BYTES
 from serving.bundle.envelope import (
     check_enrolled,
     check_root,
     read_envelope,
     signed_certificate,
 )
-from serving.bundle.files import list_files, read_and_hash
+from serving.bundle.files import LARGEST_DOCUMENT, list_files, read_and_hash
 from serving.bundle.judged import acknowledged_use, verdict_again
 from serving.bundle.layout import (
     GOLDEN_EXPECTED,
@@ -167,8 +168,14 @@ def verify(
         try:
             outcome, sentence = check()
         except TouchstoneError as found:
-            steps.append(Step(name, "failed", found.message, found.code))
             error = found
+        except OSError as found:  # a bad stick, or a file that goes away under us
+            error = Invalid(
+                f"{directory} can't be read ({found.strerror}), or changes while it is checked",
+                code="unreadable",
+            )
+        if error is not None:
+            steps.append(Step(name, "failed", error.message, error.code))
             break
         steps.append(Step(name, outcome, sentence))
     if error is not None:
@@ -286,7 +293,8 @@ class _Checks:
         for path in sorted(subjects, key=lambda path: (path.startswith(MODEL_PREFIX), path)):
             large = path.startswith(MODEL_PREFIX) or path in (GOLDEN_INPUTS, GOLDEN_EXPECTED)
             keep = self.keep or not large
-            digest, data = read_and_hash(self.directory, path, keep=keep, on_bytes=hashed)
+            most = MAXIMUM_BYTES if large else LARGEST_DOCUMENT
+            digest, data = read_and_hash(self.directory, path, most, keep=keep, on_bytes=hashed)
             if digest != subjects[path]:
                 raise Tampered(
                     f"{path} is not the file that was signed over: pull the bundle again",

@@ -11,6 +11,8 @@ Rules
 2. Where the question can't be answered (the folder is away, the status is damaged or went back),
    the last good answer holds until its own `use_until`, and nothing is predicted after it. Where
    there never was an answer, nothing is predicted at all.
+   Two of its sentences end it at once: a good status that lists the certificate no more, and a
+   clock that was set back, by which no answer would ever end.
 3. What was suspended or revoked comes back by a newer answer that says so, and by nothing else.
 """
 
@@ -26,6 +28,7 @@ from serving.bundle.standing import Standing, StandingOf
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
+_ENDS = ("not_listed", "clock_set_back")
 
 
 class Watch:
@@ -45,6 +48,8 @@ class Watch:
             self._error = None
         except TouchstoneError as error:
             self._error = error
+            if error.code in _ENDS:
+                self._last = None
         except Exception as error:  # noqa: BLE001
             # Whatever a damaged file provokes, the rule is the same: the last good answer ends.
             logger.error("the status can't be read: %s", type(error).__name__)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.errors import Invalid
+from serving.listed import holds_text
 
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 """Kinds of lists that pass for each kind of tensor."""
@@ -36,6 +37,8 @@ def object_of(text: bytes | bytearray | memoryview) -> dict[str, Any]:
 
 def from_json(data: Any, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """The tensor of nested or flat lists, row by row. Raises Invalid (bad_data)."""
+    if holds_text(data):
+        raise Invalid("a tensor's data are of another type than its datatype", code="bad_data")
     try:
         found = np.array(data)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:

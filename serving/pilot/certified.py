@@ -107,7 +107,9 @@ def read_certified(bundle: Path) -> Certified:
         statement = json.loads(payload)
         subjects = {of["name"]: of["digest"]["sha256"] for of in statement["subject"]}
         named = statement["predicate"].get("model", {})
-    except (Invalid, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        Invalid, ValueError, KeyError, TypeError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise Invalid(f"{bundle / CERTIFICATE_FILE} is not a certificate") from error
     summary, report = (
         _json(bundle, _certified(bundle, name, subjects), name)
@@ -150,5 +152,5 @@ def _read(bundle: Path, name: str) -> bytes:
 def _json(bundle: Path, data: bytes, name: str) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"{bundle / name} is not JSON") from error

@@ -108,6 +108,10 @@ class PredictionLog:
                     today = now
             except TouchstoneError as error:
                 _log.warning("%s; %d predictions wait", error.message, self._waiting.qsize())
+            except Exception as error:  # noqa: BLE001
+                # A file that is none of ours, in a past day: no reason to write no more.
+                waiting = self._waiting.qsize()
+                _log.warning("%s; %d predictions wait", type(error).__name__, waiting)
             if ending and (self._waiting.empty() or kept):
                 self.lost += len(kept) + (self._waiting.qsize() if kept else 0)
                 return

@@ -53,7 +53,8 @@ def take_outcomes(state: Path, certified: Certified, file: Path, now: dt.datetim
     table = open_table(file)
     for needed in ("case", "reference"):
         if needed not in table.names:
-            raise Invalid(f"{file.name} needs a column {needed!r}; it has {', '.join(table.names)}")
+            # Without a header the first row's ids stand where the names should be.
+            raise Invalid(f"{file.name} needs a column {needed!r} in its header line")
     known = certified.summary.attributes
     attributes = tuple(name for name in table.names if name in known)
     wanted = [name for name in ("case", "reference", "patient", *attributes) if name in table.names]

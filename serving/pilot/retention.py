@@ -10,6 +10,7 @@ Rules
    (`carried-….json`: one number a gambler, no value of a patient), so that its error rate and its
    alarms go on. It is written whole before anything is deleted; a kill in between does no harm:
    the file says up to which day it counts, and the tests begin after that day.
+   Days hold the answers of every model here: they go once all of them have been written down.
 3. A case whose answer was deleted before its outcome came is in no figure.
 """
 
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.trust.canonical import hex_of
-from registry.trust.errors import Invalid
+from registry.trust.errors import Invalid, Refused, Unavailable
 from serving.pilot import day_files
 from serving.pilot.certified import Certified
 from serving.pilot.log import PREDICTIONS
@@ -46,11 +47,18 @@ def forget(state: Path, certified: Certified, today: dt.date, days: int) -> Forg
     if days < 1:
         raise Invalid("keep at least one day")
     before = (today - dt.timedelta(days=days)).isoformat()
-    past, carried = _carried(state, certified)
+    past, carried = _carried(state, certified.certificate)
     if before > past:
         pilot = read_pilot(state, certified)
         asked = watch(_between(pilot, past, before), certified, carried)
         _write(state, certified, before, asked)
+    if waiting := _not_written_down(state, before):
+        raise Refused(
+            f"nothing was deleted yet: before {before} lie answers of {len(waiting)} more "
+            f"certificate too, {waiting[0]}. Run this with its bundle as well, so that its alarms "
+            "stay",
+            code="other_pilots",
+        )
     return Forgotten(
         before=before,
         predictions=len(day_files.forget(state / PREDICTIONS, before)),
@@ -60,7 +68,7 @@ def forget(state: Path, certified: Certified, today: dt.date, days: int) -> Forg
 
 def watch_all(state: Path, certified: Certified, pilot: Pilot) -> tuple[Watched, ...]:
     """Where each question stands, with what was deleted."""
-    past, carried = _carried(state, certified)
+    past, carried = _carried(state, certified.certificate)
     return watch(_between(pilot, past, "9999-12-31"), certified, carried)
 
 
@@ -116,13 +124,29 @@ def _chosen(pilot: Pilot, of_answers: NDArray[np.bool_], of_cases: NDArray[np.bo
     )
 
 
-def _path(state: Path, certified: Certified) -> Path:
-    return state / f"carried-{hex_of(certified.certificate)[:16]}.json"
+def _not_written_down(state: Path, before: str) -> list[str]:
+    """Certificates with answers before that day whose questions were not written down so far."""
+    import pyarrow as pa
+
+    from validators.parquet import table_in
+
+    found: set[str] = set()
+    for path in day_files.files(state / PREDICTIONS):
+        if path.parent.name < before:
+            try:
+                found |= set(table_in(path, ["certificate"])["certificate"].unique().to_pylist())
+            except (OSError, KeyError, pa.ArrowException) as error:
+                raise Unavailable(f"{path} can't be read: move it out of there") from error
+    return sorted(of for of in found if _carried(state, of)[0] < before)
 
 
-def _carried(state: Path, certified: Certified) -> tuple[str, dict[str, Carried]]:
+def _path(state: Path, certificate: str) -> Path:
+    return state / f"carried-{hex_of(certificate)[:16]}.json"
+
+
+def _carried(state: Path, certificate: str) -> tuple[str, dict[str, Carried]]:
     """(first day that is not counted yet, where the questions stood)."""
-    path = _path(state, certified)
+    path = _path(state, certificate)
     if not path.exists():
         return "1970-01-01", {}
     try:
@@ -140,4 +164,4 @@ def _write(state: Path, certified: Certified, before: str, asked: tuple[Watched,
         of.name: asdict(Carried(of.units, of.highest, of.alarm, of.state)) for of in asked
     }  # fmt: skip
     written = json.dumps({"before": before, "questions": kept}).encode()
-    put_whole(_path(state, certified), written, 0o600)
+    put_whole(_path(state, certified.certificate), written, 0o600)

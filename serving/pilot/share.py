@@ -12,16 +12,19 @@ Rules
    ten. What is below k (of the certificate, at least 10), zero too, is withheld; so are the
    smallest others of its row until two are withheld that together hold 2k.
 3. A report ends with the last whole month, and needs k new patients since the one before. So two
-   reports do not differ by a patient or by a day.
-4. Performance is told where both classes have k patients: estimates in hundredths, intervals
-   rounded outward. Few errors of many patients are told, as in the facility's own releases.
+   reports do not differ by a patient or by a day. That one was sent is written down before it is.
+4. Performance is told where both classes have k patients, and k new ones each since it was told
+   last, so that two estimates do not differ by one patient's answer: in hundredths, intervals
+   rounded outward. Few errors of many patients are told, as in the facility's own releases. How
+   near a question is to an alarm is told from k patients on; an alarm always.
 5. The form is checked by `registry.trust.pilot_report` before it is signed.
 """
 
 import datetime as dt
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +46,7 @@ from registry.trust.signer import Signer
 from serving.pilot.certified import Certified
 from serving.pilot.drift import Shift, drift
 from serving.pilot.performance import Figure, performance
-from serving.pilot.reading import Cases, read_pilot
+from serving.pilot.reading import Cases, Pilot, read_pilot
 from serving.pilot.retention import until, watch_all
 from serving.pilot.sequential import Watched
 from serving.whole_file import put_whole
@@ -58,7 +61,7 @@ def shared(state: Path, certified: Certified, today: dt.date) -> PilotReport:
     pilot = until(read_pilot(state, certified), month)
     k = certified.k
     patients = len(np.unique(pilot.answers.patient))
-    before = _shared_before(state, certified)
+    before, _ = _told(state, certified)
     new = np.unique(
         pilot.answers.patient[_months(pilot.answers.moment) > np.datetime64(before, "M")]
     )
@@ -75,6 +78,7 @@ def shared(state: Path, certified: Certified, today: dt.date) -> PilotReport:
     found = performance(pilot.cases, certified)
     positives, negatives = _patients_by_class(pilot.cases)
     both = min(positives, negatives) >= k
+    told = both and _enough_new(state, certified, pilot)
     shifts = {of.name: of for of in drift(pilot, certified)}
     score = shifts.pop("score", None)
     report = PilotReport(
@@ -88,7 +92,7 @@ def shared(state: Path, certified: Certified, today: dt.date) -> PilotReport:
         outcomes=_count(positives + negatives, k),
         positives=_count(positives, k) if both else None,
         watched=tuple(_asked(of, k) for of in watch_all(state, certified, pilot)),
-        performance=tuple(_reached(found.figures)) if both else (),
+        performance=tuple(_reached(found.figures)) if told else (),
         score=_score(score, certified, k),
         attributes={
             name: dict(zip(of.labels, withheld(of.here, k), strict=True))
@@ -104,10 +108,17 @@ def signed(report: PilotReport, signer: Signer) -> Envelope:
     return add_signature(unsigned(PILOT_REPORT_TYPE, payload), signer)
 
 
-def mark_shared(state: Path, certified: Certified, report: PilotReport) -> None:
-    """Remember up to which month the facility was told (rule 3)."""
-    written = json.dumps({"last_month": report.last_month}).encode()
-    put_whole(_path(state, certified), written, 0o600)
+def mark_shared(state: Path, certified: Certified, report: PilotReport) -> Callable[[], object]:
+    """Remember up to which month the facility was told, and when of performance (rules 3, 4).
+
+    Returns what takes it back, for a report that the facility refused.
+    """
+    path = _path(state, certified)
+    before = path.read_bytes() if path.exists() else None
+    performance = report.last_month if report.performance else _told(state, certified)[1]
+    written = json.dumps({"last_month": report.last_month, "performance": performance}).encode()
+    put_whole(path, written, 0o600)
+    return path.unlink if before is None else partial(put_whole, path, before, 0o600)
 
 
 def withheld(counts: Sequence[int], k: int) -> tuple[int | None, ...]:
@@ -129,10 +140,12 @@ def _count(count: int, k: int) -> int | None:
 
 
 def _asked(of: Watched, k: int) -> AskedDaily:
-    part = 100 if of.alarm else min(90, 10 * int(10 * of.highest / of.limit))
+    patients = _count(of.units, k)
+    part = 0 if patients is None else min(90, 10 * int(10 * of.highest / of.limit))
+    part = 100 if of.alarm else part
     return AskedDaily(
         question=of.name,
-        patients=_count(of.units, k),
+        patients=patients,
         evidence=part,
         alarm=None if of.alarm is None else of.alarm[:7],
     )
@@ -160,9 +173,23 @@ def _score(of: Shift | None, certified: Certified, k: int) -> ScoreCounts | None
 
 
 def _patients_by_class(cases: Cases) -> tuple[int, int]:
-    return (
-        len(np.unique(cases.patient[cases.latest == 1])),
-        len(np.unique(cases.patient[cases.latest == 0])),
+    return len(_patients(cases, 1)), len(_patients(cases, 0))
+
+
+def _patients(cases: Cases, reference: int) -> NDArray[np.str_]:
+    return np.unique(cases.patient[cases.latest == reference])
+
+
+def _enough_new(state: Path, certified: Certified, pilot: Pilot) -> bool:
+    """Whether both classes have k new patients since performance was told last."""
+    _, month = _told(state, certified)
+    if month is None:
+        return True
+    following = (np.datetime64(month, "M") + 1).astype("datetime64[D]").item()
+    then = until(pilot, following).cases
+    return all(
+        len(np.setdiff1d(_patients(pilot.cases, of), _patients(then, of))) >= certified.k
+        for of in (0, 1)
     )
 
 
@@ -174,12 +201,18 @@ def _months(moment: NDArray[np.int64]) -> NDArray[np.datetime64]:
     return moment.astype("datetime64[us]").astype("datetime64[M]")
 
 
-def _shared_before(state: Path, certified: Certified) -> str:
-    """The last month that the facility was told of; one before any pilot where there is none."""
+def _told(state: Path, certified: Certified) -> tuple[str, str | None]:
+    """The last month that the facility was told of, and the last one with performance.
+
+    Where there is none: a month before any pilot, and None.
+    """
     path = _path(state, certified)
     if not path.exists():
-        return "1970-01"
+        return "1970-01", None
     try:
-        return str(json.loads(path.read_bytes())["last_month"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        written = json.loads(path.read_bytes())
+        month = str(np.datetime64(written["last_month"], "M"))
+        performance = written.get("performance", month)  # of an older form: it was told
+        return month, None if performance is None else str(np.datetime64(performance, "M"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Invalid(f"{path} is damaged: bring it back from your copy") from error

@@ -11,7 +11,7 @@ from registry.trust.pilot_report import PILOT_REPORT_TYPE
 def report_of(certificate: str, **change: Any) -> dict[str, Any]:
     return {
         "schema_id": "touchstone/pilot-report/v1", "certificate": certificate, "k": 10,
-        "first_month": "2026-11", "last_month": "2026-11", "answers": 310, "failed": None,
+        "first_month": "2025-11", "last_month": "2025-11", "answers": 310, "failed": None,
         "patients": 300, "outcomes": 280, "positives": 90,
         "watched": [
             {"question": "sensitivity", "patients": 90, "evidence": 20, "alarm": None},
@@ -27,4 +27,4 @@ def signed_report(signer: Identity, certificate: str, **change: Any) -> Envelope
     return add_signature(unsigned(PILOT_REPORT_TYPE, payload), signer)
 
 
-ALARM = [{"question": "sensitivity", "patients": 90, "evidence": 100, "alarm": "2026-11"}]
+ALARM = [{"question": "sensitivity", "patients": 90, "evidence": 100, "alarm": "2025-11"}]

@@ -15,10 +15,11 @@ from registry.submissions.notices import listing as notices
 from registry.submissions.revoke import suspend
 from registry.trust.canonical import digest_of as canonical_digest
 from registry.trust.canonical import sha256_bytes
-from registry.trust.dsse import payload_of
+from registry.trust.dsse import add_signature, payload_of, unsigned
 from registry.trust.errors import Conflict, Invalid, NotFound, Refused, Tampered, TouchstoneError
 from registry.trust.keys import Identity, issue, key_id, new_root, pem_of
 from registry.trust.model_files import model_digest
+from registry.trust.pilot_report import PILOT_REPORT_TYPE
 from tests.registry.api_stage import PROTOCOL
 from tests.registry.mlflow_server import D1, D2
 from tests.registry.pilot_made import ALARM, signed_report
@@ -55,11 +56,15 @@ def test_a_report_of_a_pulled_model_is_kept_and_seen(pilot: Pilot, key: Identity
     assert send(pilot, key, "watched")["submission"] == submission
     with pytest.raises(Conflict, match="on this month already"):
         send(pilot, key, "watched")
-    send(pilot, key, "watched", last_month="2026-12")
+    send(pilot, key, "watched", last_month="2025-12")
+    this_month = f"{dt.datetime.now(dt.UTC) + dt.timedelta(days=1):%Y-%m}"
+    for month in (this_month, "2099-12"):
+        with pytest.raises(Invalid, match="has not ended"):
+            send(pilot, key, "watched", last_month=month)
     for who in ("Clara", "Sam", "Ada", "Aud"):
         seen = [of for of in pilots.listing(pilot.api, pilot.people[who])
                 if of["submission"] == submission]  # fmt: skip
-        assert [of["last_month"] for of in seen] == ["2026-11", "2026-12"]
+        assert [of["last_month"] for of in seen] == ["2025-11", "2025-12"]
         assert (seen[0]["hospital"], seen[0]["patients"], seen[0]["alarms"]) == ("clinic", 300, [])
         assert seen[0]["in_force"]
     for who in ("Eva", "Ann"):
@@ -75,7 +80,7 @@ def test_the_first_key_is_pinned(pilot: Pilot, key: Identity) -> None:
     send(pilot, key, "pinned")
     other = issue(new_root("clinic", demo=False), "pilot", organisation="clinic")
     with pytest.raises(Refused, match="another key"):
-        send(pilot, other, "pinned", last_month="2026-12")
+        send(pilot, other, "pinned", last_month="2025-12")
 
 
 def test_what_is_not_signed_as_it_stands_is_refused(pilot: Pilot, key: Identity) -> None:
@@ -113,7 +118,7 @@ def test_an_alarm_tells_the_maker_and_suspends_nothing_by_itself(
     assert (seen["submission"], seen["alarms"]) == (submission, ["sensitivity"])
     suspend(pilot.api, pilot.people["Sam"], submission, "the pilot of a hospital gives an alarm")
     assert not pilots.listing(pilot.api, pilot.people["Sam"])[-1]["in_force"]
-    assert send(pilot, key, "alarmed", last_month="2026-12")  # also of a model that was stopped
+    assert send(pilot, key, "alarmed", last_month="2025-12")  # also of a model that was stopped
     kinds = [of["kind"] for of in notices(pilot.api, pilot.people["Clara"])
              if of["submission"] == submission]  # fmt: skip
     assert "suspended" in kinds
@@ -261,3 +266,15 @@ def _changed(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ..
                 yield where, [*value[:number], other, *value[number + 1 :]]
     else:
         yield place, f"not {value}"
+
+
+def test_a_report_that_no_database_takes_is_told_so(pilot: Pilot, key: Identity) -> None:
+    """Not a fault of the server: text without a null, JSON that nests no deeper than it must."""
+    pilot.certified("odd")
+    assert pilot.pulled("odd")
+    with pytest.raises(Invalid, match="plain text"):
+        send(pilot, key, "odd", attributes={"sex": {"\0": 160, "M": 140}})
+    payload = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+    envelope = add_signature(unsigned(PILOT_REPORT_TYPE, payload), key)
+    with pytest.raises(Invalid):
+        pilots.receive(pilot.api, pilot.people["Clara"], envelope, pem_of(key.certificate).decode())

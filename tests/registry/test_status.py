@@ -15,6 +15,7 @@ from tuf.api.metadata import Metadata
 from registry.database.record import Record
 from registry.pipeline.queue import work
 from registry.status import publish as publishing
+from registry.status.lists import stopped
 from registry.status.machine_key import make_status_key, status_key
 from registry.status.publish import keep_up, publish, published
 from registry.status.signing import Roots, Signature, draft, take_roots, take_signature
@@ -376,3 +377,25 @@ def test_the_machine_renews_by_itself_day_by_day(status: Published) -> None:
     later = status.read(now + 2 * DAY)
     assert later.use_until() > before.use_until()
     assert later.seen["targets"] == before.seen["targets"]
+
+
+def test_a_server_whose_clock_went_back_still_stops_what_it_has_to() -> None:
+    """A stop is named by its moment: one before that of a stop which was lifted would be none."""
+    payload = b"a statement"
+    envelope, digest = unsigned("x", payload), sha256_bytes(payload)
+
+    def row(state: str, at: dt.datetime) -> dict[str, Any]:
+        return {"state": state, "changed_at": at, "reason": "drift", "envelope": envelope}
+
+    hour = dt.timedelta(hours=1)
+    now = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
+    first = stopped([row("suspended", now)], {}, {})
+    lifted = {digest: Listed(11, first[digest].since)}
+    assert stopped([row("certified", now)], first, lifted) == first
+    for state in ("suspended", "revoked"):
+        again = stopped([row(state, now - hour)], first, lifted)
+        assert (again[digest].state, again[digest].since > first[digest].since) == (state, True)
+        assert stopped([row(state, now - hour)], again, lifted) == again, "it is published once"
+    unlifted = stopped([row("revoked", now - hour)], first, {digest: Listed(11)})
+    assert unlifted[digest].state == "revoked"
+    assert stopped([row("suspended", now)], first, {digest: Listed(11)}) == first

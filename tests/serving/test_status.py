@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from registry.trust.errors import TouchstoneError
 from registry.trust.keys import Identity, issue, new_root
@@ -77,6 +78,8 @@ def test_a_machine_stops_and_only_two_assessors_lift_that_very_stop() -> None:
     assert said(stops={STATEMENT: first}, listed=lifted) == "in_force"
     assert said(stops={STATEMENT: second}, listed=lifted) == "suspended"
     assert said(stops={STATEMENT: stop(NOW, "revoked")}, listed=lifted) == "revoked"
+    revoked = stop(NOW - 2 * DAY, "revoked")
+    assert said(stops={STATEMENT: revoked}, listed=lifted) == "revoked", "for good"
     status = checked(Made(stops={STATEMENT: first}).files(), ROOT, NOW)
     assert code_of(lambda: in_force(status, STATEMENT, NOW)) == "suspended"
 
@@ -312,3 +315,24 @@ def test_the_standing_follows_what_is_fetched_later(tmp_path: Path) -> None:
     newer = newer.but(versions=newer.versions | {"targets": 1})
     fetch(tmp_path, ROOT, NOW, newer.files().get)
     assert code_of(lambda: ask(STATEMENT, NOW).require(NOW)) == "suspended"
+
+
+def test_what_a_stolen_machine_key_did_ends_with_that_key(tmp_path: Path) -> None:
+    """It can name versions and moments that no honest status would ever reach."""
+    huge = dict.fromkeys(("snapshot", "timestamp", DOWNGRADE), 10**9)
+    fetch(tmp_path, ROOT, NOW, Made(versions=huge).files().get)
+    code = code_of(lambda: fetch(tmp_path, ROOT, NOW, Made(stops={OTHER: stop(NOW)}).files().get))
+    assert code == "status_rolled_back"
+    other = ec.generate_private_key(ec.SECP256R1())
+    second = root(2, ("Sam", "Uma"), ("Ada", "Ben"), ("Sam", "Uma"), machine=other)
+    honest = Made(roots=(first_root(), second), machine=other, versions={"targets": 2})
+    stopped = honest.but(versions={**dict.fromkeys(huge, 2), "targets": 2},
+                         stops={OTHER: stop(NOW)})  # fmt: skip
+    for made in (honest, stopped):
+        fetch(tmp_path, ROOT, NOW, made.files().get)
+    assert kept(tmp_path, ROOT, NOW)[0].stops
+    for older in (honest, Made(versions=huge)):
+        code = code_of(lambda older=older: fetch(tmp_path, ROOT, NOW, older.files().get))
+        assert code == "status_rolled_back"
+    far = stopped.but(stops={OTHER: stop(NOW + 8 * DAY)})
+    assert code_of(lambda: checked(far.files(), ROOT, NOW)) == "status_dates"

@@ -280,3 +280,12 @@ def test_columns_must_be_shared_and_of_one_kind():
         evidently_report(ages, {"sex": np.array(["F"])})
     with pytest.raises(Invalid, match="numbers on one side"):
         evidently_report(ages, {"age": np.array(["61"])})
+
+
+def test_a_makers_words_run_no_script_in_a_page_that_shows_patients():
+    evil = "</script><script src=//evil.example></script>"
+    declared, here = np.array([evil, "F"] * 50), np.array([evil, "F", "M"] * 30)
+    page = evidently_report({"sex": declared}, {"sex": here}).html.decode()
+    assert "evil.example" in page
+    assert "<script src=//evil" not in page
+    assert "</script><script src" not in page

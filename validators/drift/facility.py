@@ -10,7 +10,9 @@ Rules
    part of any model that is released, and its `repr` holds nothing.
 2. Nothing here decides. Its page differs from run to run (it holds fresh identifiers), so no digest
    is taken of it.
-3. Evidently is imported inside the function: that takes seconds, and only the facility installs it.
+3. Evidently writes names of categories, which are a model's makers' own words, into scripts of its
+   page. So none keeps a sign that begins a tag: `</script>` would end the script, and begin theirs.
+4. Evidently is imported inside the function: that takes seconds, and only the facility installs it.
 """
 
 import importlib
@@ -26,6 +28,7 @@ from validators.drift.distribution import Categories, DevelopmentDistribution, H
 
 ROWS = 5_000
 """Rows that declared counts are spread over, at most."""
+_TAGS = str.maketrans("<>&", "‹›＋")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def evidently_report(
     earlier version of the cohort. Raises Unavailable where Evidently is not installed, Invalid
     where the sides share no column or a column is text on one side alone.
     """
+    before, after = _harmless(before), _harmless(after)
     names = [name for name in before if name in after]
     if not names:
         raise Invalid("the two sides share no column, so there is nothing to compare")
@@ -72,6 +76,20 @@ def evidently_report(
     return FacilityOnly(
         html=found.get_html_str(as_iframe=False).encode(), json=found.json().encode()
     )
+
+
+def _harmless(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The same without any sign that begins or ends a tag."""
+
+    def plain(value: Any) -> Any:
+        return value.translate(_TAGS) if isinstance(value, str) else value
+
+    return {
+        plain(name): column
+        if column.dtype.kind in "iufb"
+        else np.array([plain(value) for value in column.tolist()], dtype=column.dtype)
+        for name, column in columns.items()
+    }
 
 
 def expanded(declared: DevelopmentDistribution) -> dict[str, NDArray[Any]]:
