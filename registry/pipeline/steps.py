@@ -24,6 +24,7 @@ from registry.pipeline.answering import again
 from registry.pipeline.assessment import assess
 from registry.pipeline.before import open_inputs
 from registry.pipeline.certificate_draft import bundle_and_statement
+from registry.pipeline.certified_run import run_certified
 from registry.pipeline.comparators import check_comparators
 from registry.pipeline.killed import unless_killed
 from registry.pipeline.parts import lead
@@ -154,6 +155,7 @@ def run_and_assess(work: Work) -> None:
     """running → assessed, in steps that can each be resumed."""
     run(work)
     run_perturbed(work)
+    run_certified(work)
     assess(work)
 
 

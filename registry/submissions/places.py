@@ -20,6 +20,11 @@ def perturbed_predictions(submission: str, run: str, digest: str) -> str:
     return f"submissions/{submission}/predictions/{run}/{digest.removeprefix('sha256:')}.parquet"
 
 
+def certified_predictions(submission: str, digest: str) -> str:
+    """Raw predictions of the certified version, run within a new version's submission; as above."""
+    return f"submissions/{submission}/certified-version/{digest.removeprefix('sha256:')}.parquet"
+
+
 def part(submission: str, run: str, number: int, digest: str) -> str:
     """The answers of one part of a run; by their digest, as above."""
     name = f"{number:05d}-{digest.removeprefix('sha256:')}"

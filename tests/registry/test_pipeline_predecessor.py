@@ -15,9 +15,9 @@ from sklearn.metrics import roc_auc_score
 
 from registry.audit.log_key import make_log_key
 from registry.cli.submissions import _print_predecessor
-from registry.pipeline import assessment
+from registry.pipeline import assessment, certified_run
 from registry.pipeline.assessment import task_of
-from registry.pipeline.predecessor import STEP, fix_predecessor
+from registry.pipeline.predecessor import RUN, STEP, fix_predecessor
 from registry.pipeline.scoring import score
 from registry.pipeline.watch import Watch
 from registry.pipeline.work import Work
@@ -27,9 +27,13 @@ from registry.submissions.review import report_for, report_page_for
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import NotFound, Unavailable
 from registry.trust.keys import load_identity, pem_of, save_identity
+from serving.client import Restarts
+from serving.sandbox import process
+from serving.sandbox.failures import MESSAGES, ModelFailure
 from tests.registry.by_hand import certify, stop
 from tests.registry.facility_example import (
     Example,
+    endless,
     facility_example,
     honest,
     model,
@@ -40,7 +44,7 @@ from tests.registry.further_example import carried, report_of, step
 from tests.registry.locked import lock_cohort, no_restriction
 from tests.validators.cohort_example import SHARD
 from validators.cohort.ingest import open_staged
-from validators.cohort.keys import create_keys, open_keys
+from validators.cohort.key_store import create_keys, open_keys
 from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 from validators.cohort.stream import read_reference
@@ -221,7 +225,7 @@ def computed_again(life: Example, submission: str) -> bytes:
 def test_what_can_t_be_compared_is_said_in_one_sentence(
     life: Example, before: tuple[str, str, str]
 ) -> None:
-    """The predictions are gone; the cohort is another version, up to the report."""
+    """The predictions are gone; the inputs are others."""
     name, first, _ = before
     path = life.worker.settings.home / "objects" / places.predictions(first)
     data = path.read_bytes()
@@ -229,17 +233,128 @@ def test_what_can_t_be_compared_is_said_in_one_sentence(
     gone = looked_up(life, name, 8)
     path.write_bytes(data)
     assert "no longer holds the predictions" in gone["not_compared"]
+
+
+@pytest.fixture(scope="module")
+def moved_on(life: Example, before: tuple[str, str, str]) -> dict[str, Any]:
+    """The cohort's second version, which what comes after is run on."""
     other_version(life)
-    asked = life.body["cohort"]
-    third = ran(life, honest(0.16), name, 9, cohort=asked | {"version": "2"})
+    return {"cohort": life.body["cohort"] | {"version": "2"}}
+
+
+def test_on_another_cohort_version_the_certified_one_is_run_again(
+    life: Example, before: tuple[str, str, str], moved_on: dict[str, Any]
+) -> None:
+    name, first, certificate = before
+    third = ran(life, honest(0.16), name, 9, **moved_on)
     found = report_of(life, third)["predecessor"]
-    assert found["not_compared"] == (
-        "the certified version was run on the cohort nodules 1, and this one on nodules 2"
-    )
-    assert (found["endpoints"], found["changed"]) == ([], None)
-    assert (found["certified"]["version"], found["certified"]["predictions"]) == (1, None)
-    page = report_page_for(life.api, life.people["Ada"], third).decode()
-    assert found["not_compared"] in page
+    made = step(life, third, RUN)
+    assert made == {"predictions": found["certified"]["predictions"], "not_compared": ""}
+    assert found["certified"]["certificate"] == certificate
+    data = life.worker.store.get(places.certified_predictions(third, made["predictions"]))
+    assert sha256_bytes(data) == made["predictions"]
+    table = pq.read_table(io.BytesIO(data))
+    again = dict(zip(table["case"].to_pylist(), table["score"].to_pylist(), strict=True))
+    assert again == pytest.approx(by_case(life, first), abs=1e-6), "the same cases, sealed again"
+    cases = truth(life)
+    y = np.array(list(cases.values())) == 1
+    old, new = np.array([again[of] for of in cases]), by_case(life, third)
+    now = np.array([new[of] for of in cases])
+    rows = {row["metric"]: row for row in found["endpoints"]}
+    for metric, was, is_now in (
+        ("sensitivity", (old >= 0.6)[y].mean(), (now >= 0.65)[y].mean()),
+        ("auc", roc_auc_score(y, old), roc_auc_score(y, now)),
+        ("brier", ((old - y) ** 2).mean(), ((now - y) ** 2).mean()),
+    ):
+        assert rows[metric]["certified"] == pytest.approx(was, rel=1e-9), metric
+        assert rows[metric]["difference"] == pytest.approx(is_now - was, abs=1e-9), metric
+    assert sha256_bytes(computed_again(life, third)) == life.row(third)["report_digest"]
+    events = life.sql("SELECT kind, detail::jsonb FROM touchstone.event WHERE subject = %s", third)
+    assert [kind for kind, of in events if of.get("certified") == certificate] == [
+        "cohort-read", "predictions-read"
+    ]  # fmt: skip
+    assert len(life.sql("SELECT FROM touchstone.attempt WHERE submission = %s", third)) == 1
+
+
+def verdict_without(life: Example, name: str, moved_on: dict[str, Any]) -> str:
+    """What a model of that kind gets where nothing is certified before it."""
+    return str(life.row(ran(life, SECOND, name, **moved_on))["verdict"])
+
+
+def test_whatever_the_certified_one_does_is_a_sentence_and_the_new_one_gets_its_verdict(
+    life: Example,
+    before: tuple[str, str, str],
+    moved_on: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It hangs; it no longer passes intake; there is no time for it."""
+    name, first, _ = before
+    expected = verdict_without(life, name_of(), moved_on)
+    own = Work.model_files
+
+    def hangs(work: Work) -> dict[str, bytes]:
+        certified_now = work.row["model_digest"] == life.row(first)["model_digest"]
+        return {"model.onnx": endless()} if certified_now else own(work)
+
+    def refuses(description: Any, contract: Any) -> None:
+        raise ModelFailure("operator_refused")
+
+    ways: list[tuple[dict[Any, Any], str]] = [
+        ({(Work, "model_files"): hangs, (certified_run, "Restarts"): lambda: Restarts(1),
+          (process, "PLACEHOLDER"): 0.5}, MESSAGES["model_timeout"]),
+        ({(certified_run, "decide"): refuses}, "operator that is not accepted"),
+        ({(certified_run, "MARGIN"): dt.timedelta(days=4)}, certified_run.NO_TIME),
+    ]  # fmt: skip
+    for version, (changed, said) in enumerate(ways, 20):
+        with monkeypatch.context() as patch:
+            for (where, what), by in changed.items():
+                patch.setattr(where, what, by)
+            second = ran(life, SECOND, name, version, **moved_on)
+        found = report_of(life, second)["predecessor"]
+        assert said in found["not_compared"]
+        assert found["not_compared"] == step(life, second, RUN)["not_compared"]
+        assert (found["endpoints"], found["certified"]["predictions"]) == ([], None)
+        assert life.row(second)["verdict"] == expected
+        assert sha256_bytes(computed_again(life, second)) == life.row(second)["report_digest"]
+
+
+def test_a_worker_that_is_lost_lets_it_begin_once_more_and_not_for_ever(
+    life: Example,
+    before: tuple[str, str, str],
+    moved_on: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, _, _ = before
+    whole, made = certified_run._answers, []
+
+    def and_then_die(*given: Any) -> bytes:
+        made.append(whole(*given))
+        raise Unavailable("the host went away")
+
+    for version, losses in ((30, 1), (31, 2)):
+        life.fresh_protocol(**LENIENT | moved_on)
+        second = life.queued(SECOND, name=name, version=version)
+        monkeypatch.setattr(certified_run, "_answers", and_then_die)
+        for _ in range(losses):
+            with pytest.raises(Unavailable, match="went away"):
+                carried(life, second)
+        monkeypatch.undo()
+        assert carried(life, second) == "in_review"
+        kept = step(life, second, RUN)
+        if losses == 1:
+            assert kept == {"predictions": sha256_bytes(made[0]), "not_compared": ""}
+        else:
+            assert kept == {"predictions": None, "not_compared": certified_run.NOT_ENDED}
+
+
+def test_other_inputs_are_not_run(
+    life: Example, before: tuple[str, str, str], moved_on: dict[str, Any]
+) -> None:
+    name, _, _ = before
+    contract = json.loads(json.dumps(life.body["contract"]))
+    contract["inputs"][0]["meaning"] = "something else"
+    found = looked_up(life, name, 40, contract=contract, **moved_on)
+    assert "takes other inputs" in found["not_compared"]
 
 
 def test_a_change_of_the_threshold_or_of_what_prepares_the_inputs_is_not_covered_by_the_old_one(
