@@ -40,7 +40,7 @@ from tests.registry.further_example import carried, report_of, step
 from tests.registry.locked import lock_cohort, no_restriction
 from tests.validators.cohort_example import SHARD
 from validators.cohort.ingest import open_staged
-from validators.cohort.keys import create_keys, open_keys
+from validators.cohort.key_store import create_keys, open_keys
 from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 from validators.cohort.stream import read_reference
