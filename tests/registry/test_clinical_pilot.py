@@ -111,7 +111,7 @@ def test_such_a_folder_never_passes_for_a_bundle(folder: Path) -> None:
     root = new_root("tef", demo=True).certificate
     result = verify(folder, root, dt.datetime.now(dt.UTC), TAKES_DEMO, replay=False)
     assert result.error is not None
-    assert result.error.code == "file_missing"
+    assert result.error.code == "no_bundle"
 
 
 def test_the_verified_folder_is_for_onnx_runtime_and_mlflow_says_it_has_no_mlmodel(

@@ -160,7 +160,7 @@ def test_the_process_that_scores_holds_no_input_and_the_worker_no_reference(
                         found += 1
                         assert not any(holds(process.pid, secrets.reference))
                     os.kill(one, signal.SIGCONT)
-            time.sleep(0.6)
+            time.sleep(0.15)
         process.wait(120)
     finally:
         process.kill()

@@ -238,8 +238,8 @@ def test_a_certificate_ends_on_its_last_day_and_not_before(pilot: Pilot) -> None
     early = look_at_overdue(pilot.worker, in_("2 days"))
     assert lasting not in dict(early), "the database's clock decides, not the caller's"
     assert pilot.state(lasting) == "certified"
-    ends = time.monotonic() + 3.2
     asleep = pilot.certified("life-short-asleep", days="3 seconds")
+    ends = time.monotonic() + 3.2
     suspend(pilot.api, pilot.people["Sam"], asleep, "wait")
     submission = pilot.certified("life-short", days="1 second")
     time.sleep(max(1.2, ends - time.monotonic()))

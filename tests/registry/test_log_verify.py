@@ -397,10 +397,10 @@ def work(facility: Facility, database: Databases) -> Iterator[Work]:
 def test_a_statement_prepared_again_carries_the_same_checkpoint_over_its_own_events(
     work: Work, database: Databases
 ) -> None:
-    log = steps._log(work)
+    log = steps.log_of(work)
     log_some(database, 3)
     make_checkpoint(work.facility)
-    assert steps._log(work) == log
+    assert steps.log_of(work) == log
     checkpoint = verified_checkpoint(
         log.checkpoint.encode(), parse_certificate(log.certificate.encode()), work.facility.root,
         dt.datetime.now(dt.UTC),
@@ -416,5 +416,5 @@ def test_nothing_is_prepared_for_signing_over_a_log_that_was_rewritten(
     """The submission waits; its model is not to blame."""
     behind_the_triggers(superuser, "UPDATE touchstone.event SET detail = 'x' WHERE seq = 2")
     with pytest.raises(Unavailable, match="not signed any further"):
-        steps._log(work)
+        steps.log_of(work)
     assert work.output_of("log") is None

@@ -49,6 +49,8 @@ ONE = vkey("w1")
         (f"{ONE}\nneeded 1\nneeded 1", "line 3: `needed` stands once"), ("needed -1", "a number"),
         ("\n".join(vkey(f"w{n}") for n in range(MOST + 1)), "at most 16"),
     ],
+    ids=["no key", "another kind", "http", "password", "query", "a third word", "twice",
+         "name twice", "more than named", "no number", "needed twice", "below none", "too many"],
 )  # fmt: skip
 def test_a_mistake_in_the_file_is_named(text: str, says: str) -> None:
     with pytest.raises(Invalid, match=says):

@@ -16,8 +16,10 @@ Rules
    decisions, 1 or 0. Ties count half. Each reader must have read each case.
 2. Covariances by the jackknife that leaves out one patient (one case where they are independent);
    with it the method equals that of Dorfman, Berbaum & Metz (1992), but for rules 4, 6 and 7.
-3. A failed prediction of the model is wrong. The lower bound is the lower one of those with all
-   failed predictions wrong and all right, so one that is withheld never raises it.
+3. A failed prediction of the model is wrong. The lower bound takes the largest error that any
+   answers in place of the failed ones could have had (`validators.comparators.withheld`), so one
+   that is withheld never raises it. As a function of the covariance that readers share the error
+   first falls, by its degrees of freedom, and then rises: the largest is at an end of the range.
 4. No lower bound is better than K perfect decisions of the model allow, tail^(1/K) minus the
    readers' mean; no upper bound worse than K wrong ones do.
 5. Fewer than three readers, readers who do not differ at all, or a class without cases: no
@@ -40,6 +42,7 @@ from scipy import special
 from registry.trust.errors import Invalid
 from validators.comparators.figures import Figures, figures_of
 from validators.comparators.model import Comparison
+from validators.comparators.withheld import shared_range
 from validators.evidence import Interval
 from validators.intervals.influence import Floats
 from validators.intervals.proportion import Pair
@@ -104,23 +107,22 @@ def against_readers(
     if reason:
         return Undefined(reason, n, clusters)
     failed = np.isnan(model)
-    ends = [np.where(failed, np.where(positive == right, np.inf, -np.inf), model)
-            for right in (False, True)]  # fmt: skip
-    wrong, best = (
-        figures_of(metric, positive, np.column_stack([end, readers]), code) for end in ends
-    )
-    if wrong is None or best is None:
+    worst = np.where(failed, np.where(positive, -np.inf, np.inf), model)
+    wrong = figures_of(metric, positive, np.column_stack([worst, readers]), code)
+    if wrong is None:
         return Undefined("one patient holds all cases of a class", n, clusters)
-    spread, other = _of_differences(wrong), _of_differences(best)
+    spread = _of_differences(wrong)
     difference = float(wrong.whole[0] - wrong.whole[1:].mean())
     if isinstance(spread, str):
         return Undefined(spread, n, clusters, difference)
-    if isinstance(other, str):
-        why = f"with the failed predictions taken as right, {other}"
-        return Undefined(why, n, clusters, difference)
     low, high = _bounds(wrong, spread, tail)
+    if failed.any():
+        for shared in shared_range(metric, positive, failed, code, wrong, spread.shared):
+            within = spread.within + shared - spread.shared
+            ranged = _spread(spread.between, within, shared, readers.shape[1])
+            low = min(low, _bounds(wrong, ranged, tail)[0])
     interval = Interval(
-        low=min(low, _bounds(best, other, tail)[0]),
+        low=low,
         high=high,
         level=1 - 2 * tail,
         method=f"Obuchowski-Rockette, Hillis' degrees of freedom, {readers.shape[1]} readers, "
@@ -150,6 +152,10 @@ def spread_of_mean(figures: Floats, covariance: Floats) -> Spread | str:
     shared = (float(covariance.sum()) - within * count) / (count * (count - 1))
     if between < _NOTHING:
         return "the readers do not differ at all, so what other readers would do can't be estimated"
+    return _spread(between, within, shared, count)
+
+
+def _spread(between: float, within: float, shared: float, count: int) -> Spread:
     taken = max(between, within - shared)
     inner = taken + count * max(shared, 0.0)
     freedom = (count - 1) * (inner / taken) ** 2
