@@ -10,8 +10,9 @@ Rules
 2. Its files are those of the digest in the certificate; contract and rules are those that it was
    certified with. They pass intake again, and a subset is answered again, as for every run.
 3. It never harms the new version. Whatever it does ends in one sentence, written down once. What
-   ends the turn (a host that is away, a worker that dies, a fault of ours) lets it begin once
-   more, and after `STARTS` there is a sentence.
+   ends the turn (a host that is away) lets it begin once more, and after `STARTS` there is a
+   sentence. It does not begin where a worker died on this submission or met what nobody foresaw:
+   three of these would end the new version for what may be the old one's doing.
 4. It ends `MARGIN` before the submission's deadline, so that scoring has the time that it may take.
 5. One worker runs it, the one whose turn it is; nobody helps. Who comes second with the row changes
    nothing.
@@ -45,8 +46,11 @@ from validators.intake import decide
 
 MARGIN: Final = LASTS["reference"]
 STARTS: Final = 2
+RESTARTS: Final = 2
+"""Fresh processes that it is given: what hangs does not use up the new version's time."""
 NO_TIME: Final = "there was no time left to run the certified version"
 NOT_ENDED: Final = "the certified version's run was begun twice and did not end"
+LOST: Final = "the certified version was not run: work on this submission broke off before"
 NO_ANSWER: Final = "the certified version answered no case of this cohort version"
 NOT_REPEATABLE: Final = "the certified version did not give the same answers again"
 
@@ -118,7 +122,7 @@ def _answers(old: Work, files: dict[str, bytes], manifest: Manifest, key: InputK
 
     with pool(old, files, manifest) as sandboxes:
         found = answered(
-            sandboxes, run.shards(in_time()), old.contract, Restarts(), order_seed=run.seed
+            sandboxes, run.shards(in_time()), old.contract, Restarts(RESTARTS), order_seed=run.seed
         )
         data = joined(old, [file_of(old, [of]) for of in found])
         _, _, failures = answers_in([data])
@@ -137,12 +141,15 @@ def _in_time(work: Work) -> None:
 
 
 def _begin(work: Work) -> None:
-    """Write down that it begins, so that what ends workers is not begun for ever."""
+    """Write down that it begins, so that what ends turns is not begun for ever."""
     starts = [f"{RUN}/{number}" for number in range(1, STARTS + 1)]
     name = next((of for of in starts if work.output_of(of) is None), None)
     if name is None:
         raise _CanNotBeCompared(NOT_ENDED)
     with work.facility.record.transaction() as now:
+        lost = now.one("turns_lost", submission=work.id, state=work.row["state"])
+        if lost["died"] or lost["unforeseen"]:
+            raise _CanNotBeCompared(LOST)
         now.do("step_done", submission=work.id, name=name, output={}, seconds=0.0)
 
 

@@ -4,7 +4,8 @@ import datetime as dt
 import io
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from registry.audit.log_key import make_log_key
 from registry.cli.submissions import _print_predecessor
 from registry.pipeline import assessment, certified_run
 from registry.pipeline.assessment import task_of
+from registry.pipeline.carry import Unforeseen
 from registry.pipeline.predecessor import RUN, STEP, fix_predecessor
 from registry.pipeline.scoring import score
 from registry.pipeline.watch import Watch
@@ -27,9 +29,9 @@ from registry.submissions.review import report_for, report_page_for
 from registry.trust.canonical import sha256_bytes
 from registry.trust.errors import NotFound, Unavailable
 from registry.trust.keys import load_identity, pem_of, save_identity
-from serving.client import Restarts
 from serving.sandbox.failures import MESSAGES, ModelFailure
 from serving.sandbox.limits import Limits
+from serving.sandbox.process import Sandbox
 from tests.registry.by_hand import certify, stop
 from tests.registry.facility_example import (
     Example,
@@ -48,6 +50,7 @@ from validators.cohort.key_store import create_keys, open_keys
 from validators.cohort.manifest import manifest_bytes
 from validators.cohort.seal import seal
 from validators.cohort.stream import read_reference
+from validators.contract.schema import Contract
 
 FIRST, SECOND = honest(0.1), honest(0.13)
 ENDPOINTS = [
@@ -110,10 +113,17 @@ def ran(
     life: Example, net: bytes, name: str, version: int = 1, who: str = "Eva", **rules: Any
 ) -> str:
     """A version of a model, run and assessed by a protocol of its own."""
-    life.fresh_protocol(**LENIENT | rules)
-    submission = life.queued(net, who, name=name, version=version)
+    submission = in_line(life, net, name, version, who, **rules)
     assert carried(life, submission) == "in_review"
     return submission
+
+
+def in_line(
+    life: Example, net: bytes, name: str, version: int = 1, who: str = "Eva", **rules: Any
+) -> str:
+    """A version that waits for its run."""
+    life.fresh_protocol(**LENIENT | rules)
+    return life.queued(net, who, name=name, version=version)
 
 
 def by_case(life: Example, submission: str) -> dict[str, float]:
@@ -278,75 +288,117 @@ def test_on_another_cohort_version_the_certified_one_is_run_again(
     assert len(life.sql("SELECT 1 FROM touchstone.attempt WHERE submission = %s", third)) == 1
 
 
-def verdict_without(life: Example, name: str, moved_on: dict[str, Any]) -> str:
-    """What a model of that kind gets where nothing is certified before it."""
-    return str(life.row(ran(life, SECOND, name, **moved_on))["verdict"])
-
-
-def test_whatever_the_certified_one_does_is_a_sentence_and_the_new_one_gets_its_verdict(
-    life: Example,
-    before: tuple[str, str, str],
-    moved_on: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It hangs; it no longer passes intake; there is no time for it."""
-    name, first, _ = before
-    expected = verdict_without(life, name_of(), moved_on)
-    own = Work.model_files
-
-    def hangs(work: Work) -> dict[str, bytes]:
-        certified_now = work.row["model_digest"] == life.row(first)["model_digest"]
-        return {"model.onnx": endless()} if certified_now else own(work)
-
-    def refuses(description: Any, contract: Any) -> None:
-        raise ModelFailure("operator_refused")
-
-    ways: list[tuple[dict[Any, Any], str]] = [
-        ({(Work, "model_files"): hangs, (certified_run, "Restarts"): lambda: Restarts(1),
-          (Limits, "wall_seconds"): 0.5}, MESSAGES["model_timeout"]),
-        ({(certified_run, "decide"): refuses}, "operator that is not accepted"),
-        ({(certified_run, "MARGIN"): dt.timedelta(days=4)}, certified_run.NO_TIME),
-    ]  # fmt: skip
-    for version, (changed, said) in enumerate(ways, 20):
-        with monkeypatch.context() as patch:
-            for (where, what), by in changed.items():
-                patch.setattr(where, what, by)
-            second = ran(life, SECOND, name, version, **moved_on)
-        found = report_of(life, second)["predecessor"]
-        assert said in found["not_compared"]
-        assert found["not_compared"] == step(life, second, RUN)["not_compared"]
-        assert (found["endpoints"], found["certified"]["predictions"]) == ([], None)
-        assert life.row(second)["verdict"] == expected
-        assert sha256_bytes(computed_again(life, second)) == life.row(second)["report_digest"]
-
-
-def test_a_worker_that_is_lost_lets_it_begin_once_more_and_not_for_ever(
+def test_one_that_takes_other_inputs_is_not_run(
     life: Example,
     before: tuple[str, str, str],
     moved_on: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name, _, _ = before
+    assert looked_up(life, name, 10, **moved_on)["run_here"]  # type: ignore[index]
+    own = Work.contract.fget
+    assert own is not None
+
+    def of_other_inputs(work: Work) -> Contract:
+        contract = own(work)
+        renamed = [of.model_copy(update={"name": f"other_{of.name}"}) for of in contract.inputs]
+        return contract.model_copy(update={"inputs": tuple(renamed)})
+
+    monkeypatch.setattr(Work, "contract", property(of_other_inputs))
+    found = looked_up(life, name, 12, **moved_on)
+    assert found is not None
+    assert found["not_compared"] == "the certified version takes other inputs than this one"
+
+
+def hangs(life: Example, first: str) -> dict[Any, Any]:
+    own = Work.model_files
+
+    def files(work: Work) -> dict[str, bytes]:
+        certified_now = work.row["model_digest"] == life.row(first)["model_digest"]
+        return {"model.onnx": endless()} if certified_now else own(work)
+
+    def impatient(work: Work) -> Sandbox:
+        return Sandbox.start(replace(Limits(), wall_seconds=0.5),
+                             allow_unsandboxed=work.allow_unsandboxed)  # fmt: skip
+
+    return {(Work, "model_files"): files, (Work, "start_own_sandbox"): impatient}
+
+
+def passes_intake_no_more(life: Example, first: str) -> dict[Any, Any]:
+    def refuses(description: Any, contract: Any) -> None:
+        raise ModelFailure("operator_refused")
+
+    return {(certified_run, "decide"): refuses}
+
+
+def late(life: Example, first: str) -> dict[Any, Any]:
+    return {(certified_run, "MARGIN"): dt.timedelta(days=4)}
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        (passes_intake_no_more, "operator that is not accepted"),
+        pytest.param(hangs, MESSAGES["model_timeout"], marks=pytest.mark.slow),
+        pytest.param(late, certified_run.NO_TIME, marks=pytest.mark.slow),
+    ],
+)
+def test_whatever_the_certified_one_does_is_a_sentence_and_the_new_one_gets_its_verdict(
+    life: Example,
+    before: tuple[str, str, str],
+    moved_on: dict[str, Any],
+    way: Callable[[Example, str], dict[Any, Any]],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, first, _ = before
+    expected = life.row(ran(life, SECOND, name_of(), **moved_on))["verdict"]  # nothing before it
+    for (where, what), by in way(life, first).items():
+        monkeypatch.setattr(where, what, by)
+    second = ran(life, SECOND, name, 20 + len(said), **moved_on)
+    monkeypatch.undo()
+    found = report_of(life, second)["predecessor"]
+    assert said in found["not_compared"]
+    assert found["not_compared"] == step(life, second, RUN)["not_compared"]
+    assert (found["endpoints"], found["certified"]["predictions"]) == ([], None)
+    assert life.row(second)["verdict"] == expected
+    assert sha256_bytes(computed_again(life, second)) == life.row(second)["report_digest"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ([Unavailable("the host went away")], ""),
+        pytest.param([Unavailable("the host went away")] * 2, certified_run.NOT_ENDED,
+                     marks=pytest.mark.slow),
+        pytest.param([KeyError("nobody foresaw")], certified_run.LOST, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_turn_that_is_lost_lets_it_begin_once_more_and_not_for_ever(
+    life: Example,
+    before: tuple[str, str, str],
+    moved_on: dict[str, Any],
+    errors: list[Exception],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, _, _ = before
     whole, made = certified_run._answers, []
+    second = in_line(life, SECOND, name, 100 + len(said), **moved_on)
+    for error in errors:
 
-    def and_then_die(*given: Any) -> bytes:
-        made.append(whole(*given))
-        raise Unavailable("the host went away")
+        def then_lost(*given: Any, error: Exception = error) -> bytes:
+            made.append(whole(*given))
+            raise error
 
-    for version, losses in ((30, 1), (31, 2)):
-        life.fresh_protocol(**LENIENT | moved_on)
-        second = life.queued(SECOND, name=name, version=version)
-        monkeypatch.setattr(certified_run, "_answers", and_then_die)
-        for _ in range(losses):
-            with pytest.raises(Unavailable, match="went away"):
-                carried(life, second)
-        monkeypatch.undo()
-        assert carried(life, second) == "in_review"
-        kept = step(life, second, RUN)
-        if losses == 1:
-            assert kept == {"predictions": sha256_bytes(made[0]), "not_compared": ""}
-        else:
-            assert kept == {"predictions": None, "not_compared": certified_run.NOT_ENDED}
+        monkeypatch.setattr(certified_run, "_answers", then_lost)
+        with pytest.raises((Unavailable, Unforeseen)):
+            carried(life, second)
+    monkeypatch.undo()
+    assert carried(life, second) == "in_review"
+    kept = step(life, second, RUN)
+    assert kept["not_compared"] == said
+    assert kept["predictions"] == (None if said else sha256_bytes(made[0]))
 
 
 def test_a_change_of_the_threshold_or_of_what_prepares_the_inputs_is_not_covered_by_the_old_one(
