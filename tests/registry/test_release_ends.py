@@ -67,7 +67,7 @@ def test_a_run_ends_with_its_release_before_a_shard_and_the_next_turn_gets_anoth
     assert ended.value.code == "release_ended"
     assert (example.state(submission), example.attempt(submission)) == ("running", None)
     lasts("inputs", 600)
-    lasts("reference", 1.5)  # ends while the process that scores is at work, or just before
+    lasts("reference", 0.2)  # ends while the process that scores is at work, or just before
     with pytest.raises(Unavailable, match="release of the cohort's key has ended"):
         carried(example)
     assert (example.state(submission), example.attempt(submission)) == ("running", "spent")
