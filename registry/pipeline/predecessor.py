@@ -14,7 +14,7 @@ Rules
 3. What can't be compared is kept with the sentence that says why; it is never left out. Predictions
    that are there and are not those that the run wrote down are Tampered, as everywhere.
 4. Where it was run on another cohort version it is run on this one (`certified_run`), if it takes
-   the same inputs.
+   the same inputs and does not give masks.
 5. The development cohort decides nothing and certifies nothing: there is no predecessor there.
 """
 
@@ -163,6 +163,8 @@ def _why_not(work: Work, row: Row, ran: str | None, *, here: bool) -> str:
     if (before.get("contract") or {}).get("score") != work.contract.score:
         return "the certified version was asked for another output than this one"
     if not here:
+        if work.contract.reference is not None:
+            return "a certified version that gives masks is not run again on another cohort version"
         inputs = work.contract.model_dump(mode="json")["inputs"]
         if before["contract"].get("inputs") != inputs:
             return "the certified version takes other inputs than this one"
