@@ -16,29 +16,22 @@ Rules
    wider address belongs behind the hospital's gateway.
 """
 
-import argparse
 import contextlib
-import dataclasses
 import datetime as dt
-import os
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from registry.trust.errors import Invalid, TouchstoneError
-from registry.trust.keys import load_certificate
-from serving.bundle.acknowledged import acknowledged
+from registry.trust.errors import Invalid
 from serving.bundle.policy import Policy
 from serving.bundle.standing import StandingOf
 from serving.inference.access import read_token
-from serving.inference.traces import ENDPOINT, Traces
+from serving.inference.traces import Traces
 from serving.listening import (
     LOOPBACK,
     Say,
@@ -243,40 +236,3 @@ def _announce(stage: "Stage", listener: socket.socket, settings: Settings, say: 
         say("DEMO ROOT: NOT FOR PATIENTS")
     if settings.socket is None and not settings.host.startswith(LOOPBACK):
         say(f"listening on {settings.host} without accounts: keep it behind your own gateway")
-
-
-def _policy(state: Path | None, allow_demo: bool) -> Policy:
-    return Policy(allow_demo=allow_demo, acknowledged=acknowledged(state) if state else {})
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m serving.server`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m serving.server", description=serve.__doc__)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--root", type=Path, required=True, help="the root that you pinned (PEM)")
-    parser.add_argument("--state", type=Path, help="what this hospital remembers")
-    parser.add_argument("--allow-demo", action="store_true", help="take a demo's root")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=PORT)
-    parser.add_argument("--seconds", type=float, default=30.0, help="time limit of one call")
-    parser.add_argument("--waiting", type=int, default=WAITING, help="requests held at once")
-    given = parser.parse_args(arguments)
-    try:
-        settings = Settings(
-            host=given.host,
-            port=given.port,
-            limits=dataclasses.replace(SERVING_LIMITS, wall_seconds=given.seconds),
-            waiting=given.waiting,
-            collector=os.environ.get(ENDPOINT),
-        )
-        asked = partial(_policy, given.state, given.allow_demo)
-        serve(given.directory, load_certificate(given.root), settings, policy_of=asked)
-    except TouchstoneError as error:
-        to_stderr(error.message)
-        return 1
-    to_stderr("stopped")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -51,13 +51,13 @@ class Served:
 
 
 class Serving(ServerProcess):
-    """`python -m serving.server`."""
+    """`serve`, in a process of its own."""
 
     def __init__(self, served: Served, *arguments: str, port: int = 0) -> None:
         command = [
-            sys.executable, "-m", "serving.server", str(served.bundle), "--allow-demo", "--state",
-            str(served.root.parent / "state"), "--root", str(served.root), "--port", str(port),
-            *arguments,
+            sys.executable, "-m", "tests.serving.bare_program", str(served.bundle),
+            "--allow-demo", "--state", str(served.root.parent / "state"),
+            "--root", str(served.root), "--port", str(port), *arguments,
         ]  # fmt: skip
         super().__init__(command, ADDRESS, cwd=REPOSITORY, stdout=subprocess.PIPE)
 
