@@ -87,8 +87,10 @@ def serve_once(bundle: Path, root: Path) -> float:
         [
             sys.executable,
             "-m",
-            "serving.server",
+            "registry.cli.main",
+            "serve",
             str(bundle),
+            "--no-status",
             "--root",
             str(root),
             "--port",
