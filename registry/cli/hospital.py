@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ class Asked:
     state: Path | None = None
     allow_demo: bool = False
     acknowledge: str | None = None
-    witnesses: tuple[str, ...] = ()
+    witnesses: Sequence[str] | None = None
     witnesses_needed: int | None = None
     no_status: bool = False
     status: Path | None = None
@@ -95,7 +96,7 @@ class Asked:
         from serving.bundle.memory import LOG, seen_checkpoint
         from serving.bundle.policy import Policy, witnesses_of
 
-        witnesses, needed = witnesses_of(self.witnesses, self.witnesses_needed)
+        witnesses, needed = witnesses_of(self.witnesses or (), self.witnesses_needed)
         state = self.state_directory()
         return Policy(
             allow_demo=self.allow_demo,

@@ -326,7 +326,7 @@ def verify(
         state,
         allow_demo,
         acknowledge,
-        tuple(witness or ()),
+        witness,
         witnesses,
         no_status=no_status,
         status=status,

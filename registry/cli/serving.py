@@ -125,7 +125,7 @@ def serve(
     asked = Asked(
         state,
         allow_demo,
-        witnesses=tuple(witness or ()),
+        witnesses=witness,
         witnesses_needed=witnesses,
         no_status=no_status,
         grace_days=grace_days,
@@ -165,7 +165,7 @@ def update(
     asked = Asked(
         state,
         allow_demo,
-        witnesses=tuple(witness or ()),
+        witnesses=witness,
         witnesses_needed=witnesses,
         no_status=no_status,
         grace_days=grace_days,
@@ -191,7 +191,7 @@ def rollback(
     asked = Asked(
         state,
         allow_demo,
-        witnesses=tuple(witness or ()),
+        witnesses=witness,
         witnesses_needed=witnesses,
         no_status=no_status,
         grace_days=grace_days,

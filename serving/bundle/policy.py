@@ -5,7 +5,7 @@
 The defaults are the careful ones: no demo's root, nothing acknowledged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Policy:
     tiles: Path | None = None
 
 
-def witnesses_of(keys: tuple[str, ...], needed: int | None) -> tuple[tuple[Witness, ...], int]:
+def witnesses_of(keys: Sequence[str], needed: int | None) -> tuple[tuple[Witness, ...], int]:
     """(witnesses, how many of them) of verifier keys `NAME+ID+KEY`; all of them if not said."""
     try:
         found = tuple(Witness(*parse_witness_key(key)) for key in keys)

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -335,12 +336,24 @@ def late(life: Example, first: str) -> dict[Any, Any]:
     return {(certified_run, "MARGIN"): dt.timedelta(days=4)}
 
 
+def late_on_the_way(life: Example, first: str) -> dict[Any, Any]:
+    own, looks = certified_run._in_time, count()
+
+    def in_time(work: Work) -> None:
+        if next(looks) == 2:  # after the first shard was begun
+            raise certified_run._CanNotBeCompared(certified_run.NO_TIME)
+        own(work)
+
+    return {(certified_run, "_in_time"): in_time}
+
+
 @pytest.mark.parametrize(
     ("way", "said"),
     [
         (passes_intake_no_more, "operator that is not accepted"),
         pytest.param(hangs, MESSAGES["model_timeout"], marks=pytest.mark.slow),
         pytest.param(late, certified_run.NO_TIME, marks=pytest.mark.slow),
+        pytest.param(late_on_the_way, certified_run.NO_TIME, marks=pytest.mark.slow),
     ],
 )
 def test_whatever_the_certified_one_does_is_a_sentence_and_the_new_one_gets_its_verdict(
