@@ -221,6 +221,8 @@ def load_certificate(path: Path) -> x509.Certificate:
         raise Invalid(f"there is no certificate file {path}") from error
     except OSError as error:
         raise Invalid(f"{path} can't be read as a certificate ({error.strerror})") from error
+    except Invalid as error:
+        raise Invalid(f"{path}: {error.message}", code=error.code) from error
 
 
 def parse_certificate(pem: bytes) -> x509.Certificate:

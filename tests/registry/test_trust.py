@@ -199,6 +199,12 @@ def test_another_implementation_of_dsse_accepts_our_envelope(ada: keys.Identity)
     assert list(reference.verify([key], 1)) == [keys.key_id(ada.certificate)]
 
 
+def test_a_certificate_file_that_is_none_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "root.pem").write_text("no certificate")
+    with pytest.raises(Invalid, match=r"root\.pem: this is not a PEM certificate"):
+        keys.load_certificate(tmp_path / "root.pem")
+
+
 def test_keys_are_private_files_and_never_overwritten(
     tmp_path,
     ada: keys.Identity,  # type: ignore[no-untyped-def]
